@@ -1,0 +1,3 @@
+//! A WebSocket load generator that checks every echoed byte.
+
+fn main() {}
