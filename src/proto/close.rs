@@ -27,11 +27,7 @@ pub const fn is_valid_code(code: u16) -> bool {
 /// One byte, a code that must not be sent, and a reason that is not UTF-8 (RFC 6455 §5.5.1).
 pub fn parse(payload: &[u8]) -> Result<Option<u16>, ProtocolError> {
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
-        return if payload.is_empty() {
-            Ok(None)
-        } else {
-            Err(ProtocolError::CloseTruncated)
-        };
+        return if payload.is_empty() { Ok(None) } else { Err(ProtocolError::CloseTruncated) };
     };
     let code = u16::from_be_bytes(*code);
     if !is_valid_code(code) {
@@ -70,10 +66,6 @@ mod tests {
         assert_eq!(parse(b"\x03"), Err(ProtocolError::CloseTruncated));
         assert_eq!(parse(b"\x03\xe8bye"), Ok(Some(NORMAL)));
         assert_eq!(parse(b"\x03\xe8\xff"), Err(ProtocolError::InvalidUtf8));
-        assert_eq!(
-            parse(b"\x03\xe8\xc3"),
-            Err(ProtocolError::InvalidUtf8),
-            "a cut code point is not text"
-        );
+        assert_eq!(parse(b"\x03\xe8\xc3"), Err(ProtocolError::InvalidUtf8), "a cut code point is not text");
     }
 }

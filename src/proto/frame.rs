@@ -158,10 +158,7 @@ impl Header {
         let Some(key) = self.key else {
             return 2 + extended;
         };
-        if let Some(to) = rest
-            .get_mut(extended..)
-            .and_then(|rest| rest.first_chunk_mut::<4>())
-        {
+        if let Some(to) = rest.get_mut(extended..).and_then(|rest| rest.first_chunk_mut::<4>()) {
             *to = key.to_bytes();
         }
         2 + extended + 4
@@ -220,26 +217,10 @@ impl Header {
         sender: Sender,
     ) -> Option<(Self, usize)> {
         match sender {
-            Sender::Server => Some((
-                Self {
-                    fin,
-                    opcode,
-                    payload_len,
-                    key: None,
-                },
-                before_key,
-            )),
+            Sender::Server => Some((Self { fin, opcode, payload_len, key: None }, before_key)),
             Sender::Client => {
                 let key = Some(Key::new(*rest.first_chunk::<4>()?));
-                Some((
-                    Self {
-                        fin,
-                        opcode,
-                        payload_len,
-                        key,
-                    },
-                    before_key + 4,
-                ))
+                Some((Self { fin, opcode, payload_len, key }, before_key + 4))
             }
         }
     }

@@ -2,18 +2,35 @@
 //!
 //! Nothing here opens, reads, writes, sleeps or looks at a clock; whoever owns the socket does. Nothing a peer
 //! sends may panic, so indexing, unwrapping and lossy casts are refused by lints and there is no `unsafe`.
+//!
+//! First a [`handshake`], then a [`Connection`].
 #![forbid(unsafe_code)]
-#![deny(
-    clippy::as_conversions,
-    clippy::cast_possible_truncation,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used
+    )
 )]
 
+pub mod budget;
 pub mod close;
-pub mod error;
+mod connection;
+mod error;
 pub mod frame;
+pub mod handshake;
+mod pieces;
+mod progress;
+pub mod utf8;
 
+pub use connection::{Connection, Settings};
 pub use error::ProtocolError;
+pub use progress::{CloseFrame, ControlFrame, Counts, Gathered, Progress, Standing};
+
+/// The room, in bytes, that must lie before received bytes: a header that the client did not send and a code point
+/// that was held back are put there.
+pub const HEADROOM: usize = 16;

@@ -1,0 +1,433 @@
+//! An open WebSocket connection of an echo server, as a value.
+//!
+//! The order of calls: [`Connection::receive`] with what has arrived, again and again, sending each time what
+//! [`Progress`] says; [`Connection::ping`] and [`Connection::close`] at any time in between.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::budget::Budget;
+use super::close;
+use super::frame::{HEADER_MAX, Header, OpCode, Sender};
+use super::progress::{CloseFrame, ControlFrame, Counts, Gathered, Progress, Standing, close_frame, widen};
+use super::utf8::Validator;
+use super::{HEADROOM, ProtocolError};
+use crate::mask::{self, Key};
+
+/// How much text is unmasked before it is validated: both passes stay within the first-level cache.
+const TEXT_BLOCK: usize = 16 << 10;
+
+/// What all connections of a worker share.
+#[derive(Debug)]
+pub struct Settings {
+    /// The longest payload, in bytes, that is echoed as one frame; longer ones go out as fragments.
+    pub whole_frame_max: u64,
+    /// The longest message, in bytes, over all its fragments; 0 for no limit.
+    pub max_message_size: u64,
+    /// What gathered frames are charged to.
+    pub budget: Rc<Budget>,
+}
+
+/// The echo side of one WebSocket connection after its handshake.
+///
+/// Idle it owns no heap. The worker's [`Settings`] are shared.
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) settings: Rc<Settings>,
+    pub(super) phase: Phase,
+    /// The frame under way, if it is being gathered: room for a header, then the unmasked payload so far.
+    pub(super) gathered: Option<Box<Gathered>>,
+    /// Payload bytes that the headers of the message under way have announced.
+    message_len: u64,
+    pub(super) message: Message,
+    /// The text of the message under way.
+    pub(super) text: Validator,
+    standing: Standing,
+}
+
+const _: () = assert!(size_of::<Connection>() <= 96);
+
+/// Where the stream of frames stands.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// In a header, of which `bytes[..len]` are here; `len < HEADER_MAX`. Between frames `len` is 0.
+    Header { bytes: [u8; HEADER_MAX], len: u8 },
+    /// In a payload.
+    Payload(Frame),
+}
+
+impl Phase {
+    pub(super) const BETWEEN: Self = Self::Header { bytes: [0; HEADER_MAX], len: 0 };
+}
+
+/// A frame whose payload is not wholly here yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame {
+    /// Payload bytes to come; more than 0.
+    pub(super) remaining: u64,
+    /// At the phase of the next byte.
+    pub(super) key: Key,
+    pub(super) opcode: OpCode,
+    pub(super) fin: bool,
+    pub(super) route: Route,
+}
+
+/// What becomes of a frame's payload.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Route {
+    /// It is echoed whole, gathered if it comes in pieces.
+    Whole,
+    /// Each piece goes out as a fragment. `held` bytes (0..=3) of an unfinished code point were not sent yet: they
+    /// are the last ones that the validator has pending.
+    Stream { begun: bool, held: u8 },
+    /// It is read and dropped.
+    Discard,
+}
+
+/// The message under way (RFC 6455 §5.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    /// None: the next data frame must begin one.
+    None,
+    Text,
+    Binary,
+}
+
+/// One call of [`Connection::receive`].
+pub(super) struct Turn<'a> {
+    pub(super) buffer: &'a mut [u8],
+    /// `buffer[at..end]` is not looked at yet.
+    pub(super) at: usize,
+    pub(super) end: usize,
+    /// The reply so far. `out.end` plus the header of the next reply is never past that reply's payload.
+    pub(super) out: Range<usize>,
+    pub(super) head: Option<Box<Gathered>>,
+    pub(super) counts: Counts,
+}
+
+impl Connection {
+    /// A connection whose handshake has just been answered.
+    #[must_use]
+    pub const fn new(settings: Rc<Settings>) -> Self {
+        Self {
+            settings,
+            phase: Phase::BETWEEN,
+            gathered: None,
+            message_len: 0,
+            message: Message::None,
+            text: Validator::new(),
+            standing: Standing::Open,
+        }
+    }
+
+    /// Takes all of `buffer[filled]`, the next bytes from the peer, and turns them into the reply where they lie.
+    ///
+    /// The reply is one range of `buffer`, which may begin up to [`HEADROOM`] bytes before `filled`; what else is to
+    /// be sent stands in [`Progress`]. Bytes after the peer's Close or an error are ignored.
+    ///
+    /// # Panics
+    ///
+    /// When `filled` does not lie in `buffer` or leaves less than [`HEADROOM`] before it.
+    #[inline]
+    pub fn receive(&mut self, buffer: &mut [u8], filled: Range<usize>) -> Progress {
+        assert!(HEADROOM <= filled.start && filled.start <= filled.end && filled.end <= buffer.len());
+        let mut turn = Turn {
+            buffer,
+            at: filled.start,
+            end: filled.end,
+            out: filled.start..filled.start,
+            head: None,
+            counts: Counts::default(),
+        };
+        let tail = match self.run(&mut turn) {
+            Ok(()) => None,
+            Err(error) => self.fail(error),
+        };
+        Progress { head: turn.head, body: turn.out, tail, standing: self.standing, counts: turn.counts }
+    }
+
+    /// Begins to close the connection from our side: the Close to send, or `None` when one was given out before.
+    ///
+    /// Data frames are read and dropped from then on (RFC 6455 §5.5.1).
+    pub fn close(&mut self, code: u16) -> Option<CloseFrame> {
+        if self.standing != Standing::Open {
+            return None;
+        }
+        self.standing = Standing::Closing;
+        if let Phase::Payload(frame) = &mut self.phase {
+            frame.route = Route::Discard;
+        }
+        self.gathered = None;
+        Some(close_frame(code))
+    }
+
+    /// A ping to send between frames, or `None` once the connection is no longer open.
+    ///
+    /// A payload beyond 125 bytes is cut there (RFC 6455 §5.5).
+    #[must_use]
+    pub fn ping(&self, payload: &[u8]) -> Option<ControlFrame> {
+        (self.standing == Standing::Open).then(|| ControlFrame::new(OpCode::Ping, payload))
+    }
+
+    /// How the connection stands.
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Whether the peer is in the middle of a frame or a message.
+    #[must_use]
+    pub fn is_mid_message(&self) -> bool {
+        self.message != Message::None || !matches!(self.phase, Phase::Header { len: 0, .. })
+    }
+
+    fn run(&mut self, turn: &mut Turn<'_>) -> Result<(), ProtocolError> {
+        while turn.at < turn.end && self.standing.reads() {
+            match self.phase {
+                Phase::Header { len: 0, .. } => {
+                    let bytes = turn.buffer.get(turn.at..turn.end).unwrap_or_default();
+                    if let Some((header, len)) = self.parse_header(bytes)? {
+                        turn.at += len;
+                        self.begin(turn, header)?;
+                    } else {
+                        self.keep_header(bytes);
+                        turn.at = turn.end;
+                    }
+                }
+                Phase::Header { mut bytes, len } => {
+                    let filled = usize::from(len);
+                    let arrived = turn.buffer.get(turn.at..turn.end).unwrap_or_default();
+                    for (to, from) in bytes.iter_mut().skip(filled).zip(arrived) {
+                        *to = *from;
+                    }
+                    let together = bytes.get(..HEADER_MAX.min(filled + arrived.len())).unwrap_or_default();
+                    if let Some((header, header_len)) = self.parse_header(together)? {
+                        self.phase = Phase::BETWEEN;
+                        turn.at += header_len - filled;
+                        self.begin(turn, header)?;
+                    } else {
+                        self.keep_header(together);
+                        turn.at = turn.end;
+                    }
+                }
+                Phase::Payload(frame) => self.take_piece(turn, frame)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a header and judges all that can be judged of it, even when it is not complete.
+    #[inline]
+    fn parse_header(&self, bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
+        let parsed = Header::parse(bytes, Sender::Client)?;
+        let opcode = match (&parsed, bytes.first()) {
+            (Some((header, _)), _) => header.opcode,
+            (None, Some(first)) => OpCode::from_bits(first & 0x0F).unwrap_or(OpCode::Pong),
+            (None, None) => return Ok(None),
+        };
+        match (opcode, self.message) {
+            (OpCode::Continuation, Message::None) => return Err(ProtocolError::UnexpectedContinuation),
+            (OpCode::Text | OpCode::Binary, Message::Text | Message::Binary) => {
+                return Err(ProtocolError::ExpectedContinuation);
+            }
+            _ => {}
+        }
+        Ok(parsed)
+    }
+
+    fn keep_header(&mut self, so_far: &[u8]) {
+        let mut bytes = [0; HEADER_MAX];
+        let mut len = 0;
+        for (to, from) in bytes.iter_mut().zip(so_far) {
+            *to = *from;
+            len += 1;
+        }
+        self.phase = Phase::Header { bytes, len };
+    }
+
+    /// Goes on behind a complete header: its rules over the message are judged before any payload is taken.
+    #[inline]
+    fn begin(&mut self, turn: &mut Turn<'_>, header: Header) -> Result<(), ProtocolError> {
+        let Header { fin, opcode, payload_len, key: Some(key) } = header else {
+            return Err(ProtocolError::Unmasked);
+        };
+        if !opcode.is_control() {
+            self.begin_data(opcode, payload_len)?;
+        }
+        let frame = Frame { remaining: payload_len, key, opcode, fin, route: Route::Whole };
+        if self.standing == Standing::Closing {
+            self.begin_while_closing(turn, frame);
+            return Ok(());
+        }
+        if payload_len <= widen(turn.end - turn.at) {
+            let len = usize::try_from(payload_len).unwrap_or(usize::MAX);
+            return self.echo_whole(turn, frame, len);
+        }
+        let route = if opcode.is_control() || payload_len <= self.settings.whole_frame_max {
+            Route::Whole
+        } else {
+            Route::Stream { begun: false, held: 0 }
+        };
+        self.phase = Phase::Payload(Frame { route, ..frame });
+        Ok(())
+    }
+
+    #[inline]
+    fn begin_data(&mut self, opcode: OpCode, payload_len: u64) -> Result<(), ProtocolError> {
+        match opcode {
+            OpCode::Text => (self.message, self.message_len) = (Message::Text, 0),
+            OpCode::Binary => (self.message, self.message_len) = (Message::Binary, 0),
+            _ => {}
+        }
+        self.message_len = self.message_len.saturating_add(payload_len);
+        let max = self.settings.max_message_size;
+        if max != 0 && self.message_len > max {
+            return Err(ProtocolError::MessageTooBig);
+        }
+        Ok(())
+    }
+
+    /// After our Close only the peer's matters (RFC 6455 §5.5.1); what stands in it does not.
+    fn begin_while_closing(&mut self, turn: &mut Turn<'_>, frame: Frame) {
+        if frame.opcode == OpCode::Close {
+            turn.at = turn.end;
+            self.standing = Standing::Closed;
+        } else if frame.remaining > 0 {
+            self.phase = Phase::Payload(Frame { route: Route::Discard, ..frame });
+        } else {
+            self.skip_frame(frame);
+        }
+    }
+
+    /// Ends a frame that was dropped.
+    pub(super) fn skip_frame(&mut self, frame: Frame) {
+        if frame.fin && !frame.opcode.is_control() {
+            self.message = Message::None;
+        }
+    }
+
+    /// Echoes a frame of which all `len` bytes of payload lie at `turn.at`.
+    #[inline]
+    pub(super) fn echo_whole(
+        &mut self,
+        turn: &mut Turn<'_>,
+        frame: Frame,
+        len: usize,
+    ) -> Result<(), ProtocolError> {
+        let payload = turn.at..turn.at + len;
+        let header_len = Header::unmasked_len(widen(len));
+        let start = if turn.out.is_empty() { payload.start - header_len } else { turn.out.end };
+        let to = start + header_len;
+        let mut opcode = frame.opcode;
+        turn.at = payload.end;
+        match frame.opcode {
+            OpCode::Text | OpCode::Binary | OpCode::Continuation => {
+                if self.message == Message::Text {
+                    self.unmask_text(turn.buffer, payload, to, frame.key)?;
+                } else {
+                    mask::apply_shifted(turn.buffer, payload, to, frame.key);
+                }
+                turn.counts.payload_bytes += widen(len);
+            }
+            OpCode::Pong => return self.end_frame(turn, frame),
+            OpCode::Ping => {
+                mask::apply_shifted(turn.buffer, payload, to, frame.key);
+                opcode = OpCode::Pong;
+            }
+            OpCode::Close => {
+                mask::apply_shifted(turn.buffer, payload, to, frame.key);
+                self.judge_close(turn.buffer.get(to..to + len).unwrap_or_default(), &mut turn.counts)?;
+            }
+        }
+        self.end_frame(turn, frame)?;
+        put_header(turn.buffer, start, frame.fin, opcode, len);
+        if turn.out.is_empty() {
+            turn.out.start = start;
+        }
+        turn.out.end = to + len;
+        Ok(())
+    }
+
+    /// What a frame's end means for its message.
+    #[inline]
+    pub(super) fn end_frame(&mut self, turn: &mut Turn<'_>, frame: Frame) -> Result<(), ProtocolError> {
+        turn.counts.frames += 1;
+        match frame.opcode {
+            OpCode::Ping => turn.counts.pings += 1,
+            OpCode::Pong => turn.counts.pongs += 1,
+            OpCode::Close => {}
+            OpCode::Text | OpCode::Binary | OpCode::Continuation if frame.fin => {
+                if !self.text.is_complete() {
+                    return Err(ProtocolError::InvalidUtf8);
+                }
+                match self.message {
+                    Message::Text => turn.counts.texts += 1,
+                    Message::Binary | Message::None => turn.counts.binaries += 1,
+                }
+                self.message = Message::None;
+            }
+            OpCode::Text | OpCode::Binary | OpCode::Continuation => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn judge_close(&mut self, payload: &[u8], counts: &mut Counts) -> Result<(), ProtocolError> {
+        counts.close = Some(close::parse(payload)?);
+        self.standing = Standing::Closed;
+        Ok(())
+    }
+
+    /// Unmasks a piece of text to `to` and validates it.
+    #[inline]
+    pub(super) fn unmask_text(
+        &mut self,
+        buffer: &mut [u8],
+        from: Range<usize>,
+        to: usize,
+        key: Key,
+    ) -> Result<(), ProtocolError> {
+        let (mut from, mut to, mut key) = (from, to, key);
+        loop {
+            let len = from.len().min(TEXT_BLOCK);
+            let block = from.start..from.start + len;
+            let beyond_ascii = mask::apply_shifted_text(buffer, block.clone(), to, key);
+            let text = buffer.get(to..to + len).unwrap_or_default();
+            let valid = if beyond_ascii { self.text.push(text) } else { self.text.push_ascii(text) };
+            valid.map_err(|_| ProtocolError::InvalidUtf8)?;
+            if block.end == from.end {
+                return Ok(());
+            }
+            key = key.advanced(len);
+            to += len;
+            from.start = block.end;
+        }
+    }
+
+    /// Ends the connection over `error`: the Close that says so, unless one was given out before.
+    #[cold]
+    fn fail(&mut self, error: ProtocolError) -> Option<CloseFrame> {
+        let tail = (self.standing == Standing::Open).then(|| close_frame(error.close_code()));
+        self.standing = Standing::Failed(error);
+        self.phase = Phase::BETWEEN;
+        self.gathered = None;
+        tail
+    }
+}
+
+/// Writes the header of an unmasked frame at `start`.
+#[inline]
+pub(super) fn put_header(buffer: &mut [u8], start: usize, fin: bool, opcode: OpCode, payload_len: usize) {
+    let first = (u8::from(fin) << 7) | opcode.bits();
+    let Some(to) = buffer.get_mut(start..) else {
+        return;
+    };
+    if let (Ok(short @ 0..=125), Some(to)) = (u8::try_from(payload_len), to.first_chunk_mut::<2>()) {
+        *to = [first, short];
+        return;
+    }
+    let mut header = [0; HEADER_MAX];
+    let len = Header { fin, opcode, payload_len: widen(payload_len), key: None }.encode(&mut header);
+    for (to, from) in to.iter_mut().zip(header.iter().take(len)) {
+        *to = *from;
+    }
+}
