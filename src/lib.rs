@@ -1,9 +1,16 @@
 //! A strict, fast WebSocket (RFC 6455) echo server for Linux.
 //!
-//! The parts, from the wire inwards:
+//! The path of a byte: `main` → [`cli`] → [`server::Server`] → `engine::*` → [`proto::Connection`] → [`mask`], and back
+//! out of the buffer that it was received into.
 //!
 //! * [`proto`] is the protocol as a value: bytes in, bytes out, no I/O, no clock and no `unsafe`.
 //! * [`mask`] removes the client's masking with SIMD.
+//! * [`engine`] moves bytes between sockets and `proto`.
+//! * [`server`] owns listeners, workers, limits and counters.
 
+pub mod cli;
+pub mod config;
+pub mod engine;
 pub mod mask;
 pub mod proto;
+pub mod server;

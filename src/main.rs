@@ -1,3 +1,116 @@
-//! The `ringback` binary.
+//! The `ringback` binary: options, log, signals, exit code.
 
-fn main() {}
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ringback::cli::{self, LogFormat};
+use ringback::config::Config;
+use ringback::server::{Server, StartError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let (config, log_format) = match cli::parse() {
+        Ok(parsed) => parsed,
+        Err(code) => return code,
+    };
+    log_to_stderr(log_format);
+    match run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringback: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Serves until a signal says to end.
+fn run(config: &Config) -> Result<(), StartError> {
+    // One thread, for signals only.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
+    runtime.block_on(async {
+        // First of all, so that no signal is lost.
+        let mut signals = Signals::new().map_err(StartError::Worker)?;
+        let server = Server::start(config)?;
+        announce(&server, config);
+        signals.until_told_to_end(&server).await;
+        tracing::info!(timeout = ?config.drain_timeout, "draining");
+        server.drain();
+        tokio::select! {
+            () = finished(&server) => {}
+            () = tokio::time::sleep(config.drain_timeout) => {
+                tracing::warn!("the drain timeout has passed: what is left is cut");
+            }
+            () = signals.until_told_to_end(&server) => tracing::warn!("a second signal: what is left is cut"),
+        }
+        server.stop();
+        let stats = server.join().map_err(StartError::Worker)?;
+        tracing::info!(%stats, "ended");
+        Ok(())
+    })
+}
+
+/// One line on standard output for each address; whoever started the server may wait for it.
+fn announce(server: &Server, config: &Config) {
+    let mut stdout = io::stdout().lock();
+    for address in server.addresses() {
+        // A closed standard output is no reason to stop.
+        let _ = writeln!(
+            stdout,
+            "listening on ws://{address}{} (engine {}, {} workers)",
+            config.path,
+            server.engine(),
+            server.workers(),
+        );
+    }
+    let _ = stdout.flush();
+}
+
+async fn finished(server: &Server) {
+    while !server.is_finished() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The signals that a server listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    stats: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            stats: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT; SIGUSR1 logs the counters meanwhile.
+    async fn until_told_to_end(&mut self, server: &Server) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.stats.recv() => tracing::info!(stats = %server.stats(), "counters"),
+            }
+        }
+    }
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).with_target(false).init(),
+    }
+}

@@ -175,12 +175,6 @@ impl Connection {
         self.standing
     }
 
-    /// Whether the peer is in the middle of a frame or a message.
-    #[must_use]
-    pub fn is_mid_message(&self) -> bool {
-        self.message != Message::None || !matches!(self.phase, Phase::Header { len: 0, .. })
-    }
-
     fn run(&mut self, turn: &mut Turn<'_>) -> Result<(), ProtocolError> {
         while turn.at < turn.end && self.standing.reads() {
             match self.phase {

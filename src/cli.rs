@@ -1,0 +1,263 @@
+//! The command line and the environment.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::config::{Config, EngineChoice};
+
+/// `EX_USAGE` of sysexits.h.
+const USAGE: u8 = 64;
+
+/// A strict, fast WebSocket echo server.
+///
+/// It answers every message with the same message. Each option can also be given as an environment variable.
+#[derive(Debug, Parser)]
+#[command(name = "ringback", version, max_term_width = 110)]
+struct Arguments {
+    /// Address to listen at; repeatable (comma-separated in the environment); port 0 takes a free port
+    #[arg(
+        long,
+        env = "RINGBACK_LISTEN",
+        value_name = "IP:PORT",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:9001"
+    )]
+    listen: Vec<SocketAddr>,
+
+    /// Path on which WebSocket is spoken
+    #[arg(long, env = "RINGBACK_PATH", default_value = "/ws", value_parser = parse_path)]
+    path: String,
+
+    /// Origin that a browser's page may have, compared exactly; repeatable; others get 403 [default: any]
+    #[arg(long, env = "RINGBACK_ALLOWED_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    allowed_origin: Vec<String>,
+
+    /// How bytes are moved; `auto` takes the best one that the kernel allows
+    #[arg(long, env = "RINGBACK_ENGINE", value_enum, default_value_t)]
+    engine: EngineChoice,
+
+    /// Number of worker threads [default: as many as the process may use CPUs]
+    #[arg(long, env = "RINGBACK_WORKERS", value_name = "N", value_parser = parse_workers)]
+    workers: Option<usize>,
+
+    /// Leave it to the kernel on which CPU a worker runs
+    #[arg(long, env = "RINGBACK_NO_PIN")]
+    no_pin: bool,
+
+    /// Size of the buffer that bulk is received into
+    #[arg(
+        long,
+        env = "RINGBACK_RECEIVE_BUFFER_SIZE",
+        value_name = "SIZE",
+        default_value = "64KiB",
+        value_parser = parse_receive_buffer_size
+    )]
+    receive_buffer_size: usize,
+
+    /// Longest frame that is echoed as one frame; longer ones come back as fragments
+    #[arg(
+        long,
+        env = "RINGBACK_WHOLE_FRAME_MAX",
+        value_name = "SIZE",
+        default_value = "64KiB",
+        value_parser = parse_size
+    )]
+    whole_frame_max: u64,
+
+    /// Longest message; a longer one gets Close(1009); 0 for no limit
+    #[arg(
+        long,
+        env = "RINGBACK_MAX_MESSAGE_SIZE",
+        value_name = "SIZE",
+        default_value = "0",
+        value_parser = parse_size
+    )]
+    max_message_size: u64,
+
+    /// Most connections; further ones get 503 [default: what the limit of open files allows]
+    #[arg(long, env = "RINGBACK_MAX_CONNECTIONS", value_name = "N", value_parser = parse_connections)]
+    max_connections: Option<usize>,
+
+    /// Time that a handshake may take; a slower one gets 408
+    #[arg(
+        long,
+        env = "RINGBACK_HANDSHAKE_TIMEOUT",
+        value_name = "TIME",
+        default_value = "5s",
+        value_parser = humantime::parse_duration
+    )]
+    handshake_timeout: Duration,
+
+    /// Bytes that may wait to be sent on one connection before it is no longer read from
+    #[arg(
+        long,
+        env = "RINGBACK_UNSENT_LIMIT",
+        value_name = "SIZE",
+        default_value = "16MiB",
+        value_parser = parse_memory
+    )]
+    unsent_limit: usize,
+
+    /// Bytes that may wait to be sent in the whole process
+    #[arg(
+        long,
+        env = "RINGBACK_UNSENT_TOTAL",
+        value_name = "SIZE",
+        default_value = "256MiB",
+        value_parser = parse_memory
+    )]
+    unsent_total: usize,
+
+    /// Time that open connections have to end after SIGTERM or SIGINT
+    #[arg(
+        long,
+        env = "RINGBACK_DRAIN_TIMEOUT",
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = humantime::parse_duration
+    )]
+    drain_timeout: Duration,
+
+    /// Form of the log on standard error; RUST_LOG sets what is logged
+    #[arg(long, env = "RINGBACK_LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Reads the command line and the environment. `Err` has been said already: `--help`, `--version`, or a mistake.
+///
+/// # Errors
+///
+/// The exit code: 0 after help was asked for, 64 after a mistake.
+pub fn parse() -> Result<(Config, LogFormat), ExitCode> {
+    let arguments = Arguments::try_parse().map_err(|error| {
+        // Nothing can be done where standard error is closed.
+        let _ = error.print();
+        match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+            _ => ExitCode::from(USAGE),
+        }
+    })?;
+    let log_format = arguments.log_format;
+    Ok((arguments.into(), log_format))
+}
+
+impl From<Arguments> for Config {
+    fn from(arguments: Arguments) -> Self {
+        Self {
+            listen: arguments.listen,
+            path: arguments.path,
+            allowed_origins: arguments.allowed_origin,
+            engine: arguments.engine,
+            workers: arguments.workers,
+            pin: !arguments.no_pin,
+            receive_buffer_size: arguments.receive_buffer_size,
+            whole_frame_max: arguments.whole_frame_max,
+            max_message_size: arguments.max_message_size,
+            max_connections: arguments.max_connections,
+            handshake_timeout: arguments.handshake_timeout,
+            unsent_limit: arguments.unsent_limit,
+            unsent_total: arguments.unsent_total,
+            drain_timeout: arguments.drain_timeout,
+        }
+    }
+}
+
+fn parse_path(path: &str) -> Result<String, String> {
+    if path.starts_with('/') && !path.contains(['?', '#']) && path.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        Ok(path.to_owned())
+    } else {
+        Err("a path begins with `/` and has no query, fragment, space or non-ASCII character".into())
+    }
+}
+
+fn parse_workers(count: &str) -> Result<usize, String> {
+    match count.parse() {
+        Ok(count @ 1..=1024) => Ok(count),
+        _ => Err("a number of workers is 1 to 1024".into()),
+    }
+}
+
+fn parse_connections(count: &str) -> Result<usize, String> {
+    match count.parse() {
+        Ok(count @ 1..) => Ok(count),
+        _ => Err("a number of connections is 1 or more".into()),
+    }
+}
+
+fn parse_size(size: &str) -> Result<u64, String> {
+    match size.parse::<ByteSize>() {
+        Ok(size) => Ok(size.as_u64()),
+        Err(_) => Err("a size is a number of bytes, or like 64KiB, 1MiB".into()),
+    }
+}
+
+fn parse_memory(size: &str) -> Result<usize, String> {
+    usize::try_from(parse_size(size)?).map_err(|_| "this is more memory than can be addressed".into())
+}
+
+fn parse_receive_buffer_size(size: &str) -> Result<usize, String> {
+    match parse_memory(size)? {
+        size @ 1024..=0x0100_0000 => Ok(size),
+        _ => Err("a receive buffer is 1KiB to 16MiB".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_of_help_are_those_of_the_config() {
+        let config = Config::from(Arguments::parse_from(["ringback"]));
+        assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn every_option_has_its_variable() {
+        let command = Arguments::command();
+        for argument in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
+            let name = argument.get_long().unwrap();
+            let variable = format!("RINGBACK_{}", name.replace('-', "_").to_uppercase());
+            assert_eq!(argument.get_env(), Some(variable.as_ref()), "--{name}");
+        }
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for bad in [
+            "--listen=localhost:9001",
+            "--path=ws",
+            "--path=/a?b",
+            "--workers=0",
+            "--receive-buffer-size=10",
+            "--receive-buffer-size=1TiB",
+            "--whole-frame-max=big",
+            "--handshake-timeout=5",
+            "--max-connections=0",
+            "--engine=kqueue",
+        ] {
+            assert!(Arguments::try_parse_from(["ringback", bad]).is_err(), "{bad}");
+        }
+        let good =
+            Arguments::parse_from(["ringback", "--whole-frame-max=1MiB", "--listen=[::1]:0,127.0.0.1:0"]);
+        assert_eq!((good.whole_frame_max, good.listen.len()), (1 << 20, 2));
+    }
+}

@@ -1,0 +1,70 @@
+//! What a server is told: the options, whatever they came from.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// The options of a server. `--help` says what each means to a user.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// The path on which WebSocket is spoken.
+    pub path: String,
+    /// The origins that a browser's page may have; empty for any.
+    pub allowed_origins: Vec<String>,
+    /// How bytes are moved.
+    pub engine: EngineChoice,
+    /// How many workers; `None` for as many as the process has CPUs.
+    pub workers: Option<usize>,
+    /// Whether each worker is pinned to a CPU of its own, where the process has enough of them.
+    pub pin: bool,
+    /// The size in bytes of the buffer that bulk is received into.
+    pub receive_buffer_size: usize,
+    /// The longest payload, in bytes, that is echoed as one frame.
+    pub whole_frame_max: u64,
+    /// The longest message in bytes; 0 for no limit.
+    pub max_message_size: u64,
+    /// The most connections of the process; `None` for as many as the limit of descriptors allows.
+    pub max_connections: Option<usize>,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// How many bytes may wait to be sent on one connection before it is no longer read from.
+    pub unsent_limit: usize,
+    /// How many bytes may wait to be sent in the whole process.
+    pub unsent_total: usize,
+    /// How long the end of the open connections is waited for.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9001))],
+            path: "/ws".into(),
+            allowed_origins: Vec::new(),
+            engine: EngineChoice::Auto,
+            workers: None,
+            pin: true,
+            receive_buffer_size: 64 << 10,
+            whole_frame_max: 64 << 10,
+            max_message_size: 0,
+            max_connections: None,
+            handshake_timeout: Duration::from_secs(5),
+            unsent_limit: 16 << 20,
+            unsent_total: 256 << 20,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Which engine is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum EngineChoice {
+    /// The best one that the kernel allows.
+    #[default]
+    Auto,
+    /// io_uring by the tokio-uring crate.
+    TokioUring,
+    /// Readiness by epoll.
+    Epoll,
+}

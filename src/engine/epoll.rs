@@ -1,0 +1,73 @@
+//! The epoll engine: the owned-buffer loop over tokio's sockets, for places where io_uring is refused.
+
+use std::io::{self, ErrorKind};
+use std::net::Shutdown;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::owned::Stream;
+use super::pool::Buffer;
+use super::session::Outgoing;
+use crate::proto::HEADROOM;
+
+/// Runs `future`, and what it spawns, on this thread.
+pub(super) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(tokio::task::LocalSet::new().block_on(&runtime, future))
+}
+
+/// The stream of an accepted socket.
+pub(super) const fn stream(socket: TcpStream) -> EpollStream {
+    EpollStream(socket)
+}
+
+/// A socket that is waited for by readiness. A buffer is never owned by the kernel here.
+pub(super) struct EpollStream(TcpStream);
+
+impl Stream for EpollStream {
+    async fn readable(&self) -> io::Result<()> {
+        self.0.readable().await
+    }
+
+    async fn read(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
+        let room = &mut buffer.bytes[HEADROOM..];
+        let mut read = Err(ErrorKind::WouldBlock.into());
+        // A short read has emptied the socket. To say so here saves the read that would only find it empty; what
+        // arrives meanwhile is a new edge and sets the readiness again.
+        let told = self.0.try_io(Interest::READABLE, || {
+            read = rustix::net::recv(&self.0, &mut *room, rustix::net::RecvFlags::empty())
+                .map(|(received, _)| received)
+                .map_err(io::Error::from);
+            match &read {
+                Ok(0) => Ok(()),
+                Ok(received) if *received < room.len() => Err(ErrorKind::WouldBlock.into()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::WouldBlock.into()),
+                _ => Ok(()),
+            }
+        });
+        drop(told);
+        (read, buffer)
+    }
+
+    async fn write_all(&self, outgoing: Outgoing) -> (io::Result<()>, Outgoing) {
+        let result = write_all(&self.0, outgoing.bytes()).await;
+        (result, outgoing)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        socket2::SockRef::from(&self.0).shutdown(how)
+    }
+}
+
+async fn write_all(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match socket.try_write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => socket.writable().await?,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! Three ways to move a connection's bytes between a socket and [`Connection`](crate::proto::Connection).
+//!
+//! The engine is chosen once, at the start: [`choose`] says which, and why not a better one.
+
+mod context;
+mod epoll;
+mod owned;
+mod pool;
+mod session;
+mod tokio_uring;
+
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+
+use rustix::io::Errno;
+use tokio::net::TcpStream;
+
+use crate::config::EngineChoice;
+use crate::server::{Admission, StartError};
+
+pub(crate) use context::Context;
+pub(crate) use session::Start;
+
+/// How bytes are moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// io_uring by the tokio-uring crate.
+    TokioUring,
+    /// Readiness by epoll.
+    Epoll,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TokioUring => "tokio-uring",
+            Self::Epoll => "epoll",
+        })
+    }
+}
+
+/// Decides on the engine: the one asked for, or the best that the kernel allows. Falling back takes one log line.
+///
+/// # Errors
+///
+/// [`StartError::Engine`] when the engine asked for by name cannot run.
+pub fn choose(choice: EngineChoice) -> Result<Engine, StartError> {
+    let refused = match choice {
+        EngineChoice::Epoll => return Ok(Engine::Epoll),
+        EngineChoice::Auto | EngineChoice::TokioUring => match tokio_uring::probe() {
+            Ok(()) => return Ok(Engine::TokioUring),
+            Err(error) => reason(&error),
+        },
+    };
+    if choice == EngineChoice::TokioUring {
+        return Err(StartError::Engine { engine: Engine::TokioUring, reason: refused });
+    }
+    tracing::warn!(engine = %Engine::Epoll, "io_uring is not used: {refused}");
+    Ok(Engine::Epoll)
+}
+
+/// Runs `future`, and what it spawns, on this thread.
+pub(crate) fn block_on<F: Future>(engine: Engine, future: F) -> io::Result<F::Output> {
+    match engine {
+        Engine::TokioUring => tokio_uring::block_on(future),
+        Engine::Epoll => epoll::block_on(future),
+    }
+}
+
+/// Serves a connection in a task of its own.
+pub(crate) fn spawn(
+    engine: Engine,
+    socket: TcpStream,
+    start: Start,
+    context: Rc<Context>,
+    admission: Option<Admission>,
+) {
+    match engine {
+        Engine::Epoll => {
+            tokio::task::spawn_local(owned::serve(epoll::stream(socket), start, context, admission));
+        }
+        Engine::TokioUring => match tokio_uring::stream(socket) {
+            Ok(stream) => {
+                tokio::task::spawn_local(owned::serve(stream, start, context, admission));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be taken over");
+                context.stats.ended.add(1);
+            }
+        },
+    }
+}
+
+/// Why io_uring_setup(2) was refused, and what would cure it.
+fn reason(error: &io::Error) -> String {
+    let cure = match Errno::from_io_error(error) {
+        Some(Errno::PERM | Errno::ACCESS) => {
+            "; allow io_uring in the seccomp profile of the container, or set kernel.io_uring_disabled=0"
+        }
+        Some(Errno::NOSYS) => "; it needs Linux 5.11, and a sandbox that lets it through",
+        Some(Errno::NOMEM) => {
+            "; raise the limit of locked memory with `ulimit -l` (LimitMEMLOCK= under systemd)"
+        }
+        _ => "",
+    };
+    format!("io_uring_setup failed: {error}{cure}")
+}

@@ -1,0 +1,410 @@
+//! A connection between its socket and the protocol: what to read, what to send, when to end. It does no I/O.
+//!
+//! How a connection ends (RFC 6455 §7.1.1): the last bytes are sent, then the write side is shut, then what still
+//! comes is read and dropped until the peer ends too. Closing at once would make the kernel answer unread bytes with
+//! RST, and the peer would lose our Close.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::time::Instant;
+
+use super::Context;
+use super::pool::{Buffer, Class, SMALL};
+use crate::proto::budget::Charge;
+use crate::proto::handshake::{Handshake, Refusal, Step};
+use crate::proto::{Connection, HEADROOM, Progress, Standing, close};
+use crate::server::Phase;
+
+/// How long the last bytes may take to be sent.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long, and how many bytes long, the peer's end is waited for after ours.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 4 << 20;
+
+/// How many received buffers may wait to be sent; further replies are copied to the heap.
+const BUFFERS_SHARE: usize = 4;
+
+/// How many bytes of replies are put together on the heap.
+const SPILL_CHUNK: usize = 64 << 10;
+
+/// After so many receives of less than a small buffer in a row, small buffers do again.
+const SHORT_RECEIVES: u8 = 16;
+
+/// How a connection begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start {
+    /// With the client's handshake.
+    Handshake,
+    /// With a refusal, whatever the client asks for.
+    Refuse(Refusal),
+}
+
+/// Bytes to send.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    /// A reply in the buffer that its request was received into.
+    Received { buffer: Buffer, range: Range<usize>, charge: Charge },
+    /// Bytes of our own.
+    Heap { bytes: BytesMut, charge: Charge },
+}
+
+impl Outgoing {
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Received { buffer, range, .. } => &buffer.bytes[range.clone()],
+            Self::Heap { bytes, .. } => bytes,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Received { range, .. } => range.len(),
+            Self::Heap { bytes, .. } => bytes.len(),
+        }
+    }
+}
+
+/// One connection.
+pub(super) struct Session {
+    context: Rc<Context>,
+    stage: Stage,
+    queue: VecDeque<Outgoing>,
+    /// Bytes in the queue and under way.
+    unsent: usize,
+    /// Bytes under way; `in_flight <= unsent`.
+    in_flight: usize,
+    deadline: Option<Instant>,
+    class: Class,
+    short_receives: u8,
+    /// How many buffers are in the queue.
+    queued_buffers: u8,
+    /// The peer has ended its side, or reading failed.
+    end_of_stream: bool,
+    is_paused: bool,
+}
+
+enum Stage {
+    /// The client's request is awaited.
+    Handshake(Handshake),
+    /// WebSocket.
+    Open(Connection),
+    /// What is queued is sent, then the write side is shut.
+    Flushing { discarded: usize },
+    /// The write side is shut, and the peer's end is awaited.
+    Lingering { discarded: usize },
+    /// There is nothing more to do.
+    Over,
+}
+
+impl Session {
+    /// A connection that was just accepted.
+    pub(super) fn new(start: Start, context: Rc<Context>) -> Self {
+        let timeout = context.shared.config.handshake_timeout;
+        let mut session = Self {
+            context,
+            stage: Stage::Handshake(Handshake::new()),
+            queue: VecDeque::new(),
+            unsent: 0,
+            in_flight: 0,
+            deadline: Instant::now().checked_add(timeout),
+            class: Class::Small,
+            short_receives: 0,
+            queued_buffers: 0,
+            end_of_stream: false,
+            is_paused: false,
+        };
+        if let Start::Refuse(refusal) = start {
+            session.refuse(refusal);
+        }
+        session
+    }
+
+    /// Whether the socket can be given up.
+    pub(super) const fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Over)
+    }
+
+    /// What to send next. At most one write is under way.
+    pub(super) fn next_outgoing(&mut self) -> Option<Outgoing> {
+        debug_assert_eq!(self.in_flight, 0, "one write at a time");
+        let outgoing = self.queue.pop_front()?;
+        self.queued_buffers -= u8::from(matches!(outgoing, Outgoing::Received { .. }));
+        self.in_flight = outgoing.len();
+        Some(outgoing)
+    }
+
+    /// Whether everything is sent that ever will be.
+    pub(super) fn should_end_writing(&self) -> bool {
+        matches!(self.stage, Stage::Flushing { .. }) && self.unsent == 0
+    }
+
+    /// The write side is shut.
+    pub(super) fn on_writing_ended(&mut self) {
+        if let Stage::Flushing { discarded } = self.stage {
+            self.stage = if self.end_of_stream { Stage::Over } else { Stage::Lingering { discarded } };
+            self.deadline = Some(Instant::now() + LINGER_TIMEOUT);
+        }
+    }
+
+    /// Whether to read: not beyond what may be unsent. A connection that owes nothing may always read, so that those
+    /// who use the budget up do not stop the others.
+    pub(super) fn may_read(&mut self) -> bool {
+        if self.end_of_stream || self.is_over() {
+            return false;
+        }
+        if !matches!(self.stage, Stage::Open(_)) || self.unsent == 0 {
+            return true;
+        }
+        let config = &self.context.shared.config;
+        let may = self.unsent < config.unsent_limit
+            && !self.context.settings.budget.is_exhausted_for(config.receive_buffer_size);
+        if !may && !self.is_paused {
+            self.context.stats.read_pauses.add(1);
+        }
+        self.is_paused = !may;
+        may
+    }
+
+    /// The buffer that the next read takes.
+    pub(super) const fn class(&self) -> Class {
+        self.class
+    }
+
+    /// When [`Self::on_deadline`] is due.
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// A read has ended.
+    pub(super) fn on_received(&mut self, result: io::Result<usize>, buffer: Option<Buffer>) {
+        let received = match result {
+            Ok(received) => received,
+            Err(error) => {
+                if let Some(buffer) = buffer {
+                    self.context.pool.give(buffer);
+                }
+                if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
+                    // Reset by the peer: nobody is left to send to.
+                    self.stage = Stage::Over;
+                }
+                return;
+            }
+        };
+        let Some(buffer) = buffer else {
+            return;
+        };
+        if received == 0 {
+            self.context.pool.give(buffer);
+            self.on_end_of_stream();
+            return;
+        }
+        self.adapt_class(received, buffer.room());
+        match &mut self.stage {
+            Stage::Open(_) => self.receive(buffer, HEADROOM..HEADROOM + received),
+            Stage::Handshake(handshake) => {
+                let filled = HEADROOM..HEADROOM + received;
+                let step = handshake.receive(&buffer.bytes[filled.clone()], &self.context.shared.rules);
+                self.on_handshake(step, buffer, filled);
+            }
+            Stage::Flushing { discarded } | Stage::Lingering { discarded } => {
+                *discarded += received;
+                let too_much = *discarded > LINGER_BYTES;
+                self.context.pool.give(buffer);
+                if too_much {
+                    self.cut();
+                }
+            }
+            Stage::Over => self.context.pool.give(buffer),
+        }
+    }
+
+    /// A write has ended.
+    pub(super) fn on_sent(&mut self, result: &io::Result<()>, outgoing: Outgoing) {
+        self.unsent -= self.in_flight;
+        self.in_flight = 0;
+        if let Outgoing::Received { buffer, .. } = outgoing {
+            self.context.pool.give(buffer);
+        }
+        if result.is_err() {
+            self.stage = Stage::Over;
+        }
+    }
+
+    /// The deadline has passed.
+    pub(super) fn on_deadline(&mut self) {
+        self.deadline = None;
+        match self.stage {
+            Stage::Handshake(_) => self.refuse(Refusal::Timeout),
+            Stage::Open(_) | Stage::Flushing { .. } | Stage::Lingering { .. } => self.cut(),
+            Stage::Over => {}
+        }
+    }
+
+    /// The phase of the server has changed, and all that had arrived before was received.
+    pub(super) fn on_phase(&mut self, phase: Phase) {
+        match (phase, &mut self.stage) {
+            (Phase::Stopping, _) => self.cut(),
+            (Phase::Draining, Stage::Handshake(_)) => self.refuse(Refusal::Draining),
+            (Phase::Draining, Stage::Open(connection)) => {
+                if let Some(frame) = connection.close(close::GOING_AWAY) {
+                    self.push_bytes(&frame);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_handshake(&mut self, step: Step, buffer: Buffer, filled: Range<usize>) {
+        match step {
+            Step::More => {}
+            Step::Accepted { response, consumed } => {
+                self.context.stats.handshakes.add(1);
+                self.deadline = None;
+                self.push_bytes(&response);
+                self.stage = Stage::Open(Connection::new(Rc::clone(&self.context.settings)));
+                let frames = filled.start + consumed..filled.end;
+                if !frames.is_empty() {
+                    return self.receive(buffer, frames);
+                }
+            }
+            Step::Page { response } => {
+                self.context.stats.refusals.add(1);
+                self.push_bytes(&response);
+                self.flush();
+            }
+            Step::Refused(refusal) => self.refuse(refusal),
+        }
+        self.context.pool.give(buffer);
+    }
+
+    /// Feeds the protocol and queues its reply.
+    fn receive(&mut self, mut buffer: Buffer, filled: Range<usize>) {
+        let Stage::Open(connection) = &mut self.stage else {
+            return self.context.pool.give(buffer);
+        };
+        let Progress { head, mut body, tail, standing, counts } =
+            connection.receive(&mut buffer.bytes, filled);
+        self.context.stats.add(&counts);
+        if let Some(head) = head {
+            let head = *head;
+            self.push(Outgoing::Heap { bytes: head.bytes, charge: head.charge });
+        }
+        let mut tail = tail.as_ref().map(<[u8; 4]>::as_slice);
+        if let Some(frame) = tail
+            && let Some(behind) = buffer.bytes.get_mut(body.end..body.end + frame.len())
+            && !body.is_empty()
+        {
+            behind.copy_from_slice(frame);
+            body.end += frame.len();
+            tail = None;
+        }
+        self.push_received(buffer, body);
+        if let Some(frame) = tail {
+            self.push_bytes(frame);
+        }
+        match standing {
+            Standing::Open | Standing::Closing => {}
+            Standing::Closed => self.flush(),
+            Standing::Failed(error) => {
+                tracing::debug!(%error, "a peer broke the protocol");
+                self.context.stats.protocol_errors.add(1);
+                self.flush();
+            }
+        }
+    }
+
+    fn on_end_of_stream(&mut self) {
+        self.end_of_stream = true;
+        match self.stage {
+            Stage::Open(_) | Stage::Flushing { .. } => self.flush(),
+            Stage::Handshake(_) | Stage::Lingering { .. } | Stage::Over => self.stage = Stage::Over,
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        tracing::debug!(reason = %refusal, "a request was refused");
+        self.context.stats.refusals.add(1);
+        self.push_bytes(&refusal.response());
+        self.flush();
+    }
+
+    /// Nothing more is to be said: send what is queued, then end.
+    fn flush(&mut self) {
+        if !matches!(self.stage, Stage::Flushing { .. }) {
+            self.stage = Stage::Flushing { discarded: 0 };
+            self.deadline = Some(Instant::now() + FLUSH_TIMEOUT);
+        }
+    }
+
+    fn cut(&mut self) {
+        self.context.stats.cuts.add(1);
+        self.stage = Stage::Over;
+    }
+
+    /// Big buffers once a small one was filled, small ones after some short receives.
+    fn adapt_class(&mut self, received: usize, room: usize) {
+        if received == room {
+            self.class = Class::Big;
+        }
+        self.short_receives = if received < SMALL { self.short_receives + 1 } else { 0 };
+        if self.short_receives == SHORT_RECEIVES {
+            self.short_receives = 0;
+            self.class = Class::Small;
+        }
+    }
+
+    /// Queues a reply that lies in a receive buffer. Behind a peer that is slow to take them, replies much smaller
+    /// than their buffer, and those beyond the connection's share of buffers, are copied to the heap.
+    fn push_received(&mut self, buffer: Buffer, range: Range<usize>) {
+        if range.is_empty() {
+            return self.context.pool.give(buffer);
+        }
+        let must_wait = self.unsent > 0;
+        let is_worth_a_buffer = range.len() >= buffer.bytes.len() / 4;
+        if must_wait && (!is_worth_a_buffer || usize::from(self.queued_buffers) >= BUFFERS_SHARE) {
+            self.context.stats.bytes_spilled.add(range.len() as u64);
+            self.push_bytes(&buffer.bytes[range]);
+            return self.context.pool.give(buffer);
+        }
+        let charge = self.context.settings.budget.charge(buffer.bytes.len());
+        self.push(Outgoing::Received { buffer, range, charge });
+    }
+
+    /// Queues bytes that are copied to the heap, behind others there if it has room.
+    fn push_bytes(&mut self, more: &[u8]) {
+        if let Some(Outgoing::Heap { bytes, charge }) = self.queue.back_mut()
+            && bytes.len() + more.len() <= SPILL_CHUNK
+        {
+            let before = bytes.capacity();
+            bytes.extend_from_slice(more);
+            charge.grow(bytes.capacity().saturating_sub(before));
+            self.unsent += more.len();
+            return;
+        }
+        let bytes = BytesMut::from(more);
+        let charge = self.context.settings.budget.charge(bytes.capacity());
+        self.push(Outgoing::Heap { bytes, charge });
+    }
+
+    fn push(&mut self, outgoing: Outgoing) {
+        self.unsent += outgoing.len();
+        self.queued_buffers += u8::from(matches!(outgoing, Outgoing::Received { .. }));
+        self.queue.push_back(outgoing);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        for outgoing in self.queue.drain(..) {
+            if let Outgoing::Received { buffer, .. } = outgoing {
+                self.context.pool.give(buffer);
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The tokio-uring engine: the owned-buffer loop over `tokio_uring::net::TcpStream`.
+//!
+//! Dropping a read of tokio-uring 0.5 does not cancel it: the bytes that come next would be swallowed. So the loop
+//! keeps its read until it has ended, and ends it by shutdown(2).
+
+use std::io;
+use std::net::Shutdown;
+
+use rustix::io::Errno;
+use tokio_uring::Runtime;
+use tokio_uring::buf::BoundedBuf;
+use tokio_uring::net::TcpStream;
+
+use super::owned::Stream;
+use super::pool::Buffer;
+use super::session::Outgoing;
+use crate::proto::HEADROOM;
+
+/// The entries of a submission queue; the completion queue has twice as many.
+const ENTRIES: u32 = 256;
+
+/// Whether a ring can be set up at all.
+pub(super) fn probe() -> io::Result<()> {
+    runtime().map(drop)
+}
+
+/// Runs `future`, and what it spawns, on this thread.
+pub(super) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
+    Ok(runtime()?.block_on(future))
+}
+
+/// The stream of an accepted socket, made a blocking one: with O_NONBLOCK the kernel answers EAGAIN instead of waiting.
+pub(super) fn stream(socket: tokio::net::TcpStream) -> io::Result<UringStream> {
+    let socket = socket.into_std()?;
+    socket.set_nonblocking(false)?;
+    Ok(UringStream(TcpStream::from_std(socket)))
+}
+
+/// A runtime with task work run by the thread itself. Kernels before 5.19 do not know these flags and say EINVAL.
+///
+/// Not DEFER_TASKRUN: tokio-uring waits by epoll and never enters the ring to reap, so it would stall.
+fn runtime() -> io::Result<Runtime> {
+    let mut uring = tokio_uring::uring_builder();
+    uring.setup_coop_taskrun().setup_taskrun_flag();
+    let mut builder = tokio_uring::builder();
+    builder.entries(ENTRIES).uring_builder(&uring);
+    match Runtime::new(&builder) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
+            Runtime::new(tokio_uring::builder().entries(ENTRIES))
+        }
+        result => result,
+    }
+}
+
+/// A socket whose reads and writes are operations of the ring.
+pub(super) struct UringStream(TcpStream);
+
+impl Stream for UringStream {
+    async fn readable(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn read(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
+        let bytes = std::mem::take(&mut buffer.bytes);
+        let (result, room) = self.0.read(bytes.slice(HEADROOM..)).await;
+        buffer.bytes = room.into_inner();
+        (result, buffer)
+    }
+
+    async fn write_all(&self, outgoing: Outgoing) -> (io::Result<()>, Outgoing) {
+        match outgoing {
+            Outgoing::Received { mut buffer, range, charge } => {
+                let bytes = std::mem::take(&mut buffer.bytes);
+                let (result, slice) = self.0.write_all(bytes.slice(range.clone())).await;
+                buffer.bytes = slice.into_inner();
+                (result, Outgoing::Received { buffer, range, charge })
+            }
+            Outgoing::Heap { bytes, charge } => {
+                let (result, bytes) = self.0.write_all(bytes).await;
+                (result, Outgoing::Heap { bytes, charge })
+            }
+        }
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.0.shutdown(how)
+    }
+}

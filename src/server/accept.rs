@@ -1,0 +1,112 @@
+//! Accepting connections.
+
+use std::io;
+use std::net;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Admission;
+use super::drain::Phase;
+use crate::engine::{self, Context, Engine, Start};
+use crate::proto::handshake::Refusal;
+
+/// How long accepting pauses when the process or the kernel has run out of something.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How many connections beyond the limit are being told so, per worker; further ones wait in the backlog.
+const REFUSALS_MAX: usize = 64;
+
+/// Accepts until the drain begins, then takes what is queued: closing a listener would reset it.
+pub(super) async fn accept(
+    listener: net::TcpListener,
+    engine: Engine,
+    context: Rc<Context>,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    while context.drain.phase() == Phase::Running {
+        let accepted = tokio::select! {
+            biased;
+            () = context.phase_changed() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, _peer)) => begin(socket, engine, &context).await,
+            Err(error) => recover(&error, &context).await,
+        }
+    }
+    let listener = listener.into_std()?;
+    loop {
+        match listener.accept().and_then(|(socket, _peer)| from_std(socket)) {
+            Ok(socket) => spawn(socket, engine, &context, Start::Refuse(Refusal::Draining), None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if is_the_peers(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "queued connections are left behind");
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn from_std(socket: net::TcpStream) -> io::Result<TcpStream> {
+    socket.set_nonblocking(true)?;
+    TcpStream::from_std(socket)
+}
+
+/// Serves a connection, or tells it that there are too many.
+async fn begin(socket: TcpStream, engine: Engine, context: &Rc<Context>) {
+    let admission = context.shared.limits.admit();
+    let start = match &admission {
+        Some(_) => Start::Handshake,
+        None => Start::Refuse(Refusal::Full),
+    };
+    let is_full = admission.is_none();
+    spawn(socket, engine, context, start, admission);
+    if is_full {
+        context.stats.accept_pauses.add(1);
+        while context.refusals_under_way() >= REFUSALS_MAX && context.drain.phase() == Phase::Running {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+fn spawn(
+    socket: TcpStream,
+    engine: Engine,
+    context: &Rc<Context>,
+    start: Start,
+    admission: Option<Admission>,
+) {
+    context.stats.accepted.add(1);
+    engine::spawn(engine, socket, start, Rc::clone(context), admission);
+}
+
+/// A connection that ended in the queue is none of our business; running out of something is waited out.
+async fn recover(error: &io::Error, context: &Context) {
+    if is_the_peers(error) {
+        return;
+    }
+    tracing::warn!(%error, pause = ?PAUSE, "accepting pauses");
+    context.stats.accept_pauses.add(1);
+    tokio::time::sleep(PAUSE).await;
+}
+
+/// Errors of the connection that was about to be accepted (accept(2), "Error handling").
+fn is_the_peers(error: &io::Error) -> bool {
+    let peers = [
+        Errno::CONNABORTED,
+        Errno::INTR,
+        Errno::PROTO,
+        Errno::PERM,
+        Errno::NETDOWN,
+        Errno::NETUNREACH,
+        Errno::HOSTDOWN,
+        Errno::HOSTUNREACH,
+        Errno::OPNOTSUPP,
+        Errno::TIMEDOUT,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| peers.contains(&errno))
+}

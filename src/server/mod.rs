@@ -1,0 +1,215 @@
+//! The server: listeners, one worker a CPU, and how it ends.
+
+mod accept;
+pub mod drain;
+mod limits;
+mod listeners;
+mod page;
+pub mod stats;
+mod workers;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::engine::{self, Engine};
+use crate::proto::budget::Total;
+use crate::proto::handshake::Rules;
+
+pub use drain::Phase;
+pub use limits::{Admission, Limits};
+pub use stats::{Snapshot, WorkerStats};
+pub use workers::available_cpus;
+
+/// A server that runs in threads of its own.
+#[derive(Debug)]
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    engine: Engine,
+    phase: watch::Sender<Phase>,
+    stats: Vec<Arc<WorkerStats>>,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+}
+
+/// What every worker is told.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) rules: Rules,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) unsent: Arc<Total>,
+}
+
+impl Server {
+    /// Starts a server; when this returns it accepts connections.
+    ///
+    /// # Errors
+    ///
+    /// When the engine asked for cannot run, an address cannot be listened at, or there are too few descriptors.
+    pub fn start(config: &Config) -> Result<Self, StartError> {
+        let engine = engine::choose(config.engine)?;
+        let cpus = workers::Placement::find(config.workers, config.pin);
+        let connections_max =
+            limits::connections_max(config.max_connections, cpus.workers, config.listen.len())?;
+        let (listeners, addresses) = listeners::bind(&config.listen, cpus.workers)?;
+        let shared = Arc::new(Shared {
+            rules: Rules {
+                path: config.path.clone(),
+                page: page::text(&config.path),
+                allowed_origins: config.allowed_origins.clone(),
+            },
+            limits: Limits::new(connections_max),
+            unsent: Total::new(config.unsent_total),
+            config: config.clone(),
+        });
+        let (phase, _) = watch::channel(Phase::Running);
+        let mut server = Self { addresses, engine, phase, stats: Vec::new(), workers: Vec::new() };
+        for (index, listeners) in listeners.into_iter().enumerate() {
+            let stats = Arc::new(WorkerStats::default());
+            server.stats.push(Arc::clone(&stats));
+            let setup = workers::Setup {
+                index,
+                cpu: cpus.cpu_of(index),
+                engine,
+                listeners,
+                shared: Arc::clone(&shared),
+                stats,
+                phase: server.phase.subscribe(),
+            };
+            server.workers.push(workers::spawn(setup)?);
+        }
+        Ok(server)
+    }
+
+    /// Where it listens, with real ports.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// How it moves bytes.
+    #[must_use]
+    pub const fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// How many workers it has.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// The counters of all workers.
+    #[must_use]
+    pub fn stats(&self) -> Snapshot {
+        Snapshot::sum(self.stats.iter().map(AsRef::as_ref))
+    }
+
+    /// Stops accepting; what was received is echoed, then every connection gets Close(1001).
+    pub fn drain(&self) {
+        self.enter(Phase::Draining);
+    }
+
+    /// Cuts whatever is left.
+    pub fn stop(&self) {
+        self.enter(Phase::Stopping);
+    }
+
+    /// Whether all workers have ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.workers.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Waits until all workers have ended, and gives the last counters.
+    ///
+    /// # Errors
+    ///
+    /// When a worker failed or panicked.
+    pub fn join(self) -> io::Result<Snapshot> {
+        for worker in self.workers {
+            worker.join().map_err(|_| io::Error::other("a worker panicked"))??;
+        }
+        Ok(Snapshot::sum(self.stats.iter().map(AsRef::as_ref)))
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.send_if_modified(|current| {
+            let later = phase > *current;
+            *current = phase.max(*current);
+            later
+        });
+    }
+}
+
+/// Why a server did not start. Each message says what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The engine asked for cannot run here.
+    #[error("the engine {engine} cannot run here: {reason}; `--engine epoll` runs everywhere")]
+    Engine {
+        /// Which.
+        engine: Engine,
+        /// Why not, and what would cure it.
+        reason: String,
+    },
+    /// An address cannot be listened at.
+    #[error("cannot listen at {address}: {source}{}", bind_cure(source))]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The process may not open enough descriptors.
+    #[error(
+        "the limit of {limit} open files is too low: {needed} are needed{}; raise it with `ulimit -n {needed}` \
+         (LimitNOFILE= under systemd){}",
+        wanted.map(|wanted| format!(" for {wanted} connections")).unwrap_or_default(),
+        if wanted.is_some() { " or lower --max-connections" } else { "" }
+    )]
+    Descriptors {
+        /// RLIMIT_NOFILE.
+        limit: usize,
+        /// What would do.
+        needed: usize,
+        /// How many connections were asked for.
+        wanted: Option<usize>,
+    },
+    /// A worker's thread or runtime could not be set up.
+    #[error("a worker could not start: {0}")]
+    Worker(#[source] io::Error),
+}
+
+impl StartError {
+    /// The exit code by `sysexits.h`.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        const UNAVAILABLE: u8 = 69;
+        const OS_ERROR: u8 = 71;
+        const NO_PERMISSION: u8 = 77;
+        match self {
+            Self::Bind { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => NO_PERMISSION,
+            Self::Engine { .. } | Self::Bind { .. } => UNAVAILABLE,
+            Self::Descriptors { .. } | Self::Worker(_) => OS_ERROR,
+        }
+    }
+}
+
+fn bind_cure(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => "; stop the server that has the port, or choose another with --listen",
+        io::ErrorKind::AddrNotAvailable => {
+            "; --listen takes an address of this machine, 0.0.0.0 or [::] for all"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports under 1024 need CAP_NET_BIND_SERVICE, choose a higher one"
+        }
+        _ => "",
+    }
+}

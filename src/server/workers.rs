@@ -1,0 +1,130 @@
+//! Workers: one thread each with a runtime, listeners, connections and counters of its own.
+
+use std::io;
+use std::net::TcpListener;
+use std::num::NonZero;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tokio::sync::watch;
+
+use super::drain::Phase;
+use super::stats::WorkerStats;
+use super::{Shared, StartError, accept};
+use crate::engine::{self, Context, Engine};
+
+/// How long connections that were cut may take to give their buffers back.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a worker is made of.
+pub(super) struct Setup {
+    pub(super) index: usize,
+    /// The CPU it is pinned to.
+    pub(super) cpu: Option<usize>,
+    pub(super) engine: Engine,
+    pub(super) listeners: Vec<TcpListener>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) stats: Arc<WorkerStats>,
+    pub(super) phase: watch::Receiver<Phase>,
+}
+
+/// How many workers there are, and on which CPUs.
+pub(super) struct Placement {
+    pub(super) workers: usize,
+    /// One CPU a worker, or none when they are not pinned.
+    cpus: Vec<usize>,
+}
+
+impl Placement {
+    /// As many workers as asked for, else as many as the process may use CPUs. They are pinned when each gets a CPU
+    /// of its own: under a quota (cgroup) of less than the affinity mask, pinning would only hinder the scheduler.
+    pub(super) fn find(wanted: Option<usize>, pin: bool) -> Self {
+        let mask = affinity();
+        let available = available_cpus();
+        let workers = wanted.unwrap_or(available);
+        let pinned = pin && available == mask.len() && workers <= mask.len();
+        Self { workers, cpus: if pinned { mask } else { Vec::new() } }
+    }
+
+    pub(super) fn cpu_of(&self, worker: usize) -> Option<usize> {
+        self.cpus.get(worker).copied()
+    }
+}
+
+/// How many CPUs the process may use: the smaller of its affinity mask and its cgroup's quota.
+#[must_use]
+pub fn available_cpus() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// The CPUs of the affinity mask.
+fn affinity() -> Vec<usize> {
+    let Ok(mask) = sched_getaffinity(None) else {
+        return Vec::new();
+    };
+    (0..CpuSet::MAX_CPU).filter(|&cpu| mask.is_set(cpu)).collect()
+}
+
+/// Starts a worker's thread, and waits until its runtime stands.
+pub(super) fn spawn(setup: Setup) -> Result<JoinHandle<io::Result<()>>, StartError> {
+    let (ready, is_ready) = mpsc::sync_channel(1);
+    let handle = thread::Builder::new()
+        .name(format!("ringback-{}", setup.index))
+        .spawn(move || run(setup, &ready))
+        .map_err(StartError::Worker)?;
+    match is_ready.recv() {
+        Ok(()) => Ok(handle),
+        Err(mpsc::RecvError) => Err(StartError::Worker(match handle.join() {
+            Ok(Err(error)) => error,
+            _ => io::Error::other("its thread ended"),
+        })),
+    }
+}
+
+/// A worker's thread.
+fn run(setup: Setup, ready: &mpsc::SyncSender<()>) -> io::Result<()> {
+    if let Some(cpu) = setup.cpu {
+        let mut only = CpuSet::new();
+        only.set(cpu);
+        if let Err(error) = sched_setaffinity(None, &only) {
+            tracing::warn!(worker = setup.index, cpu, %error, "not pinned");
+        }
+    }
+    let engine = setup.engine;
+    engine::block_on(engine, async move {
+        let _ = ready.send(());
+        serve(setup).await
+    })?
+}
+
+/// Accepts and serves connections until the phase says to end.
+async fn serve(setup: Setup) -> io::Result<()> {
+    let context = Rc::new(Context::new(&setup.shared, setup.stats));
+    let mut acceptors = Vec::new();
+    for listener in setup.listeners {
+        let acceptor = accept::accept(listener, setup.engine, Rc::clone(&context));
+        acceptors.push(tokio::task::spawn_local(acceptor));
+    }
+    let mut phase = setup.phase;
+    follow(&mut phase, &context, Phase::Draining).await;
+    for acceptor in acceptors {
+        acceptor.await.map_err(io::Error::other)??;
+    }
+    tokio::select! {
+        () = context.all_ended() => {}
+        () = follow(&mut phase, &context, Phase::Stopping) => {
+            let _ = tokio::time::timeout(CUT_TIMEOUT, context.all_ended()).await;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the phase is at least `until`. A server that was dropped is stopping.
+async fn follow(phase: &mut watch::Receiver<Phase>, context: &Context, until: Phase) {
+    let reached = phase.wait_for(|&phase| phase >= until).await.map_or(Phase::Stopping, |phase| *phase);
+    context.drain.enter(reached);
+}
