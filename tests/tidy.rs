@@ -1,0 +1,281 @@
+//! Rules of the repository that no compiler checks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Longest source file, in lines. Near 500 is the aim; a test table may go a little beyond.
+const LINES_MAX: usize = 600;
+/// Where `unsafe` may stand.
+const UNSAFE_HOMES: [&str; 2] = ["src/mask", "src/engine/ring"];
+/// What a protocol core that does no I/O and reads no clock has no use for.
+const PROTO_FORBIDDEN: [&str; 4] = ["tokio", "rustix", "socket2", "libc"];
+/// As [`PROTO_FORBIDDEN`], of the modules of `std` and `core`.
+const PROTO_FORBIDDEN_STD: [&str; 6] = ["net", "fs", "time", "io", "thread", "process"];
+/// A word in the documents that begins so is the path of a file or folder of this repository.
+const PATH_PREFIXES: [&str; 8] = [
+    "src/",
+    "tests/",
+    "docs/",
+    "benches/",
+    "loadtest/",
+    "fuzz/",
+    "deploy/",
+    ".ci/",
+];
+/// What the README promises to someone who has just cloned the repository.
+const README_COMMANDS: [&str; 2] = ["cargo run --release", "cargo test --workspace"];
+
+#[test]
+fn source_files_are_short() {
+    let long: Vec<_> = sources(&["src", "loadtest/src"])
+        .filter_map(|(path, text)| {
+            let lines = text.lines().count();
+            (lines > LINES_MAX).then(|| format!("{path}: {lines} lines"))
+        })
+        .collect();
+    assert_none(&long, "files longer than 600 lines");
+}
+
+#[test]
+fn unsafe_stays_in_its_folders() {
+    let strays: Vec<_> = sources(&["src", "loadtest/src", "benches", "tests"])
+        .filter(|(path, _)| !UNSAFE_HOMES.iter().any(|home| path.starts_with(home)))
+        .filter(|(_, text)| words(&code(text)).any(|word| word == "unsafe"))
+        .map(|(path, _)| path)
+        .collect();
+    assert_none(&strays, "`unsafe` outside src/mask and src/engine/ring");
+}
+
+#[test]
+fn the_protocol_core_does_no_io() {
+    let breaches: Vec<_> = sources(&["src/proto"])
+        .flat_map(|(path, text)| forbidden_in_proto(&text).map(move |name| format!("{path}: {name}")))
+        .collect();
+    assert_none(&breaches, "what `proto` may not use");
+}
+
+#[test]
+fn unfinished_work_has_an_owner() {
+    let orphans: Vec<_> = sources(&["src", "loadtest", "benches", "tests", "fuzz"])
+        .flat_map(|(path, text)| {
+            let lines: Vec<_> = text
+                .lines()
+                .enumerate()
+                .filter(|(_, line)| is_orphan(line))
+                .collect();
+            lines
+                .into_iter()
+                .map(|(at, line)| format!("{path}:{}: {line}", at + 1))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert_none(
+        &orphans,
+        "a mark of unfinished work without an owner in parentheses",
+    );
+}
+
+#[test]
+fn documents_name_paths_that_exist() {
+    let missing: Vec<_> = documents()
+        .flat_map(|document| {
+            let text = read(&document);
+            let paths = paths_named(&text)
+                .into_iter()
+                .filter(|path| !root().join(path).exists());
+            paths
+                .map(|path| format!("{document}: {path}"))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert_none(&missing, "paths in the documents that do not exist");
+}
+
+#[test]
+fn the_readme_says_how_to_run_and_test() {
+    let readme = read("README.md");
+    for command in README_COMMANDS {
+        assert!(readme.contains(command), "README.md does not contain `{command}`");
+    }
+}
+
+/// The documents of the repository whose paths are checked; the README must be among them.
+fn documents() -> impl Iterator<Item = String> {
+    let docs = files(&root().join("docs"))
+        .into_iter()
+        .map(|path| relative(&path));
+    let top = ["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
+    top.into_iter().chain(docs.filter(|path| path.ends_with(".md")))
+}
+
+/// Every Rust file below the folders, as path from the root and text; the first folder must be there.
+fn sources<'a>(folders: &'a [&'a str]) -> impl Iterator<Item = (String, String)> + 'a {
+    assert!(root().join(folders[0]).is_dir(), "{} is no folder", folders[0]);
+    folders
+        .iter()
+        .flat_map(|folder| files(&root().join(folder)))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| {
+            (
+                relative(&path),
+                fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}")),
+            )
+        })
+}
+
+/// Every file below the folder, `target` folders aside; none where there is no such folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut paths: Vec<_> = entries
+        .map(|entry| entry.expect("a folder's entry").path())
+        .collect();
+    paths.sort();
+    paths
+        .into_iter()
+        .filter(|path| !path.ends_with("target"))
+        .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
+        .collect()
+}
+
+fn forbidden_in_proto(text: &str) -> impl Iterator<Item = String> + use<> {
+    let code = code(text);
+    let mut found: Vec<String> = PROTO_FORBIDDEN
+        .iter()
+        .filter(|name| words(&code).any(|word| word == **name))
+        .map(<_>::to_string)
+        .collect();
+    let dense: String = code.split_whitespace().collect();
+    for name in PROTO_FORBIDDEN_STD {
+        let direct = ["std::", "core::"].iter().any(|of| {
+            dense
+                .match_indices(of)
+                .any(|(at, _)| words(&dense[at + of.len()..]).next() == Some(name))
+        });
+        let grouped = ["std::{", "core::{"].iter().any(|of| {
+            let mut groups = dense
+                .split(of)
+                .skip(1)
+                .map(|rest| rest.split(';').next().unwrap_or(rest));
+            groups.any(|group| words(group).any(|word| word == name))
+        });
+        if direct || grouped {
+            found.push(format!("std::{name}"));
+        }
+    }
+    found.into_iter()
+}
+
+/// Whether the line has a mark of unfinished work that no `(owner or reason)` follows.
+fn is_orphan(line: &str) -> bool {
+    // Put together so that this file does not find itself.
+    [concat!("TO", "DO"), concat!("FIX", "ME")].iter().any(|mark| {
+        line.match_indices(mark).any(|(at, _)| {
+            let owner = line[at + mark.len()..]
+                .strip_prefix('(')
+                .and_then(|rest| rest.split_once(')'));
+            owner.is_none_or(|(owner, _)| owner.trim().is_empty())
+        })
+    })
+}
+
+/// The repository's paths that a document has in code spans, in code blocks or as the target of a link.
+fn paths_named(document: &str) -> Vec<String> {
+    // Of the pieces between backticks every second one is code; a fence of three leaves two empty pieces and keeps count.
+    let spans = document
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .flat_map(str::split_whitespace);
+    let links = document
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next());
+    spans
+        .chain(links)
+        .map(|word| {
+            word.trim_start_matches("./")
+                .trim_end_matches([',', '.', ';', ':', ')'])
+        })
+        .map(|word| word.split([':', '#']).next().unwrap_or(word))
+        .filter(|word| PATH_PREFIXES.iter().any(|prefix| word.starts_with(prefix)))
+        .filter(|word| !word.contains(['*', '{', '<', '…']))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The text of a Rust file without its comments and string literals.
+fn code(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    for line in text.lines() {
+        let mut in_string = false;
+        let mut chars = line.chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '\\' if in_string => drop(chars.next()),
+                '\'' if !in_string && chars.peek() == Some(&'"') => drop(chars.next()),
+                '"' => in_string = !in_string,
+                '/' if !in_string && chars.peek() == Some(&'/') => break,
+                c if !in_string => code.push(c),
+                _ => {}
+            }
+        }
+        code.push('\n');
+    }
+    code
+}
+
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path} cannot be read: {e}"))
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root())
+        .expect("a path below the root")
+        .display()
+        .to_string()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[track_caller]
+fn assert_none(found: &[String], what: &str) {
+    assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
+}
+
+#[test]
+fn rules_find_what_they_look_for() {
+    let has_unsafe = |text| words(&code(text)).any(|word| word == "unsafe");
+    assert!(has_unsafe("let c = '\"'; unsafe { f(\"//\") }"));
+    assert!(has_unsafe("f(\"http://\"); unsafe {}"));
+    assert!(!has_unsafe(
+        "/// no `unsafe` here\n#![deny(unsafe_code)]\nf(\"unsafe \\\" unsafe\"); // unsafe"
+    ));
+
+    let forbidden = |text| forbidden_in_proto(text).collect::<Vec<_>>();
+    assert_eq!(forbidden("use std::net::IpAddr;"), ["std::net"]);
+    assert_eq!(forbidden("use std::{fmt,\n    time::Instant};"), ["std::time"]);
+    assert_eq!(forbidden("let file = std::fs::File::open(path);"), ["std::fs"]);
+    assert_eq!(forbidden("use tokio::net::TcpStream;"), ["tokio"]);
+    assert!(forbidden("use std::fmt;\n// std::net and tokio\nlet time = network;").is_empty());
+
+    let mark = concat!("TO", "DO");
+    assert!(is_orphan(&format!("// {mark}: later")));
+    assert!(is_orphan(&format!("// {mark}() later")));
+    assert!(!is_orphan(&format!("// {mark}(when rustc 1.95 is old): use it")));
+
+    let document = "`src/a.rs`, `src/b.rs:12` and `cargo test`\n```sh\n./.ci/run --all # src/*.rs\n```\n\
+        [c](docs/c.md#top) src/not-code.rs `tests/d e`";
+    assert_eq!(
+        paths_named(document),
+        ["src/a.rs", "src/b.rs", ".ci/run", "tests/d", "docs/c.md"]
+    );
+}
