@@ -12,16 +12,8 @@ const PROTO_FORBIDDEN: [&str; 4] = ["tokio", "rustix", "socket2", "libc"];
 /// As [`PROTO_FORBIDDEN`], of the modules of `std` and `core`.
 const PROTO_FORBIDDEN_STD: [&str; 6] = ["net", "fs", "time", "io", "thread", "process"];
 /// A word in the documents that begins so is the path of a file or folder of this repository.
-const PATH_PREFIXES: [&str; 8] = [
-    "src/",
-    "tests/",
-    "docs/",
-    "benches/",
-    "loadtest/",
-    "fuzz/",
-    "deploy/",
-    ".ci/",
-];
+const PATH_PREFIXES: [&str; 8] =
+    ["src/", "tests/", "docs/", "benches/", "loadtest/", "fuzz/", "deploy/", ".ci/"];
 /// What the README promises to someone who has just cloned the repository.
 const README_COMMANDS: [&str; 2] = ["cargo run --release", "cargo test --workspace"];
 
@@ -58,21 +50,11 @@ fn the_protocol_core_does_no_io() {
 fn unfinished_work_has_an_owner() {
     let orphans: Vec<_> = sources(&["src", "loadtest", "benches", "tests", "fuzz"])
         .flat_map(|(path, text)| {
-            let lines: Vec<_> = text
-                .lines()
-                .enumerate()
-                .filter(|(_, line)| is_orphan(line))
-                .collect();
-            lines
-                .into_iter()
-                .map(|(at, line)| format!("{path}:{}: {line}", at + 1))
-                .collect::<Vec<_>>()
+            let lines: Vec<_> = text.lines().enumerate().filter(|(_, line)| is_orphan(line)).collect();
+            lines.into_iter().map(|(at, line)| format!("{path}:{}: {line}", at + 1)).collect::<Vec<_>>()
         })
         .collect();
-    assert_none(
-        &orphans,
-        "a mark of unfinished work without an owner in parentheses",
-    );
+    assert_none(&orphans, "a mark of unfinished work without an owner in parentheses");
 }
 
 #[test]
@@ -80,12 +62,8 @@ fn documents_name_paths_that_exist() {
     let missing: Vec<_> = documents()
         .flat_map(|document| {
             let text = read(&document);
-            let paths = paths_named(&text)
-                .into_iter()
-                .filter(|path| !root().join(path).exists());
-            paths
-                .map(|path| format!("{document}: {path}"))
-                .collect::<Vec<_>>()
+            let paths = paths_named(&text).into_iter().filter(|path| !root().join(path).exists());
+            paths.map(|path| format!("{document}: {path}")).collect::<Vec<_>>()
         })
         .collect();
     assert_none(&missing, "paths in the documents that do not exist");
@@ -101,9 +79,7 @@ fn the_readme_says_how_to_run_and_test() {
 
 /// The documents of the repository whose paths are checked; the README must be among them.
 fn documents() -> impl Iterator<Item = String> {
-    let docs = files(&root().join("docs"))
-        .into_iter()
-        .map(|path| relative(&path));
+    let docs = files(&root().join("docs")).into_iter().map(|path| relative(&path));
     let top = ["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
     top.into_iter().chain(docs.filter(|path| path.ends_with(".md")))
 }
@@ -115,12 +91,7 @@ fn sources<'a>(folders: &'a [&'a str]) -> impl Iterator<Item = (String, String)>
         .iter()
         .flat_map(|folder| files(&root().join(folder)))
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .map(|path| {
-            (
-                relative(&path),
-                fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}")),
-            )
-        })
+        .map(|path| (relative(&path), fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"))))
 }
 
 /// Every file below the folder, `target` folders aside; none where there is no such folder.
@@ -128,9 +99,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
     };
-    let mut paths: Vec<_> = entries
-        .map(|entry| entry.expect("a folder's entry").path())
-        .collect();
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("a folder's entry").path()).collect();
     paths.sort();
     paths
         .into_iter()
@@ -149,15 +118,10 @@ fn forbidden_in_proto(text: &str) -> impl Iterator<Item = String> + use<> {
     let dense: String = code.split_whitespace().collect();
     for name in PROTO_FORBIDDEN_STD {
         let direct = ["std::", "core::"].iter().any(|of| {
-            dense
-                .match_indices(of)
-                .any(|(at, _)| words(&dense[at + of.len()..]).next() == Some(name))
+            dense.match_indices(of).any(|(at, _)| words(&dense[at + of.len()..]).next() == Some(name))
         });
         let grouped = ["std::{", "core::{"].iter().any(|of| {
-            let mut groups = dense
-                .split(of)
-                .skip(1)
-                .map(|rest| rest.split(';').next().unwrap_or(rest));
+            let mut groups = dense.split(of).skip(1).map(|rest| rest.split(';').next().unwrap_or(rest));
             groups.any(|group| words(group).any(|word| word == name))
         });
         if direct || grouped {
@@ -172,9 +136,7 @@ fn is_orphan(line: &str) -> bool {
     // Put together so that this file does not find itself.
     [concat!("TO", "DO"), concat!("FIX", "ME")].iter().any(|mark| {
         line.match_indices(mark).any(|(at, _)| {
-            let owner = line[at + mark.len()..]
-                .strip_prefix('(')
-                .and_then(|rest| rest.split_once(')'));
+            let owner = line[at + mark.len()..].strip_prefix('(').and_then(|rest| rest.split_once(')'));
             owner.is_none_or(|(owner, _)| owner.trim().is_empty())
         })
     })
@@ -183,21 +145,11 @@ fn is_orphan(line: &str) -> bool {
 /// The repository's paths that a document has in code spans, in code blocks or as the target of a link.
 fn paths_named(document: &str) -> Vec<String> {
     // Of the pieces between backticks every second one is code; a fence of three leaves two empty pieces and keeps count.
-    let spans = document
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .flat_map(str::split_whitespace);
-    let links = document
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split(')').next());
+    let spans = document.split('`').skip(1).step_by(2).flat_map(str::split_whitespace);
+    let links = document.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     spans
         .chain(links)
-        .map(|word| {
-            word.trim_start_matches("./")
-                .trim_end_matches([',', '.', ';', ':', ')'])
-        })
+        .map(|word| word.trim_start_matches("./").trim_end_matches([',', '.', ';', ':', ')']))
         .map(|word| word.split([':', '#']).next().unwrap_or(word))
         .filter(|word| PATH_PREFIXES.iter().any(|prefix| word.starts_with(prefix)))
         .filter(|word| !word.contains(['*', '{', '<', '…']))
@@ -227,8 +179,7 @@ fn code(text: &str) -> String {
 }
 
 fn words(code: &str) -> impl Iterator<Item = &str> {
-    code.split(|c: char| !c.is_alphanumeric() && c != '_')
-        .filter(|word| !word.is_empty())
+    code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
 fn read(path: &str) -> String {
@@ -236,10 +187,7 @@ fn read(path: &str) -> String {
 }
 
 fn relative(path: &Path) -> String {
-    path.strip_prefix(root())
-        .expect("a path below the root")
-        .display()
-        .to_string()
+    path.strip_prefix(root()).expect("a path below the root").display().to_string()
 }
 
 fn root() -> &'static Path {
@@ -256,9 +204,7 @@ fn rules_find_what_they_look_for() {
     let has_unsafe = |text| words(&code(text)).any(|word| word == "unsafe");
     assert!(has_unsafe("let c = '\"'; unsafe { f(\"//\") }"));
     assert!(has_unsafe("f(\"http://\"); unsafe {}"));
-    assert!(!has_unsafe(
-        "/// no `unsafe` here\n#![deny(unsafe_code)]\nf(\"unsafe \\\" unsafe\"); // unsafe"
-    ));
+    assert!(!has_unsafe("/// no `unsafe` here\n#![deny(unsafe_code)]\nf(\"unsafe \\\" unsafe\"); // unsafe"));
 
     let forbidden = |text| forbidden_in_proto(text).collect::<Vec<_>>();
     assert_eq!(forbidden("use std::net::IpAddr;"), ["std::net"]);
@@ -274,8 +220,5 @@ fn rules_find_what_they_look_for() {
 
     let document = "`src/a.rs`, `src/b.rs:12` and `cargo test`\n```sh\n./.ci/run --all # src/*.rs\n```\n\
         [c](docs/c.md#top) src/not-code.rs `tests/d e`";
-    assert_eq!(
-        paths_named(document),
-        ["src/a.rs", "src/b.rs", ".ci/run", "tests/d", "docs/c.md"]
-    );
+    assert_eq!(paths_named(document), ["src/a.rs", "src/b.rs", ".ci/run", "tests/d", "docs/c.md"]);
 }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::Shutdown;
+use std::thread;
 
 use rustix::io::Errno;
 use tokio_uring::Runtime;
@@ -19,9 +20,11 @@ use crate::proto::HEADROOM;
 /// The entries of a submission queue; the completion queue has twice as many.
 const ENTRIES: u32 = 256;
 
-/// Whether a ring can be set up at all.
+/// Whether a ring can be set up at all. It is tried in a thread of its own: a runtime cannot be dropped within another.
 pub(super) fn probe() -> io::Result<()> {
-    runtime().map(drop)
+    let probe = || runtime().map(drop);
+    thread::scope(|scope| scope.spawn(probe).join())
+        .unwrap_or_else(|_| Err(io::Error::other("the probe panicked")))
 }
 
 /// Runs `future`, and what it spawns, on this thread.
