@@ -17,7 +17,7 @@ const USAGE: u8 = 64;
 ///
 /// It answers every message with the same message. Each option can also be given as an environment variable.
 #[derive(Debug, Parser)]
-#[command(name = "ringback", version, max_term_width = 110)]
+#[command(name = "ringback", version, max_term_width = 110, args_override_self = true)]
 struct Arguments {
     /// Address to listen at; repeatable (comma-separated in the environment); port 0 takes a free port
     #[arg(

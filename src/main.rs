@@ -51,7 +51,7 @@ fn run(config: &Config) -> Result<(), StartError> {
         }
         server.stop();
         let stats = server.join().map_err(StartError::Worker)?;
-        tracing::info!(%stats, "ended");
+        tracing::info!("ended: {stats}");
         Ok(())
     })
 }
@@ -100,7 +100,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.stats.recv() => tracing::info!(stats = %server.stats(), "counters"),
+                _ = self.stats.recv() => tracing::info!("counters: {}", server.stats()),
             }
         }
     }

@@ -10,7 +10,7 @@ use super::pool::Pool;
 use crate::proto::Settings;
 use crate::proto::budget::Budget;
 use crate::server::drain::Drain;
-use crate::server::{Shared, WorkerStats};
+use crate::server::{Admission, Shared, WorkerStats};
 
 /// What all connections of a worker share.
 pub(crate) struct Context {
@@ -76,25 +76,25 @@ impl Context {
         self.refusals.get()
     }
 
-    /// Counts a connection until the presence is dropped.
-    pub(super) fn enter(self: &Rc<Self>, is_refusal: bool) -> Presence {
+    /// Counts a connection until the presence is dropped. One that was not admitted is about to be refused.
+    pub(super) fn enter(self: &Rc<Self>, admission: Option<Admission>) -> Presence {
         self.connections.set(self.connections.get() + 1);
-        self.refusals.set(self.refusals.get() + usize::from(is_refusal));
-        Presence { context: Rc::clone(self), is_refusal }
+        self.refusals.set(self.refusals.get() + usize::from(admission.is_none()));
+        Presence { context: Rc::clone(self), admission }
     }
 }
 
 /// A connection of this worker.
 pub(super) struct Presence {
-    context: Rc<Context>,
-    is_refusal: bool,
+    pub(super) context: Rc<Context>,
+    admission: Option<Admission>,
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
         let context = &self.context;
         context.stats.ended.add(1);
-        context.refusals.set(context.refusals.get() - usize::from(self.is_refusal));
+        context.refusals.set(context.refusals.get() - usize::from(self.admission.is_none()));
         context.connections.set(context.connections.get() - 1);
         if context.connections.get() == 0
             && let Some(waker) = context.last_ended.borrow_mut().take()

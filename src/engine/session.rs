@@ -7,18 +7,21 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::time::Instant;
+use tokio::time::{Sleep, sleep};
 
 use super::Context;
+use super::context::Presence;
 use super::pool::{Buffer, Class, SMALL};
 use crate::proto::budget::Charge;
 use crate::proto::handshake::{Handshake, Refusal, Step};
 use crate::proto::{Connection, HEADROOM, Progress, Standing, close};
-use crate::server::Phase;
+use crate::server::{Admission, Phase};
 
 /// How long the last bytes may take to be sent.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,6 +29,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long, and how many bytes long, the peer's end is waited for after ours.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 << 20;
+
+/// At a drain, what arrives within this time of the last bytes counts as received before.
+const DRAIN_QUIET: Duration = Duration::from_millis(20);
 
 /// How many received buffers may wait to be sent; further replies are copied to the heap.
 const BUFFERS_SHARE: usize = 4;
@@ -72,14 +78,18 @@ impl Outgoing {
 
 /// One connection.
 pub(super) struct Session {
-    context: Rc<Context>,
+    /// Its place among the connections of the worker, and what they share.
+    presence: Presence,
     stage: Stage,
-    queue: VecDeque<Outgoing>,
+    /// What is sent next, and what comes behind it. The queue owns heap only while a peer is slow.
+    next: Option<Outgoing>,
+    #[expect(clippy::box_collection, reason = "an idle connection holds 8 bytes for it instead of 32")]
+    queue: Option<Box<VecDeque<Outgoing>>>,
     /// Bytes in the queue and under way.
     unsent: usize,
     /// Bytes under way; `in_flight <= unsent`.
     in_flight: usize,
-    deadline: Option<Instant>,
+    deadline: Option<Pin<Box<Sleep>>>,
     class: Class,
     short_receives: u8,
     /// How many buffers are in the queue.
@@ -87,6 +97,7 @@ pub(super) struct Session {
     /// The peer has ended its side, or reading failed.
     end_of_stream: bool,
     is_paused: bool,
+    is_draining: bool,
 }
 
 enum Stage {
@@ -104,20 +115,22 @@ enum Stage {
 
 impl Session {
     /// A connection that was just accepted.
-    pub(super) fn new(start: Start, context: Rc<Context>) -> Self {
+    pub(super) fn new(start: Start, context: &Rc<Context>, admission: Option<Admission>) -> Self {
         let timeout = context.shared.config.handshake_timeout;
         let mut session = Self {
-            context,
+            presence: context.enter(admission),
             stage: Stage::Handshake(Handshake::new()),
-            queue: VecDeque::new(),
+            next: None,
+            queue: None,
             unsent: 0,
             in_flight: 0,
-            deadline: Instant::now().checked_add(timeout),
+            deadline: Some(Box::pin(sleep(timeout))),
             class: Class::Small,
             short_receives: 0,
             queued_buffers: 0,
             end_of_stream: false,
             is_paused: false,
+            is_draining: false,
         };
         if let Start::Refuse(refusal) = start {
             session.refuse(refusal);
@@ -133,7 +146,13 @@ impl Session {
     /// What to send next. At most one write is under way.
     pub(super) fn next_outgoing(&mut self) -> Option<Outgoing> {
         debug_assert_eq!(self.in_flight, 0, "one write at a time");
-        let outgoing = self.queue.pop_front()?;
+        let outgoing = self.next.take()?;
+        if let Some(queue) = &mut self.queue {
+            self.next = queue.pop_front();
+            if queue.is_empty() {
+                self.queue = None;
+            }
+        }
         self.queued_buffers -= u8::from(matches!(outgoing, Outgoing::Received { .. }));
         self.in_flight = outgoing.len();
         Some(outgoing)
@@ -148,7 +167,7 @@ impl Session {
     pub(super) fn on_writing_ended(&mut self) {
         if let Stage::Flushing { discarded } = self.stage {
             self.stage = if self.end_of_stream { Stage::Over } else { Stage::Lingering { discarded } };
-            self.deadline = Some(Instant::now() + LINGER_TIMEOUT);
+            self.deadline = Some(Box::pin(sleep(LINGER_TIMEOUT)));
         }
     }
 
@@ -161,11 +180,11 @@ impl Session {
         if !matches!(self.stage, Stage::Open(_)) || self.unsent == 0 {
             return true;
         }
-        let config = &self.context.shared.config;
+        let config = &self.presence.context.shared.config;
         let may = self.unsent < config.unsent_limit
-            && !self.context.settings.budget.is_exhausted_for(config.receive_buffer_size);
+            && !self.presence.context.settings.budget.is_exhausted_for(config.receive_buffer_size);
         if !may && !self.is_paused {
-            self.context.stats.read_pauses.add(1);
+            self.presence.context.stats.read_pauses.add(1);
         }
         self.is_paused = !may;
         may
@@ -176,9 +195,9 @@ impl Session {
         self.class
     }
 
-    /// When [`Self::on_deadline`] is due.
-    pub(super) const fn deadline(&self) -> Option<Instant> {
-        self.deadline
+    /// Resolves when [`Self::on_deadline`] is due.
+    pub(super) fn poll_deadline(&mut self, task: &mut task::Context<'_>) -> Poll<()> {
+        self.deadline.as_mut().map_or(Poll::Pending, |sleep| sleep.as_mut().poll(task))
     }
 
     /// A read has ended.
@@ -187,7 +206,7 @@ impl Session {
             Ok(received) => received,
             Err(error) => {
                 if let Some(buffer) = buffer {
-                    self.context.pool.give(buffer);
+                    self.presence.context.pool.give(buffer);
                 }
                 if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
                     // Reset by the peer: nobody is left to send to.
@@ -200,27 +219,33 @@ impl Session {
             return;
         };
         if received == 0 {
-            self.context.pool.give(buffer);
+            self.presence.context.pool.give(buffer);
             self.on_end_of_stream();
             return;
         }
         self.adapt_class(received, buffer.room());
         match &mut self.stage {
-            Stage::Open(_) => self.receive(buffer, HEADROOM..HEADROOM + received),
+            Stage::Open(_) => {
+                if self.is_draining && self.deadline.is_some() {
+                    self.deadline = Some(Box::pin(sleep(DRAIN_QUIET)));
+                }
+                self.receive(buffer, HEADROOM..HEADROOM + received);
+            }
             Stage::Handshake(handshake) => {
                 let filled = HEADROOM..HEADROOM + received;
-                let step = handshake.receive(&buffer.bytes[filled.clone()], &self.context.shared.rules);
+                let step =
+                    handshake.receive(&buffer.bytes[filled.clone()], &self.presence.context.shared.rules);
                 self.on_handshake(step, buffer, filled);
             }
             Stage::Flushing { discarded } | Stage::Lingering { discarded } => {
                 *discarded += received;
                 let too_much = *discarded > LINGER_BYTES;
-                self.context.pool.give(buffer);
+                self.presence.context.pool.give(buffer);
                 if too_much {
                     self.cut();
                 }
             }
-            Stage::Over => self.context.pool.give(buffer),
+            Stage::Over => self.presence.context.pool.give(buffer),
         }
     }
 
@@ -229,7 +254,7 @@ impl Session {
         self.unsent -= self.in_flight;
         self.in_flight = 0;
         if let Outgoing::Received { buffer, .. } = outgoing {
-            self.context.pool.give(buffer);
+            self.presence.context.pool.give(buffer);
         }
         if result.is_err() {
             self.stage = Stage::Over;
@@ -239,22 +264,26 @@ impl Session {
     /// The deadline has passed.
     pub(super) fn on_deadline(&mut self) {
         self.deadline = None;
-        match self.stage {
+        match &mut self.stage {
             Stage::Handshake(_) => self.refuse(Refusal::Timeout),
-            Stage::Open(_) | Stage::Flushing { .. } | Stage::Lingering { .. } => self.cut(),
+            Stage::Open(connection) => {
+                if let Some(frame) = connection.close(close::GOING_AWAY) {
+                    self.push_bytes(&frame);
+                }
+            }
+            Stage::Flushing { .. } | Stage::Lingering { .. } => self.cut(),
             Stage::Over => {}
         }
     }
 
-    /// The phase of the server has changed, and all that had arrived before was received.
+    /// The phase of the server has changed.
     pub(super) fn on_phase(&mut self, phase: Phase) {
-        match (phase, &mut self.stage) {
+        match (phase, &self.stage) {
             (Phase::Stopping, _) => self.cut(),
             (Phase::Draining, Stage::Handshake(_)) => self.refuse(Refusal::Draining),
-            (Phase::Draining, Stage::Open(connection)) => {
-                if let Some(frame) = connection.close(close::GOING_AWAY) {
-                    self.push_bytes(&frame);
-                }
+            (Phase::Draining, Stage::Open(_)) => {
+                self.is_draining = true;
+                self.deadline = Some(Box::pin(sleep(DRAIN_QUIET)));
             }
             _ => {}
         }
@@ -264,33 +293,33 @@ impl Session {
         match step {
             Step::More => {}
             Step::Accepted { response, consumed } => {
-                self.context.stats.handshakes.add(1);
+                self.presence.context.stats.handshakes.add(1);
                 self.deadline = None;
                 self.push_bytes(&response);
-                self.stage = Stage::Open(Connection::new(Rc::clone(&self.context.settings)));
+                self.stage = Stage::Open(Connection::new(Rc::clone(&self.presence.context.settings)));
                 let frames = filled.start + consumed..filled.end;
                 if !frames.is_empty() {
                     return self.receive(buffer, frames);
                 }
             }
             Step::Page { response } => {
-                self.context.stats.refusals.add(1);
+                self.presence.context.stats.refusals.add(1);
                 self.push_bytes(&response);
                 self.flush();
             }
             Step::Refused(refusal) => self.refuse(refusal),
         }
-        self.context.pool.give(buffer);
+        self.presence.context.pool.give(buffer);
     }
 
     /// Feeds the protocol and queues its reply.
     fn receive(&mut self, mut buffer: Buffer, filled: Range<usize>) {
         let Stage::Open(connection) = &mut self.stage else {
-            return self.context.pool.give(buffer);
+            return self.presence.context.pool.give(buffer);
         };
         let Progress { head, mut body, tail, standing, counts } =
             connection.receive(&mut buffer.bytes, filled);
-        self.context.stats.add(&counts);
+        self.presence.context.stats.add(&counts);
         if let Some(head) = head {
             let head = *head;
             self.push(Outgoing::Heap { bytes: head.bytes, charge: head.charge });
@@ -313,7 +342,7 @@ impl Session {
             Standing::Closed => self.flush(),
             Standing::Failed(error) => {
                 tracing::debug!(%error, "a peer broke the protocol");
-                self.context.stats.protocol_errors.add(1);
+                self.presence.context.stats.protocol_errors.add(1);
                 self.flush();
             }
         }
@@ -329,7 +358,7 @@ impl Session {
 
     fn refuse(&mut self, refusal: Refusal) {
         tracing::debug!(reason = %refusal, "a request was refused");
-        self.context.stats.refusals.add(1);
+        self.presence.context.stats.refusals.add(1);
         self.push_bytes(&refusal.response());
         self.flush();
     }
@@ -338,12 +367,12 @@ impl Session {
     fn flush(&mut self) {
         if !matches!(self.stage, Stage::Flushing { .. }) {
             self.stage = Stage::Flushing { discarded: 0 };
-            self.deadline = Some(Instant::now() + FLUSH_TIMEOUT);
+            self.deadline = Some(Box::pin(sleep(FLUSH_TIMEOUT)));
         }
     }
 
     fn cut(&mut self) {
-        self.context.stats.cuts.add(1);
+        self.presence.context.stats.cuts.add(1);
         self.stage = Stage::Over;
     }
 
@@ -363,22 +392,23 @@ impl Session {
     /// than their buffer, and those beyond the connection's share of buffers, are copied to the heap.
     fn push_received(&mut self, buffer: Buffer, range: Range<usize>) {
         if range.is_empty() {
-            return self.context.pool.give(buffer);
+            return self.presence.context.pool.give(buffer);
         }
         let must_wait = self.unsent > 0;
         let is_worth_a_buffer = range.len() >= buffer.bytes.len() / 4;
         if must_wait && (!is_worth_a_buffer || usize::from(self.queued_buffers) >= BUFFERS_SHARE) {
-            self.context.stats.bytes_spilled.add(range.len() as u64);
+            self.presence.context.stats.bytes_spilled.add(range.len() as u64);
             self.push_bytes(&buffer.bytes[range]);
-            return self.context.pool.give(buffer);
+            return self.presence.context.pool.give(buffer);
         }
-        let charge = self.context.settings.budget.charge(buffer.bytes.len());
+        let charge = self.presence.context.settings.budget.charge(buffer.bytes.len());
         self.push(Outgoing::Received { buffer, range, charge });
     }
 
     /// Queues bytes that are copied to the heap, behind others there if it has room.
     fn push_bytes(&mut self, more: &[u8]) {
-        if let Some(Outgoing::Heap { bytes, charge }) = self.queue.back_mut()
+        if let Some(Outgoing::Heap { bytes, charge }) =
+            self.queue.as_mut().and_then(|queue| queue.back_mut()).or(self.next.as_mut())
             && bytes.len() + more.len() <= SPILL_CHUNK
         {
             let before = bytes.capacity();
@@ -388,22 +418,28 @@ impl Session {
             return;
         }
         let bytes = BytesMut::from(more);
-        let charge = self.context.settings.budget.charge(bytes.capacity());
+        let charge = self.presence.context.settings.budget.charge(bytes.capacity());
         self.push(Outgoing::Heap { bytes, charge });
     }
 
     fn push(&mut self, outgoing: Outgoing) {
         self.unsent += outgoing.len();
         self.queued_buffers += u8::from(matches!(outgoing, Outgoing::Received { .. }));
-        self.queue.push_back(outgoing);
+        if self.next.is_none() {
+            self.next = Some(outgoing);
+        } else {
+            self.queue.get_or_insert_default().push_back(outgoing);
+        }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        for outgoing in self.queue.drain(..) {
+        for outgoing in
+            self.next.take().into_iter().chain(self.queue.take().into_iter().flat_map(|queue| *queue))
+        {
             if let Outgoing::Received { buffer, .. } = outgoing {
-                self.context.pool.give(buffer);
+                self.presence.context.pool.give(buffer);
             }
         }
     }

@@ -70,7 +70,12 @@ impl Stream for UringStream {
         (result, buffer)
     }
 
-    async fn write_all(&self, outgoing: Outgoing) -> (io::Result<()>, Outgoing) {
+    fn try_write(&self, _: &[u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    async fn write_rest(&self, outgoing: Outgoing, sent: usize) -> (io::Result<()>, Outgoing) {
+        debug_assert_eq!(sent, 0, "nothing is written without waiting");
         match outgoing {
             Outgoing::Received { mut buffer, range, charge } => {
                 let bytes = std::mem::take(&mut buffer.bytes);

@@ -1,0 +1,350 @@
+//! The `ringback` binary as a child process, and a plain blocking client that does exactly what a test says.
+
+#![expect(dead_code, reason = "each test binary uses a part of it")]
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringback::mask::{self, Key};
+use ringback::proto::frame::{HEADER_MAX, Header, OpCode, Sender};
+
+/// Longer than anything here takes, so that a test fails instead of hanging.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Defines a test for each engine from functions that take its name.
+#[macro_export]
+macro_rules! on_each_engine {
+    ($($test:ident,)+) => {
+        mod epoll {
+            $(#[test] fn $test() { super::$test("epoll"); })+
+        }
+        mod tokio_uring {
+            $(#[test] fn $test() {
+                if $crate::common::is_runnable("tokio-uring") {
+                    super::$test("tokio-uring");
+                }
+            })+
+        }
+    };
+}
+
+/// Whether the kernel lets this engine run; says so when it does not.
+pub(crate) fn is_runnable(engine: &str) -> bool {
+    let runnable = tokio_uring::Runtime::new(&tokio_uring::builder()).is_ok();
+    if !runnable {
+        println!("SKIPPED: the engine {engine} cannot run here");
+    }
+    runnable
+}
+
+/// A command for the binary with nothing of RINGBACK_* around it.
+pub(crate) fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringback"));
+    // Huge pages would make resident memory come in steps of 2 MiB.
+    command.args(arguments).env("RUST_BACKTRACE", "0").env("MIMALLOC_ALLOW_THP", "0").stdin(Stdio::null());
+    command
+}
+
+/// A running server. It is killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    log: Receiver<String>,
+    pub(crate) stdout: Receiver<String>,
+}
+
+impl Server {
+    /// Starts a server of one worker on a free port of 127.0.0.1, and waits until it listens.
+    pub(crate) fn start(engine: &str, more: &[&str]) -> Self {
+        let mut command = command(&["--listen", "127.0.0.1:0", "--workers", "1", "--engine", engine]);
+        command.args(more);
+        Self::spawn(command)
+    }
+
+    /// Waits until the server of this command listens.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+        let stdout = lines(child.stdout.take().expect("piped"));
+        let log = lines(child.stderr.take().expect("piped"));
+        let first = stdout.recv_timeout(DEADLINE).unwrap_or_else(|_| {
+            let log: Vec<String> = log.iter().collect();
+            panic!("the server did not listen: {log:?}")
+        });
+        let url = first.strip_prefix("listening on ws://").expect("the line that scripts wait for");
+        let address = url.split('/').next().expect("split gives one").parse().expect("an address");
+        Self { child, address, log, stdout }
+    }
+
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).expect("it runs");
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a VmRSS line");
+        let kib: u64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
+        kib * 1024
+    }
+
+    /// A counter, as SIGUSR1 logs it.
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        self.signal(rustix::process::Signal::USR1);
+        loop {
+            let line = self.log.recv_timeout(DEADLINE).expect("counters are logged");
+            if line.contains("counters") {
+                return counter_in(&line, name);
+            }
+        }
+    }
+
+    /// Waits until a counter has reached a value.
+    pub(crate) fn wait_for_counter(&self, name: &str, at_least: u64) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.counter(name) < at_least {
+            assert!(Instant::now() < deadline, "{name} does not reach {at_least}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits for the end of the process; gives its status and the log lines not read yet.
+    pub(crate) fn wait(mut self) -> (ExitStatus, Vec<String>) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return (status, self.log.iter().collect());
+            }
+            assert!(Instant::now() < deadline, "the server does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A client whose handshake has been answered with 101.
+    pub(crate) fn connect(&self) -> Client {
+        let mut client = self.connect_raw();
+        client.send_bytes(handshake("/ws", "").as_bytes());
+        let head = client.read_head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        client
+    }
+
+    /// A client that has said nothing yet.
+    pub(crate) fn connect_raw(&self) -> Client {
+        let stream = TcpStream::connect(self.address).expect("the server listens");
+        stream.set_nodelay(true).expect("a TCP socket");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a duration");
+        stream.set_write_timeout(Some(DEADLINE)).expect("a duration");
+        Client { stream, received: Vec::new() }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The value of `name=` in a log line.
+pub(crate) fn counter_in(line: &str, name: &str) -> u64 {
+    let value =
+        line.split_whitespace().find_map(|word| word.trim_matches('"').strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("no {name} in {line}")).parse().expect("a number")
+}
+
+fn lines(pipe: impl std::io::Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// A good handshake, with further header lines.
+pub(crate) fn handshake(path: &str, headers: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
+    )
+}
+
+/// A client's frame, masked.
+pub(crate) fn frame(fin: bool, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = header(fin, opcode, payload.len() as u64);
+    let start = bytes.len();
+    bytes.extend_from_slice(payload);
+    mask::apply(&mut bytes[start..], KEY);
+    bytes
+}
+
+pub(crate) const KEY: Key = Key::new([0x37, 0xFA, 0x21, 0x3D]);
+
+/// A client's header, announcing any length.
+pub(crate) fn header(fin: bool, opcode: OpCode, payload_len: u64) -> Vec<u8> {
+    let mut header = [0; HEADER_MAX];
+    let len = Header { fin, opcode, payload_len, key: Some(KEY) }.encode(&mut header);
+    header[..len].to_vec()
+}
+
+/// A close frame's payload.
+pub(crate) fn close_payload(code: u16, reason: &str) -> Vec<u8> {
+    let mut payload = code.to_be_bytes().to_vec();
+    payload.extend_from_slice(reason.as_bytes());
+    payload
+}
+
+/// A frame from the server.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Received {
+    pub(crate) fin: bool,
+    pub(crate) opcode: OpCode,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// A blocking client.
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server takes it");
+    }
+
+    pub(crate) fn send(&mut self, opcode: OpCode, payload: &[u8]) {
+        self.send_bytes(&frame(true, opcode, payload));
+    }
+
+    /// Reads a head up to its empty line.
+    pub(crate) fn read_head(&mut self) -> String {
+        loop {
+            if let Some(end) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {
+                let rest = self.received.split_off(end + 4);
+                let head = std::mem::replace(&mut self.received, rest);
+                return String::from_utf8(head).expect("a head is ASCII");
+            }
+            assert!(
+                self.fill(),
+                "the connection ended within a head: {:?}",
+                self.received.escape_ascii().to_string()
+            );
+        }
+    }
+
+    /// Reads a frame; `None` at the end of the stream.
+    pub(crate) fn read_frame(&mut self) -> Option<Received> {
+        loop {
+            if let Some((header, len)) =
+                Header::parse(&self.received, Sender::Server).expect("a valid header")
+            {
+                let payload_len = usize::try_from(header.payload_len).expect("a frame in memory");
+                if self.received.len() >= len + payload_len {
+                    let rest = self.received.split_off(len + payload_len);
+                    let frame = std::mem::replace(&mut self.received, rest);
+                    return Some(Received {
+                        fin: header.fin,
+                        opcode: header.opcode,
+                        payload: frame[len..].to_vec(),
+                    });
+                }
+            }
+            if !self.fill() {
+                assert!(self.received.is_empty(), "the stream ends within a frame");
+                return None;
+            }
+        }
+    }
+
+    /// Reads a message, of one frame or of fragments.
+    pub(crate) fn read_message(&mut self) -> (OpCode, Vec<u8>) {
+        let first = self.read_frame().expect("a message");
+        let (opcode, mut payload, mut fin) = (first.opcode, first.payload, first.fin);
+        while !fin {
+            let next = self.read_frame().expect("a fragment");
+            assert_eq!(next.opcode, OpCode::Continuation);
+            payload.extend_from_slice(&next.payload);
+            fin = next.fin;
+        }
+        (opcode, payload)
+    }
+
+    /// Reads a Close and gives its code.
+    pub(crate) fn read_close(&mut self) -> u16 {
+        let close = self.read_frame().expect("a Close");
+        assert_eq!(close.opcode, OpCode::Close, "{close:?}");
+        u16::from_be_bytes(*close.payload.first_chunk().expect("a code"))
+    }
+
+    /// Sends a message and expects it back.
+    pub(crate) fn echo(&mut self, opcode: OpCode, payload: &[u8]) {
+        self.send(opcode, payload);
+        assert!(self.read_message() == (opcode, payload.to_vec()), "{} bytes come back", payload.len());
+    }
+
+    /// Reads to the end of the stream.
+    pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
+        while self.fill() {}
+        std::mem::take(&mut self.received)
+    }
+
+    /// Whether the server ends its side now, with nothing more said.
+    pub(crate) fn expect_end(&mut self) {
+        let rest = self.read_to_end();
+        assert_eq!(rest.escape_ascii().to_string(), "");
+    }
+
+    fn fill(&mut self) -> bool {
+        let mut chunk = [0; 64 << 10];
+        let read = loop {
+            match self.stream.read(&mut chunk) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result.expect("the server answers or ends"),
+            }
+        };
+        self.received.extend_from_slice(&chunk[..read]);
+        read > 0
+    }
+}
+
+/// `size` bytes that are not all the same.
+pub(crate) fn pattern(size: usize) -> Vec<u8> {
+    (0..size).map(|i| u8::try_from(i % 251).expect("under 251")).collect()
+}
+
+/// `size` bytes of text of two, three and four bytes a code point, and some ASCII to fill it up.
+pub(crate) fn multibyte(size: usize) -> String {
+    let mut text = String::new();
+    for i in 0.. {
+        let next = ['ä', '語', '🦀'][i % 3];
+        if text.len() + next.len_utf8() > size {
+            break;
+        }
+        text.push(next);
+    }
+    while text.len() < size {
+        let _ = write!(text, "{}", text.len() % 10);
+    }
+    text.truncate(size);
+    text
+}
+
+/// The share of the full volume that an ignored test runs: `RINGBACK_STRESS_PERCENT`, at least 1 of `full`.
+pub(crate) fn volume(full: usize) -> usize {
+    let percent = std::env::var("RINGBACK_STRESS_PERCENT").ok().and_then(|percent| percent.parse().ok());
+    (full * percent.unwrap_or(100) / 100).max(1)
+}

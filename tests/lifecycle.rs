@@ -1,0 +1,254 @@
+//! How a server starts, refuses to start, and ends.
+
+mod common;
+
+use std::io::Read as _;
+use std::process::{Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Server, close_payload, command, frame, handshake, pattern};
+use ringback::proto::frame::OpCode;
+use rustix::process::Signal;
+
+on_each_engine! {
+    a_drain_echoes_what_was_received_then_says_1001,
+    a_drain_does_not_wait_for_ever,
+    a_second_signal_ends_at_once,
+    handshakes_under_way_get_503_at_a_drain,
+    started_twice_on_one_port,
+    ipv6_and_several_listeners,
+    several_workers_share_a_port,
+}
+
+fn a_drain_echoes_what_was_received_then_says_1001(engine: &str) {
+    for signal in [Signal::TERM, Signal::INT] {
+        let server = Server::start(engine, &[]);
+        let mut clients: Vec<_> = (0..50).map(|_| server.connect()).collect();
+        // Bytes that are in the server's socket when the signal comes.
+        server.signal(Signal::STOP);
+        for client in &mut clients {
+            for size in [10, 1000, 100_000] {
+                client.send(OpCode::Binary, &pattern(size));
+            }
+        }
+        server.signal(signal);
+        server.signal(Signal::CONT);
+        for client in &mut clients {
+            for size in [10, 1000, 100_000] {
+                assert!(client.read_message() == (OpCode::Binary, pattern(size)), "{size} bytes come back");
+            }
+            assert_eq!(client.read_close(), 1001);
+            client.send(OpCode::Close, &close_payload(1001, ""));
+            client.expect_end();
+        }
+        drop(clients);
+        let (status, log) = server.wait();
+        assert_eq!(status.code(), Some(0), "{log:?}");
+        let summary = log.iter().find(|line| line.contains("ended: ")).expect("a summary");
+        assert_eq!(common::counter_in(summary, "binaries"), 150);
+        assert_eq!(common::counter_in(summary, "accepted"), common::counter_in(summary, "ended"));
+    }
+}
+
+fn a_drain_does_not_wait_for_ever(engine: &str) {
+    let server = Server::start(engine, &["--drain-timeout", "300ms"]);
+    let mut silent = server.connect();
+    let mut stuck = server.connect();
+    stuck.stream.set_write_timeout(Some(Duration::from_millis(200))).expect("a duration");
+    let bytes = frame(true, OpCode::Binary, &pattern(60_000));
+    while std::io::Write::write_all(&mut stuck.stream, &bytes).is_ok() {}
+    let began = Instant::now();
+    server.signal(Signal::TERM);
+    assert_eq!(silent.read_close(), 1001);
+    let (status, _) = server.wait();
+    assert_eq!(status.code(), Some(0));
+    assert!(began.elapsed() >= Duration::from_millis(290), "they are waited for");
+}
+
+fn a_second_signal_ends_at_once(engine: &str) {
+    let server = Server::start(engine, &["--drain-timeout", "1h"]);
+    let mut silent = server.connect();
+    server.signal(Signal::TERM);
+    assert_eq!(silent.read_close(), 1001);
+    server.signal(Signal::TERM);
+    let (status, _) = server.wait();
+    assert_eq!(status.code(), Some(0));
+}
+
+fn handshakes_under_way_get_503_at_a_drain(engine: &str) {
+    let server = Server::start(engine, &[]);
+    let mut half = server.connect_raw();
+    half.send_bytes(b"GET /ws HTTP/1.1\r\n");
+    server.wait_for_counter("accepted", 1);
+    server.signal(Signal::STOP);
+    let mut queued = server.connect_raw();
+    queued.send_bytes(handshake("/ws", "").as_bytes());
+    server.signal(Signal::TERM);
+    server.signal(Signal::CONT);
+    let head = half.read_head();
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    // Accepted before the drain was seen, or refused because of it: it gets an answer, not a reset.
+    let head = queued.read_head();
+    assert!(head.starts_with("HTTP/1.1 503 ") || head.starts_with("HTTP/1.1 101 "), "{head}");
+    drop((half, queued));
+    assert_eq!(server.wait().0.code(), Some(0));
+}
+
+/// SO_REUSEPORT would let the second one bind silently and take half of the connections.
+fn started_twice_on_one_port(engine: &str) {
+    let server = Server::start(engine, &[]);
+    let second = run(&["--engine", engine, "--listen", &server.address.to_string()]);
+    assert_eq!(second.status.code(), Some(69));
+    let message = stderr(&second);
+    assert!(message.contains(&server.address.to_string()) && message.contains("--listen"), "{message}");
+    server.connect().echo(OpCode::Text, b"the first one serves on");
+}
+
+fn ipv6_and_several_listeners(engine: &str) {
+    let mut command = command(&["--engine", engine, "--workers", "1", "--listen", "127.0.0.1:0"]);
+    let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+    if has_ipv6 {
+        command.args(["--listen", "[::1]:0"]);
+    } else {
+        println!("SKIPPED: IPv6, which this machine does not have");
+    }
+    let mut server = Server::spawn(command);
+    server.connect().echo(OpCode::Text, b"over IPv4");
+    if has_ipv6 {
+        let line = server.stdout.recv_timeout(common::DEADLINE).expect("a line for each address");
+        let url = line.strip_prefix("listening on ws://").expect("an address");
+        server.address = url.split('/').next().expect("split gives one").parse().expect("an address");
+        assert!(server.address.is_ipv6() && server.address.port() != 0);
+        server.connect().echo(OpCode::Text, b"over IPv6");
+    }
+}
+
+fn several_workers_share_a_port(engine: &str) {
+    let server = Server::start(engine, &["--workers", "3", "--no-pin"]);
+    let mut clients: Vec<_> = (0..30).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.echo(OpCode::Text, b"whichever worker has me");
+    }
+    assert_eq!(server.counter("texts"), 30);
+    server.signal(Signal::TERM);
+    for client in &mut clients {
+        assert_eq!(client.read_close(), 1001);
+        client.send(OpCode::Close, &close_payload(1001, ""));
+        client.expect_end();
+    }
+    assert_eq!(server.wait().0.code(), Some(0));
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("the binary runs")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("messages are UTF-8")
+}
+
+#[test]
+fn mistakes_end_with_what_to_do() {
+    for (arguments, code, says) in [
+        (&["--engine", "kqueue"][..], 64, "tokio-uring"),
+        (&["--listen", "somewhere"], 64, "--listen"),
+        (&["--path", "ws"], 64, "begins with `/`"),
+        (&["--handshake-timeout", "soon"], 64, "--handshake-timeout"),
+        (&["--no-such-option"], 64, "--no-such-option"),
+        (&["--listen", "192.0.2.1:0", "--engine", "epoll"], 69, "an address of this machine"),
+        (&["--max-connections", "2000000000", "--listen", "127.0.0.1:0"], 71, "ulimit -n"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(says), "{arguments:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_and_version() {
+    let help = run(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    let text = String::from_utf8(help.stdout).expect("UTF-8");
+    for said in ["--listen", "127.0.0.1:9001", "--whole-frame-max", "64KiB", "RINGBACK_DRAIN_TIMEOUT", "10s"]
+    {
+        assert!(text.contains(said), "{said} in {text}");
+    }
+    let version = run(&["--version"]);
+    assert_eq!(
+        String::from_utf8(version.stdout).expect("UTF-8"),
+        format!("ringback {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn options_come_from_the_environment_too() {
+    let mut command = command(&[]);
+    command
+        .env("RINGBACK_LISTEN", "127.0.0.1:0")
+        .env("RINGBACK_PATH", "/from-env")
+        .env("RINGBACK_ENGINE", "epoll");
+    let server = Server::spawn(command);
+    let mut client = server.connect_raw();
+    client.send_bytes(handshake("/from-env", "").as_bytes());
+    assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+}
+
+#[test]
+fn the_log_can_be_json() {
+    let mut child = command(&["--listen", "127.0.0.1:0", "--engine", "epoll", "--log-format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut first = [0; 1];
+    child.stdout.as_mut().expect("piped").read_exact(&mut first).expect("it listens");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).expect("it runs");
+    let output = child.wait_with_output().expect("it ends");
+    let log = stderr(&output);
+    assert!(!log.is_empty());
+    for line in log.lines() {
+        assert!(line.starts_with('{') && line.ends_with('}') && line.contains("\"level\":"), "{line}");
+    }
+}
+
+/// Docker's seccomp profile answers EPERM, gVisor and old kernels ENOSYS, a low limit of locked memory ENOMEM.
+#[test]
+fn where_io_uring_is_refused_auto_takes_epoll_and_a_named_engine_says_why() {
+    for (errno, says) in [(libc::EPERM, "seccomp"), (libc::ENOSYS, "5.11"), (libc::ENOMEM, "ulimit -l")] {
+        // A filter holds for the thread that sets it and for what it starts.
+        let refused = thread::spawn(move || {
+            refuse_io_uring(errno);
+            let named = run(&["--engine", "tokio-uring", "--listen", "127.0.0.1:0"]);
+            let auto =
+                Server::spawn(command(&["--engine", "auto", "--listen", "127.0.0.1:0", "--workers", "1"]));
+            (named, auto)
+        });
+        let (named, auto) = refused.join().expect("no panic");
+        assert_eq!(named.status.code(), Some(69));
+        assert!(stderr(&named).contains(says), "{}", stderr(&named));
+        assert_eq!(stderr(&named).lines().count(), 1, "{}", stderr(&named));
+        auto.connect().echo(OpCode::Text, b"over epoll");
+        auto.signal(Signal::TERM);
+        let (status, log) = auto.wait();
+        assert_eq!(status.code(), Some(0));
+        let lines: Vec<_> = log.iter().filter(|line| line.contains("io_uring")).collect();
+        assert_eq!(lines.len(), 1, "one line says why: {log:?}");
+        assert!(lines[0].contains(says) && lines[0].contains("epoll"), "{}", lines[0]);
+    }
+}
+
+/// Makes io_uring_setup(2) fail in this thread and in what it starts.
+fn refuse_io_uring(errno: i32) {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    let errno = u32::try_from(errno).expect("errors are positive");
+    let filter = SeccompFilter::new(
+        [(libc::SYS_io_uring_setup, Vec::new())].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno),
+        std::env::consts::ARCH.try_into().expect("an architecture with seccomp"),
+    );
+    let program: BpfProgram = filter.and_then(TryInto::try_into).expect("a valid filter");
+    seccompiler::apply_filter(&program).expect("a process may restrict itself");
+}
