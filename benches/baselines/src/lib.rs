@@ -1,1 +1,155 @@
-//! What the baseline servers share.
+//! The servers that ringback is measured against, and what they share: one pinned thread, one listener, the same
+//! allocator and release profile as ringback.
+
+pub mod raw_tcp;
+pub mod tungstenite_echo;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// The options of every baseline server.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    /// Where to listen; port 0 takes any free port
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9003")]
+    pub listen: SocketAddr,
+
+    /// The core to run on [default: the first that the affinity mask allows]
+    #[arg(long, value_name = "N")]
+    pub core: Option<usize>,
+
+    /// TCP congestion control, such as cubic [default: the system's]
+    #[arg(long, value_name = "NAME")]
+    pub congestion: Option<String>,
+}
+
+impl Options {
+    /// Makes the calling thread the server's only one, on its core and ended by signals, and opens its listener.
+    ///
+    /// # Errors
+    ///
+    /// The core is not there or not allowed, the address is taken, the congestion control is unknown.
+    pub fn prepare(&self) -> anyhow::Result<TcpListener> {
+        exit_on_signals().context("cannot handle signals")?;
+        pin(self.core).context("cannot pin the thread to its core")?;
+        let listener = listen(self.listen, self.congestion.as_deref())?;
+        println!("listening on {}", listener.local_addr()?);
+        Ok(listener)
+    }
+}
+
+/// Opens a listener whose accepted sockets inherit TCP_NODELAY and, if given, the congestion control.
+///
+/// # Errors
+///
+/// The address cannot be bound, or the kernel has no such congestion control.
+pub fn listen(address: SocketAddr, congestion: Option<&str>) -> anyhow::Result<TcpListener> {
+    /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
+    const BACKLOG: i32 = 4096;
+
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(name) = congestion {
+        socket
+            .set_tcp_congestion(name.as_bytes())
+            .with_context(|| format!("no congestion control {name}"))?;
+    }
+    socket
+        .bind(&address.into())
+        .with_context(|| format!("cannot bind {address}"))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Pins the calling thread to `core`, or else to the first core that it may run on, and answers which one that was.
+///
+/// # Errors
+///
+/// `core` does not exist or is not allowed.
+pub fn pin(core: Option<usize>) -> io::Result<usize> {
+    let core = match core {
+        Some(core) if core < CpuSet::MAX_CPU => core,
+        Some(_) => return Err(io::ErrorKind::InvalidInput.into()),
+        None => {
+            let allowed = sched_getaffinity(None)?;
+            // A thread that runs may run somewhere.
+            (0..CpuSet::MAX_CPU)
+                .find(|&core| allowed.is_set(core))
+                .unwrap_or(0)
+        }
+    };
+    let mut only = CpuSet::new();
+    only.set(core);
+    sched_setaffinity(None, &only)?;
+    Ok(core)
+}
+
+/// Lets SIGTERM and SIGINT end the process at once with exit status 0: a baseline has nothing to save.
+fn exit_on_signals() -> io::Result<()> {
+    for signal in [SIGTERM, SIGINT] {
+        register_conditional_shutdown(signal, 0, Arc::new(AtomicBool::new(true)))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, TcpStream};
+    use std::thread;
+
+    use socket2::SockRef;
+
+    use super::*;
+
+    const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+    #[test]
+    fn accepted_sockets_inherit_the_options_of_the_listener() {
+        // Always built into the kernel, and the default nowhere.
+        let listener = listen(ANY_PORT, Some("reno")).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert!(accepted.nodelay().unwrap());
+        let congestion = SockRef::from(&accepted).tcp_congestion().unwrap();
+        assert!(congestion.starts_with(b"reno"), "{congestion:?}");
+    }
+
+    #[test]
+    fn an_unknown_congestion_control_is_an_error() {
+        let error = listen(ANY_PORT, Some("no-such-control")).unwrap_err();
+        assert!(error.to_string().contains("no-such-control"), "{error:#}");
+    }
+
+    #[test]
+    fn a_pinned_thread_may_run_on_its_core_only() {
+        thread::spawn(|| {
+            let allowed = sched_getaffinity(None).unwrap();
+            let last = (0..CpuSet::MAX_CPU).rfind(|&core| allowed.is_set(core)).unwrap();
+            assert_eq!(pin(Some(last)).unwrap(), last);
+            let pinned = sched_getaffinity(None).unwrap();
+            assert_eq!(pinned.count(), 1);
+            assert!(pinned.is_set(last));
+            assert_eq!(
+                pin(None).unwrap(),
+                last,
+                "the first core that is allowed is now this one"
+            );
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_core_beyond_all_machines_is_an_error() {
+        assert!(pin(Some(CpuSet::MAX_CPU)).is_err());
+    }
+}

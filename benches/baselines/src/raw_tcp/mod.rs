@@ -1,0 +1,3 @@
+//! An echo of raw bytes: what the kernel's TCP costs, whatever the protocol above it.
+
+pub mod epoll;
