@@ -39,7 +39,11 @@ impl Options {
     /// The core is not there or not allowed, the address is taken, the congestion control is unknown.
     pub fn prepare(&self) -> anyhow::Result<TcpListener> {
         exit_on_signals().context("cannot handle signals")?;
-        pin(self.core).context("cannot pin the thread to its core")?;
+        // A thread that runs has a core to run on.
+        let core = self
+            .core
+            .map_or_else(|| allowed_cores().map(|cores| cores[0]), Ok)?;
+        pin(core).with_context(|| format!("cannot run on core {core}"))?;
         let listener = listen(self.listen, self.congestion.as_deref())?;
         println!("listening on {}", listener.local_addr()?);
         Ok(listener)
@@ -70,27 +74,30 @@ pub fn listen(address: SocketAddr, congestion: Option<&str>) -> anyhow::Result<T
     Ok(socket.into())
 }
 
-/// Pins the calling thread to `core`, or else to the first core that it may run on, and answers which one that was.
+/// The cores that the calling thread may run on, in order.
+///
+/// # Errors
+///
+/// The machine has more cores than the mask has places.
+pub fn allowed_cores() -> io::Result<Vec<usize>> {
+    let allowed = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU)
+        .filter(|&core| allowed.is_set(core))
+        .collect())
+}
+
+/// Lets the calling thread run on `core` only.
 ///
 /// # Errors
 ///
 /// `core` does not exist or is not allowed.
-pub fn pin(core: Option<usize>) -> io::Result<usize> {
-    let core = match core {
-        Some(core) if core < CpuSet::MAX_CPU => core,
-        Some(_) => return Err(io::ErrorKind::InvalidInput.into()),
-        None => {
-            let allowed = sched_getaffinity(None)?;
-            // A thread that runs may run somewhere.
-            (0..CpuSet::MAX_CPU)
-                .find(|&core| allowed.is_set(core))
-                .unwrap_or(0)
-        }
-    };
+pub fn pin(core: usize) -> io::Result<()> {
+    if core >= CpuSet::MAX_CPU {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let mut only = CpuSet::new();
     only.set(core);
-    sched_setaffinity(None, &only)?;
-    Ok(core)
+    Ok(sched_setaffinity(None, &only)?)
 }
 
 /// Lets SIGTERM and SIGINT end the process at once with exit status 0: a baseline has nothing to save.
@@ -132,17 +139,9 @@ mod tests {
     #[test]
     fn a_pinned_thread_may_run_on_its_core_only() {
         thread::spawn(|| {
-            let allowed = sched_getaffinity(None).unwrap();
-            let last = (0..CpuSet::MAX_CPU).rfind(|&core| allowed.is_set(core)).unwrap();
-            assert_eq!(pin(Some(last)).unwrap(), last);
-            let pinned = sched_getaffinity(None).unwrap();
-            assert_eq!(pinned.count(), 1);
-            assert!(pinned.is_set(last));
-            assert_eq!(
-                pin(None).unwrap(),
-                last,
-                "the first core that is allowed is now this one"
-            );
+            let last = *allowed_cores().unwrap().last().unwrap();
+            pin(last).unwrap();
+            assert_eq!(allowed_cores().unwrap(), [last]);
         })
         .join()
         .unwrap();
@@ -150,6 +149,6 @@ mod tests {
 
     #[test]
     fn a_core_beyond_all_machines_is_an_error() {
-        assert!(pin(Some(CpuSet::MAX_CPU)).is_err());
+        assert!(pin(CpuSet::MAX_CPU).is_err());
     }
 }
