@@ -242,8 +242,9 @@ def visit(server, cell, options):
     try:
         visit = json.loads(run.stdout)
         errors = count_errors(visit["errors"])
-        measured = all(visit[name] > 0 for name in ("server_cpu_us_per_message", "messages_per_second"))
-        measured = measured and all(visit["latency_us"][name] > 0 for name in ("p50", "p99"))
+        latency = visit["latency_us"]
+        figures = (visit["server_cpu_us_per_message"], visit["messages_per_second"], latency["p50"], latency["p99"])
+        measured = all(figure > 0 for figure in figures) and visit["client"]["is_bottleneck"] in (False, True)
     except (ValueError, KeyError, TypeError) as error:
         raise Failure(f"{what}\n    its JSON does not fit ({error!r}): {run.stdout[:500]}") from None
     if errors:
@@ -275,6 +276,8 @@ def summarize(rounds, options):
             "messages_per_second": statistics.median(visit["messages_per_second"] for visit in visits),
             "latency_p50_us": statistics.median(visit["latency_us"]["p50"] for visit in visits),
             "latency_p99_us": statistics.median(visit["latency_us"]["p99"] for visit in visits),
+            "slices": len(visits),
+            "slices_bound_by_client": sum(visit["client"]["is_bottleneck"] for visit in visits),
         }
         for name, figure in (("cpu_ratio", "server_cpu_us_per_message"), ("rate_ratio", "messages_per_second")):
             ratios = [visits[spec.name][figure] / visits[options.baseline][figure] for visits in rounds]
@@ -307,6 +310,12 @@ def print_table(cell, summary, baseline):
             f" | {row['messages_per_second']:,.0f}/s, {ratio(row['rate_ratio'])}"
             f" | {row['latency_p50_us']:,.0f} µs | {row['latency_p99_us']:,.0f} µs |"
         )
+    for name, row in summary.items():
+        if row["slices_bound_by_client"]:
+            print(
+                f"\n{name}: the load generator was the bottleneck in {row['slices_bound_by_client']}"
+                f" of {row['slices']} slices; the rate is not the server's."
+            )
     sys.stdout.flush()
 
 

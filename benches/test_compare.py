@@ -43,6 +43,7 @@ cost = 2 if url.startswith("ws") else 1
 print(json.dumps({
     "messages_per_second": 1e6 / cost, "server_cpu_us_per_message": cost, "client_cpu_us_per_message": 1,
     "latency_us": {"p50": 10 * cost, "p99": 50}, "errors": json.loads(os.environ.get("ERRORS", "0")),
+    "client": {"is_bottleneck": url.startswith("tcp")},
 }))
 """
 
@@ -92,6 +93,8 @@ class Run(unittest.TestCase):
             self.assertEqual(cell["summary"]["raw"]["cpu_ratio"]["median"], 1)
             self.assertEqual([sorted(visits) for visits in cell["rounds"]], [["ours", "raw"]] * 3)
         self.assertIn("| ours | 2.000 µs | **2.000** (2.000–2.000) | 500,000/s, **0.500**", output)
+        self.assertIn("\nraw: the load generator was the bottleneck in 3 of 3 slices", output)
+        self.assertNotIn("\nours: the load", output)
         for told in ("- kernel: Linux", "- cpu: ", "- commit: ", "- congestion control of the system: ", "--seed=1"):
             self.assertIn(told, output)
 
