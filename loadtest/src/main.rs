@@ -1,3 +1,71 @@
 //! A WebSocket load generator that checks every echoed byte.
 
-fn main() {}
+mod cli;
+mod client;
+mod cpu;
+mod fault;
+mod handshake;
+mod incoming;
+mod outgoing;
+mod pace;
+mod procfs;
+mod report;
+mod run;
+mod tally;
+mod target;
+mod traffic;
+mod worker;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use cli::Args;
+use report::Report;
+use run::Failure;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let args = match Args::read() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    match load(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_WRONG),
+        Err(failure) => {
+            eprintln!("loadtest: {failure}");
+            ExitCode::from(match failure {
+                Failure::Usage(_) => EXIT_USAGE,
+                Failure::Unavailable(_) => EXIT_UNAVAILABLE,
+            })
+        }
+    }
+}
+
+/// Runs the load and prints the report; whether every echo was right.
+fn load(args: &Args) -> Result<bool, Failure> {
+    let plan = Arc::new(args.plan()?);
+    let outcome = run::run(&plan)?;
+    let report = Report::new(&plan, &outcome);
+    let text = if args.json {
+        report.to_json()
+    } else {
+        report.to_string()
+    };
+    // Who closes the pipe has read enough; the exit code still tells.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(report.is_fine())
+}
+
+/// An echo was wrong or missing, or a connection did not do as it should.
+const EXIT_WRONG: u8 = 1;
+
+/// The command line is wrong: EX_USAGE of sysexits(3).
+const EXIT_USAGE: u8 = 64;
+
+/// The server cannot be reached: EX_UNAVAILABLE of sysexits(3).
+const EXIT_UNAVAILABLE: u8 = 69;

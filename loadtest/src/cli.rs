@@ -1,0 +1,273 @@
+//! The command line.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::EXIT_USAGE;
+use crate::cpu;
+use crate::pace::Pace;
+use crate::procfs::Process;
+use crate::run::{Failure, Plan};
+use crate::target::Target;
+use crate::traffic::{Kind, Traffic};
+
+/// Load a WebSocket echo server and check every byte of every echo.
+///
+/// Closed loop: each connection keeps as many messages in flight as --depth says. A tcp:// target gets the same frames
+/// and has to send the same bytes back: the cost of the network alone.
+///
+/// Exit status: 0 all is well, 1 an echo or a connection was wrong, 64 usage, 69 the server cannot be reached.
+#[derive(Debug, Parser)]
+#[command(name = "loadtest", version)]
+pub(crate) struct Args {
+    /// ws://HOST[:PORT][/PATH] for a WebSocket server, tcp://HOST:PORT for one that echoes bytes
+    url: Target,
+
+    /// Connections, over all threads
+    #[arg(short, long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+
+    /// Messages in flight on each connection
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    depth: u32,
+
+    /// Payload of a message, for example 125, 16KiB or 1MiB
+    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = parse_size)]
+    size: usize,
+
+    /// What the messages are made of
+    #[arg(long, value_enum, default_value_t = Kind::Text)]
+    kind: Kind,
+
+    /// Threads, at most one a connection
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: u32,
+
+    /// How long messages are counted, for example 10s or 500ms
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    duration: Duration,
+
+    /// Load before that: checked, not counted
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    warmup: Duration,
+
+    /// How long all connections together may take to open
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    connect_timeout: Duration,
+
+    /// The server's process: its CPU time and memory are reported
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
+
+    /// Cores for the threads, in turn
+    #[arg(long, value_name = "CORE", value_delimiter = ',')]
+    pin: Vec<usize>,
+
+    /// TCP congestion control of the connections [default: cubic where there is, since BBR paces on loopback too]
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<String>,
+
+    /// Print one JSON object instead of the report
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Args {
+    /// Reads the command line. On a mistake, which is told in one line, or after the help: the exit code.
+    pub(crate) fn read() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|error| {
+            if !error.use_stderr() {
+                // The help or the version; nobody is left to tell when stdout is closed.
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            eprintln!("loadtest: {} (--help tells more)", one_line(&error.to_string()));
+            ExitCode::from(EXIT_USAGE)
+        })
+    }
+
+    /// Settles what the run does: looks up names and processes, tries options on the system.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be, in one line.
+    pub(crate) fn plan(&self) -> Result<Plan, Failure> {
+        if self.duration.is_zero() {
+            return Err(Failure::Usage("--duration must be longer than 0".into()));
+        }
+        if self.threads > self.connections {
+            return Err(Failure::Usage(format!(
+                "--threads {} is more than --connections {}",
+                self.threads, self.connections
+            )));
+        }
+        check_cores(&self.pin)?;
+        allow_files(u64::from(self.connections) + u64::from(self.threads) * FILES_PER_THREAD + FILES_ELSE)?;
+        let server = match self.server_pid {
+            None => None,
+            Some(pid) => Some(
+                Process::new(pid)
+                    .and_then(|process| process.usage().map(|_| process))
+                    .map_err(|error| Failure::Usage(format!("--server-pid {pid}: {error}")))?,
+            ),
+        };
+        let address = self
+            .url
+            .resolve()
+            .map_err(|error| Failure::Unavailable(format!("cannot resolve {}: {error}", self.url.host)))?;
+        let seed = fastrand::u64(..);
+        Ok(Plan {
+            target: self.url.clone(),
+            address,
+            traffic: Traffic::new(self.kind, self.size, seed),
+            pace: Pace::Closed { depth: self.depth },
+            connections: self.connections as usize,
+            threads: self.threads as usize,
+            cores: self.pin.clone(),
+            warmup: self.warmup,
+            duration: self.duration,
+            grace: GRACE,
+            connect_timeout: self.connect_timeout,
+            congestion: congestion(self.congestion.as_deref())?,
+            server,
+            seed,
+        })
+    }
+}
+
+/// How long the last echoes, and then the close handshakes, may take.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// The poll, and what wakes it.
+const FILES_PER_THREAD: u64 = 2;
+
+/// The standard streams, and what reads /proc.
+const FILES_ELSE: u64 = 16;
+
+/// The largest message: the block it is cut from lies in memory.
+const SIZE_MAX: u64 = 1 << 30;
+
+fn parse_size(text: &str) -> Result<usize, String> {
+    let ByteSize(size) = text.parse()?;
+    match usize::try_from(size) {
+        Ok(len) if size <= SIZE_MAX => Ok(len),
+        _ => Err("at most 1GiB".into()),
+    }
+}
+
+/// A message of clap without its usage and hints.
+fn one_line(message: &str) -> String {
+    let lines: Vec<_> = message
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    lines.join(" ").trim_start_matches("error: ").to_owned()
+}
+
+fn check_cores(cores: &[usize]) -> Result<(), Failure> {
+    for &core in cores {
+        match cpu::may_run_on(core) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(Failure::Usage(format!(
+                    "--pin {core}: there is no such core for us"
+                )));
+            }
+            Err(error) => return Err(Failure::Usage(format!("--pin {core}: {error}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Raises the limit of open files as far as it is needed.
+fn allow_files(needed: u64) -> Result<(), Failure> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    if let Some(maximum) = limit.maximum
+        && maximum < needed
+    {
+        return Err(Failure::Usage(format!(
+            "{needed} files would be open and the limit is {maximum} (ulimit -Hn)"
+        )));
+    }
+    let raised = Rlimit {
+        current: Some(needed),
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).map_err(|error| {
+        Failure::Usage(format!(
+            "cannot raise the limit of open files to {needed}: {error}"
+        ))
+    })
+}
+
+/// The congestion control to set: the one that was asked for, tried on a socket, or cubic where it can be set, or
+/// what the system sets.
+fn congestion(asked: Option<&str>) -> Result<String, Failure> {
+    let probe = |name: Option<&str>| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+        name.map_or(Ok(()), |name| socket.set_tcp_congestion(name.as_bytes()))?;
+        socket.tcp_congestion()
+    };
+    let name = match asked {
+        Some(name) => {
+            probe(asked).map_err(|error| Failure::Usage(format!("--congestion {name}: {error}")))?
+        }
+        None => probe(Some(CUBIC))
+            .or_else(|_| probe(None))
+            .map_err(|error| Failure::Unavailable(format!("cannot make a socket: {error}")))?,
+    };
+    Ok(String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned())
+}
+
+const CUBIC: &str = "cubic";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("0"), Ok(0));
+        assert_eq!(parse_size("64"), Ok(64));
+        assert_eq!(parse_size("16KiB"), Ok(16_384));
+        assert_eq!(parse_size("1MiB"), Ok(1 << 20));
+        assert_eq!(parse_size("1GiB"), Ok(1 << 30));
+        assert!(parse_size("2GiB").is_err());
+        assert!(parse_size("many").is_err());
+    }
+
+    #[test]
+    fn mistakes_are_told_in_one_line() {
+        for line in [
+            &["loadtest"][..],
+            &["loadtest", "http://h/"],
+            &["loadtest", "ws://h/", "-c", "0"],
+            &["loadtest", "ws://h/", "--size", "x"],
+            &["loadtest", "ws://h/", "-d", "10"],
+            &["loadtest", "ws://h/", "--kind", "json"],
+            &["loadtest", "ws://h/", "--dpeth", "1"],
+        ] {
+            let error = Args::try_parse_from(line).expect_err("a mistake").to_string();
+            let told = one_line(&error);
+            assert!(
+                told.len() > 20 && !told.contains('\n') && !told.starts_with("error"),
+                "{told}"
+            );
+        }
+    }
+}

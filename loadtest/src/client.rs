@@ -1,0 +1,238 @@
+//! One connection's protocol as a value: no I/O, no clock.
+//!
+//! Its owner calls, in any order: [`Client::push`] when messages are due, [`Client::fill`] and [`Client::wrote`] when
+//! the socket takes bytes, [`Client::receive`] when bytes came, [`Client::receive_end`] at the end of the stream, and
+//! at last [`Client::close`]. After a fault or the end it is [`Client::is_done`] and is only dropped.
+
+use std::collections::VecDeque;
+
+use ringback::proto::close;
+use ringback::proto::frame::OpCode;
+
+use crate::fault::Fault;
+use crate::handshake::Handshake;
+use crate::incoming::{Bytes, Event, Incoming, Messages};
+use crate::outgoing::{Filled, Outgoing};
+use crate::target::{Scheme, Target};
+use crate::traffic::{Traffic, Variant};
+
+/// A connection's state.
+pub(crate) struct Client {
+    stage: Stage,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    /// When each message that has not come back was due, oldest first, in nanoseconds of the owner's clock.
+    due_at: VecDeque<u64>,
+    /// Messages that came back.
+    echoed: u64,
+    /// For the keys of control frames.
+    random: fastrand::Rng,
+}
+
+enum Stage {
+    /// The answer to the handshake is awaited.
+    Handshake(Box<Handshake>),
+    /// Messages may be sent.
+    Open,
+    /// Our close frame is sent or queued, or, where bytes are echoed, nothing more will be sent.
+    Closing,
+    /// The close frames are exchanged: the server ends the connection (RFC 6455 §7.1.1).
+    Closed,
+    /// It is over.
+    Done,
+}
+
+impl Client {
+    /// The connection with this index, whose handshake is the first thing to be sent. Indices and seeds differ among
+    /// connections; at most `in_flight_max` messages will be in flight.
+    pub(crate) fn new(target: &Target, index: usize, seed: u64, in_flight_max: usize) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let keys = random.fork();
+        let variant = Variant::of_connection(index);
+        let (stage, incoming, first) = match target.scheme {
+            Scheme::WebSocket => {
+                let (handshake, request) = Handshake::new(target, &mut random);
+                let incoming = Incoming::Messages(Messages::new(variant));
+                (Stage::Handshake(Box::new(handshake)), incoming, request)
+            }
+            Scheme::Raw => (
+                Stage::Open,
+                Incoming::Bytes(Bytes::new(keys.clone(), variant)),
+                Vec::new(),
+            ),
+        };
+        Self {
+            stage,
+            outgoing: Outgoing::new(keys, variant, first),
+            incoming,
+            due_at: VecDeque::with_capacity(in_flight_max),
+            echoed: 0,
+            random,
+        }
+    }
+
+    /// Whether messages may be due.
+    #[inline]
+    pub(crate) const fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open)
+    }
+
+    /// Whether the handshake is still under way.
+    pub(crate) const fn is_opening(&self) -> bool {
+        matches!(self.stage, Stage::Handshake(_))
+    }
+
+    /// Whether it is over, well or not.
+    #[inline]
+    pub(crate) const fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Done)
+    }
+
+    /// How many messages are due or sent and have not come back.
+    #[inline]
+    pub(crate) fn in_flight(&self) -> usize {
+        self.due_at.len()
+    }
+
+    /// How many messages have come back.
+    pub(crate) const fn echoed(&self) -> u64 {
+        self.echoed
+    }
+
+    /// So many messages are due at `now`. Nothing happens unless the connection is open.
+    #[inline]
+    pub(crate) fn push(&mut self, messages: usize, now: u64) {
+        if self.is_open() {
+            self.due_at.extend(std::iter::repeat_n(now, messages));
+            self.outgoing.push(messages);
+        }
+    }
+
+    /// Whether there is anything to send.
+    #[inline]
+    pub(crate) fn has_output(&self) -> bool {
+        !self.is_done() && self.outgoing.is_pending()
+    }
+
+    /// Makes the next bytes to send.
+    #[inline]
+    pub(crate) fn fill(&self, traffic: &Traffic, to: &mut [u8]) -> Filled {
+        self.outgoing.fill(traffic, to)
+    }
+
+    /// The first `written` of the bytes that [`Self::fill`] made are sent.
+    #[inline]
+    pub(crate) fn wrote(&mut self, filled: Filled, written: usize, traffic: &Traffic) {
+        self.outgoing.wrote(filled, written, traffic);
+    }
+
+    /// Takes all of `bytes`, changing them, and calls `on_echo` with the time at which each message that came back
+    /// was due.
+    ///
+    /// # Errors
+    ///
+    /// The first fault; the connection is then over.
+    #[inline]
+    pub(crate) fn receive(
+        &mut self,
+        mut bytes: &mut [u8],
+        traffic: &Traffic,
+        mut on_echo: impl FnMut(u64),
+    ) -> Result<(), Fault> {
+        while !bytes.is_empty() && !self.is_done() {
+            match self.step(bytes, traffic, &mut on_echo) {
+                Ok(taken) => bytes = &mut bytes[taken..],
+                Err(fault) => {
+                    self.stage = Stage::Done;
+                    return Err(fault);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream has ended: no byte will come. The connection is then over.
+    ///
+    /// # Errors
+    ///
+    /// When it should not have.
+    pub(crate) fn receive_end(&mut self) -> Result<(), Fault> {
+        let stage = std::mem::replace(&mut self.stage, Stage::Done);
+        match (stage, &self.incoming) {
+            (Stage::Closed | Stage::Done, _) | (Stage::Closing, Incoming::Bytes(_)) => Ok(()),
+            _ => Err(Fault::ConnectionLost(std::io::ErrorKind::UnexpectedEof)),
+        }
+    }
+
+    /// Ends the connection, which is open and has nothing in flight: a close frame with 1000 is queued. Where bytes
+    /// are echoed there is none; the owner then shuts its direction down.
+    pub(crate) fn close(&mut self) {
+        debug_assert!(self.is_open() && self.due_at.is_empty());
+        self.stage = Stage::Closing;
+        if matches!(self.incoming, Incoming::Messages(_)) {
+            self.outgoing
+                .push_control(OpCode::Close, &close::NORMAL.to_be_bytes(), &mut self.random);
+        }
+    }
+
+    /// Gives the connection up when the time for it is over, and says what was missing and how many of it.
+    pub(crate) fn give_up(&mut self) -> Option<(Fault, u64)> {
+        let stage = std::mem::replace(&mut self.stage, Stage::Done);
+        match (stage, &self.incoming) {
+            (Stage::Handshake(_), _) => Some((Fault::HandshakeTimeout, 1)),
+            (Stage::Open, _) => match self.due_at.len() as u64 {
+                0 => None,
+                missing => Some((Fault::Missing, missing)),
+            },
+            (Stage::Closing, Incoming::Messages(_)) => Some((Fault::CloseMissing, 1)),
+            (Stage::Closed, _) => Some((Fault::NotEnded, 1)),
+            (Stage::Closing, Incoming::Bytes(_)) | (Stage::Done, _) => None,
+        }
+    }
+
+    /// Takes some bytes and says how many.
+    #[inline]
+    fn step(
+        &mut self,
+        bytes: &mut [u8],
+        traffic: &Traffic,
+        on_echo: &mut impl FnMut(u64),
+    ) -> Result<usize, Fault> {
+        match &mut self.stage {
+            Stage::Open | Stage::Closing => {}
+            Stage::Handshake(handshake) => {
+                let Some(taken) = handshake.receive(bytes)? else {
+                    return Ok(bytes.len());
+                };
+                if self.outgoing.is_pending() {
+                    return Err(Fault::HandshakeInvalid("it came before the request was sent"));
+                }
+                self.stage = Stage::Open;
+                return Ok(taken);
+            }
+            Stage::Closed | Stage::Done => return Err(Fault::Unasked),
+        }
+        let (taken, event) = self.incoming.receive(bytes, self.due_at.len(), traffic)?;
+        match event {
+            None => {}
+            Some(Event::Echo) => {
+                let due_at = self.due_at.pop_front().ok_or(Fault::Unasked)?;
+                self.echoed += 1;
+                on_echo(due_at);
+            }
+            // After our close frame nothing may be sent (RFC 6455 §5.5.1).
+            Some(Event::Ping(payload)) if self.is_open() => {
+                self.outgoing
+                    .push_control(OpCode::Pong, &payload, &mut self.random);
+            }
+            Some(Event::Ping(_)) => {}
+            Some(Event::Close(None | Some(close::NORMAL))) if !self.is_open() => self.stage = Stage::Closed,
+            Some(Event::Close(code)) => return Err(Fault::UnexpectedClose(code)),
+        }
+        Ok(taken)
+    }
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -1,0 +1,3 @@
+//! Tests of [`Client`], cut at every byte.
+
+use super::*;

@@ -1,0 +1,146 @@
+//! What can be wrong with an echo or a connection.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+
+use ringback::proto::ProtocolError;
+
+/// One thing that went wrong. It ends its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A byte of an echo differs.
+    WrongBytes {
+        /// Its offset in the message, or in the frame where bytes are echoed.
+        at: usize,
+    },
+    /// The echo is that of another message: an earlier one, or a later one that overtook.
+    WrongOrder,
+    /// The echo of text is binary, or the other way round.
+    WrongOpcode,
+    /// The echo is shorter or longer than the message.
+    WrongLength,
+    /// A message, or bytes, that answer nothing.
+    Unasked,
+    /// An echo that has not come within the grace after the end.
+    Missing,
+    /// A server's frame has the mask bit set (RFC 6455 §5.1).
+    MaskedReply,
+    /// Another violation of RFC 6455.
+    Protocol(ProtocolError),
+    /// The connection broke, or ended without a close frame.
+    ConnectionLost(io::ErrorKind),
+    /// A close frame that we did not ask for, or that answers ours with another code.
+    UnexpectedClose(Option<u16>),
+    /// No close frame in answer to ours in time.
+    CloseMissing,
+    /// The server answered our close frame and did not end the connection (RFC 6455 §7.1.1).
+    NotEnded,
+    /// The handshake was answered with another status than 101.
+    HandshakeRefused(u16),
+    /// The handshake was answered with a 101 that is not valid (RFC 6455 §4.1): why.
+    HandshakeInvalid(&'static str),
+    /// The handshake was not answered in time.
+    HandshakeTimeout,
+}
+
+impl Fault {
+    /// The name under which faults are counted.
+    pub(crate) fn kind(self) -> String {
+        match self {
+            Self::WrongBytes { .. } => "wrong_bytes".into(),
+            Self::WrongOrder => "wrong_order".into(),
+            Self::WrongOpcode => "wrong_opcode".into(),
+            Self::WrongLength => "wrong_length".into(),
+            Self::Unasked => "unasked_message".into(),
+            Self::Missing => "missing_echo".into(),
+            Self::MaskedReply => "masked_reply".into(),
+            Self::Protocol(_) => "protocol_error".into(),
+            Self::ConnectionLost(_) => "connection_lost".into(),
+            Self::UnexpectedClose(Some(code)) => format!("unexpected_close_{code}"),
+            Self::UnexpectedClose(None) => "unexpected_close".into(),
+            Self::CloseMissing => "close_missing".into(),
+            Self::NotEnded => "connection_not_ended".into(),
+            Self::HandshakeRefused(status) => format!("handshake_refused_{status}"),
+            Self::HandshakeInvalid(_) => "handshake_invalid".into(),
+            Self::HandshakeTimeout => "handshake_timeout".into(),
+        }
+    }
+}
+
+impl From<ProtocolError> for Fault {
+    fn from(error: ProtocolError) -> Self {
+        match error {
+            ProtocolError::Masked => Self::MaskedReply,
+            error => Self::Protocol(error),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WrongBytes { at } => write!(f, "byte {at} of the echo is wrong"),
+            Self::WrongOrder => f.write_str("the echo of another message came"),
+            Self::WrongOpcode => f.write_str("the echo has the wrong opcode"),
+            Self::WrongLength => f.write_str("the echo has the wrong length"),
+            Self::Unasked => f.write_str("something came that answers nothing"),
+            Self::Missing => f.write_str("the echo did not come"),
+            Self::MaskedReply => f.write_str("the server masked its frame"),
+            Self::Protocol(error) => write!(f, "the server broke the protocol: {error}"),
+            Self::ConnectionLost(kind) => write!(f, "the connection was lost: {kind}"),
+            Self::UnexpectedClose(Some(code)) => write!(f, "the server closed with code {code}"),
+            Self::UnexpectedClose(None) => f.write_str("the server closed without a code"),
+            Self::CloseMissing => f.write_str("the server did not answer the close frame"),
+            Self::NotEnded => f.write_str("the server did not end the connection after the close frames"),
+            Self::HandshakeRefused(status) => write!(f, "the handshake was refused with status {status}"),
+            Self::HandshakeInvalid(why) => write!(f, "the handshake's answer is not valid: {why}"),
+            Self::HandshakeTimeout => f.write_str("the handshake was not answered"),
+        }
+    }
+}
+
+/// The faults of a thread, or of a run: how many of each kind, and the first few in words.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults {
+    counts: BTreeMap<String, u64>,
+    examples: Vec<String>,
+}
+
+impl Faults {
+    /// Counts `count` faults of connection `connection`, the first at its message `message`; both count from 0.
+    pub(crate) fn add(&mut self, fault: Fault, count: u64, connection: usize, message: u64) {
+        *self.counts.entry(fault.kind()).or_default() += count;
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples
+                .push(format!("connection {connection}, message {message}: {fault}"));
+        }
+    }
+
+    /// Adds those of another thread.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (kind, count) in other.counts {
+            *self.counts.entry(kind).or_default() += count;
+        }
+        let room = EXAMPLES_MAX - self.examples.len();
+        self.examples.extend(other.examples.into_iter().take(room));
+    }
+
+    /// How many there are of each kind.
+    pub(crate) const fn counts(&self) -> &BTreeMap<String, u64> {
+        &self.counts
+    }
+
+    /// The first few, in words.
+    pub(crate) fn examples(&self) -> &[String] {
+        &self.examples
+    }
+
+    /// How many there are.
+    pub(crate) fn total(&self) -> u64 {
+        self.counts.values().sum()
+    }
+}
+
+/// How many faults are told in words.
+const EXAMPLES_MAX: usize = 5;

@@ -1,0 +1,307 @@
+//! What is printed: a text for people, or one JSON object.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::pace::Pace;
+use crate::procfs;
+use crate::run::{Outcome, Plan, ServerUsage};
+
+/// The result of a run. Its fields, in their order, are the JSON object; a figure that is not known is `null`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    target: String,
+    scheme: &'static str,
+    kind: &'static str,
+    size_bytes: usize,
+    connections: usize,
+    depth: usize,
+    threads: usize,
+    pinned_to: Vec<usize>,
+    congestion: String,
+    warmup_seconds: f64,
+    /// The window in which messages were counted.
+    duration_seconds: f64,
+    /// Messages that came back whole and right in the window.
+    messages: u64,
+    messages_per_second: f64,
+    /// Payload in one direction.
+    payload_bytes_per_second: f64,
+    /// From when a message was due to when its echo was read.
+    latency_us: Latency,
+    /// Latencies over 60 s, which the percentiles lack.
+    latency_unrecorded: u64,
+    /// CPU time, user and system, in the window.
+    server_cpu_us_per_message: Option<f64>,
+    /// The same for this process's threads.
+    client_cpu_us_per_message: Option<f64>,
+    server: Option<Server>,
+    client: Client,
+    /// How many faults of each kind there were, warm-up and end included.
+    errors: BTreeMap<String, u64>,
+    errors_total: u64,
+    /// The first few in words.
+    error_examples: Vec<String>,
+    command_line: Vec<String>,
+    machine: Machine,
+    /// The commit this program was built from, where the build said.
+    commit: Option<&'static str>,
+    version: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Latency {
+    mean: f64,
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    p999: f64,
+    p9999: f64,
+    max: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Server {
+    /// CPU time over wall time: 1 is one core.
+    cpu_cores: f64,
+    /// The part of its CPU time in user mode, 0 to 1.
+    cpu_user_share: Option<f64>,
+    rss_bytes: u64,
+    rss_max_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Client {
+    /// For each thread, CPU time over wall time: 1 is all of it.
+    threads_busy: Vec<f64>,
+    /// A thread was busy for [`BOTTLENECK`] of its time or more: the server may be faster than was seen.
+    is_bottleneck: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Machine {
+    cpu: Option<String>,
+    cores: usize,
+    system: String,
+    kernel: String,
+}
+
+impl Report {
+    /// What the outcome amounts to.
+    pub(crate) fn new(plan: &Plan, outcome: &Outcome) -> Self {
+        let tally = &outcome.tally;
+        let Pace::Closed { depth } = plan.pace;
+        let seconds = plan.duration.as_secs_f64();
+        let messages_per_second = tally.messages as f64 / seconds;
+        let client_cpu: Duration = tally.cpu.iter().sum();
+        let busy: Vec<_> = tally.cpu.iter().map(|cpu| cpu.as_secs_f64() / seconds).collect();
+        let server_cpu = |server: &ServerUsage| server.cpu.as_secs_f64() / server.elapsed.as_secs_f64();
+        let has_messages = tally.messages > 0;
+        Self {
+            target: plan.target.to_string(),
+            scheme: plan.target.scheme.name(),
+            kind: plan.traffic.kind().name(),
+            size_bytes: plan.traffic.size(),
+            connections: plan.connections,
+            depth: depth as usize,
+            threads: plan.threads,
+            pinned_to: plan.cores.clone(),
+            congestion: plan.congestion.clone(),
+            warmup_seconds: plan.warmup.as_secs_f64(),
+            duration_seconds: seconds,
+            messages: tally.messages,
+            messages_per_second,
+            payload_bytes_per_second: messages_per_second * plan.traffic.size() as f64,
+            latency_us: Latency::new(&tally.latency),
+            latency_unrecorded: tally.unrecorded,
+            server_cpu_us_per_message: outcome
+                .server
+                .as_ref()
+                .filter(|_| has_messages)
+                .map(|server| server_cpu(server) / messages_per_second * 1e6),
+            client_cpu_us_per_message: has_messages
+                .then(|| client_cpu.as_secs_f64() / tally.messages as f64 * 1e6),
+            server: outcome.server.as_ref().map(|server| Server {
+                cpu_cores: server_cpu(server),
+                cpu_user_share: server.user_share,
+                rss_bytes: server.memory.resident,
+                rss_max_bytes: server.memory.resident_max,
+            }),
+            client: Client {
+                is_bottleneck: busy.iter().any(|&busy| busy >= BOTTLENECK),
+                threads_busy: busy,
+            },
+            errors: tally.faults.counts().clone(),
+            errors_total: tally.faults.total(),
+            error_examples: tally.faults.examples().to_vec(),
+            command_line: std::env::args_os()
+                .map(|arg| arg.to_string_lossy().into_owned())
+                .collect(),
+            machine: Machine::new(),
+            commit: option_env!("RINGBACK_COMMIT"),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+
+    /// Whether every echo was right and every connection did as it should.
+    pub(crate) const fn is_fine(&self) -> bool {
+        self.errors_total == 0
+    }
+
+    /// One object on one line.
+    pub(crate) fn to_json(&self) -> String {
+        let mut text = serde_json::to_string(self).expect("strings, numbers and maps with string keys");
+        text.push('\n');
+        text
+    }
+}
+
+impl Latency {
+    fn new(histogram: &hdrhistogram::Histogram<u64>) -> Self {
+        let us = |ns: u64| ns as f64 / 1e3;
+        let at = |quantile| us(histogram.value_at_quantile(quantile));
+        Self {
+            mean: histogram.mean() / 1e3,
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            p9999: at(0.9999),
+            max: us(histogram.max()),
+        }
+    }
+}
+
+impl Machine {
+    fn new() -> Self {
+        let system = rustix::system::uname();
+        Self {
+            cpu: procfs::cpu_model(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            system: system.sysname().to_string_lossy().into_owned(),
+            kernel: system.release().to_string_lossy().into_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            kind,
+            size_bytes: size,
+            connections,
+            depth,
+            threads,
+            congestion,
+            ..
+        } = self;
+        writeln!(f, "target     {}", self.target)?;
+        writeln!(
+            f,
+            "load       {connections} connections × {depth} in flight, {kind} of {size} bytes"
+        )?;
+        writeln!(
+            f,
+            "window     {} s after {} s of warm-up, {threads} {}, {congestion}",
+            self.duration_seconds,
+            self.warmup_seconds,
+            if *threads == 1 { "thread" } else { "threads" },
+        )?;
+        writeln!(
+            f,
+            "messages   {} ({:.0} a second)",
+            self.messages, self.messages_per_second
+        )?;
+        writeln!(
+            f,
+            "payload    {:.1} MB/s each way",
+            self.payload_bytes_per_second / 1e6
+        )?;
+        let Latency {
+            mean,
+            p50,
+            p90,
+            p99,
+            p999,
+            p9999,
+            max,
+        } = self.latency_us;
+        writeln!(
+            f,
+            "latency    {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
+            "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"
+        )?;
+        writeln!(
+            f,
+            "      µs   {mean:>10.1} {p50:>10.1} {p90:>10.1} {p99:>10.1} {p999:>10.1} {p9999:>10.1} {max:>10.1}"
+        )?;
+        if self.latency_unrecorded > 0 {
+            writeln!(f, "           and {} over 60 s", self.latency_unrecorded)?;
+        }
+        if let Some(server) = &self.server {
+            write!(
+                f,
+                "server     {} CPU a message, {:.2} cores",
+                Us(self.server_cpu_us_per_message),
+                server.cpu_cores
+            )?;
+            if let Some(share) = server.cpu_user_share {
+                write!(f, " ({:.0} % user)", share * 100.0)?;
+            }
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            writeln!(
+                f,
+                ", RSS {:.1} MiB (max {:.1})",
+                mib(server.rss_bytes),
+                mib(server.rss_max_bytes)
+            )?;
+        }
+        let busy: Vec<_> = self
+            .client
+            .threads_busy
+            .iter()
+            .map(|busy| format!("{:.0} %", busy * 100.0))
+            .collect();
+        writeln!(
+            f,
+            "generator  {} CPU a message, busy {}",
+            Us(self.client_cpu_us_per_message),
+            busy.join(" ")
+        )?;
+        if self.client.is_bottleneck {
+            writeln!(
+                f,
+                "           the generator was the bottleneck: the server may be faster than this"
+            )?;
+        }
+        if self.is_fine() {
+            return writeln!(f, "errors     none");
+        }
+        writeln!(f, "errors     {}", self.errors_total)?;
+        for (kind, count) in &self.errors {
+            writeln!(f, "           {count:>10} {kind}")?;
+        }
+        for example in &self.error_examples {
+            writeln!(f, "           {example}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A time in microseconds, where it is known.
+struct Us(Option<f64>);
+
+impl fmt::Display for Us {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(us) => write!(f, "{us:.3} µs"),
+            None => f.write_str("unknown"),
+        }
+    }
+}
+
+/// The part of its time from which on a thread counts as busy with nothing else.
+const BOTTLENECK: f64 = 0.9;
