@@ -43,7 +43,10 @@ impl Process {
     ///
     /// There is none.
     pub(crate) fn new(pid: u32) -> io::Result<Self> {
-        let id = i32::try_from(pid).map_err(|_| io::Error::from_raw_os_error(nix::libc::ESRCH))?;
+        let id = i32::try_from(pid)
+            .ok()
+            .filter(|id| (1..=PID_MAX).contains(id))
+            .ok_or_else(|| io::Error::from_raw_os_error(nix::libc::ESRCH))?;
         let clock = clock_getcpuclockid(Pid::from_raw(id))?;
         Ok(Self { pid, clock })
     }
@@ -87,6 +90,9 @@ pub(crate) fn cpu_model() -> Option<String> {
     let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
+
+/// The kernel's PID_MAX_LIMIT. The clock of an id far beyond it, or of 0, would be that of another process: ours.
+const PID_MAX: i32 = 1 << 22;
 
 /// User and system time in clock ticks: fields 14 and 15 of /proc/PID/stat. The second field, the name, may contain
 /// anything, so counting begins at its end.
@@ -132,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_process_that_is_not_there() {
-        assert!(Process::new(u32::MAX).is_err());
-        assert!(Process::new(i32::MAX as u32).is_err());
+        for pid in [0, 1 << 22, (1 << 22) + 1, 0x7FFF_FFFF, u32::MAX] {
+            assert!(Process::new(pid).is_err(), "{pid}");
+        }
     }
 }

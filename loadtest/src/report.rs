@@ -27,6 +27,8 @@ pub(crate) struct Report {
     duration_seconds: f64,
     /// Messages that came back whole and right in the window.
     messages: u64,
+    /// The same over the whole run, with its warm-up and its end.
+    echoes_checked: u64,
     messages_per_second: f64,
     /// Payload in one direction.
     payload_bytes_per_second: f64,
@@ -113,6 +115,7 @@ impl Report {
             warmup_seconds: plan.warmup.as_secs_f64(),
             duration_seconds: seconds,
             messages: tally.messages,
+            echoes_checked: tally.checked,
             messages_per_second,
             payload_bytes_per_second: messages_per_second * plan.traffic.size() as f64,
             latency_us: Latency::new(&tally.latency),
@@ -278,7 +281,7 @@ impl fmt::Display for Report {
             )?;
         }
         if self.is_fine() {
-            return writeln!(f, "errors     none");
+            return writeln!(f, "errors     none in {} echoes", self.echoes_checked);
         }
         writeln!(f, "errors     {}", self.errors_total)?;
         for (kind, count) in &self.errors {

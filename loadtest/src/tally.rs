@@ -11,7 +11,9 @@ use crate::fault::Faults;
 pub(crate) struct Tally {
     /// When that is, in nanoseconds of the run's clock; empty until it is known.
     window: Range<u64>,
-    /// Messages that came back whole and right.
+    /// Messages that came back whole and right at any time of the run.
+    pub(crate) checked: u64,
+    /// Those of them in the window.
     pub(crate) messages: u64,
     /// From when a message was due to when its echo was read, in nanoseconds.
     pub(crate) latency: Histogram<u64>,
@@ -30,6 +32,7 @@ impl Tally {
             .expect("the bounds are constants that it takes");
         Self {
             window: 0..0,
+            checked: 0,
             messages: 0,
             latency,
             unrecorded: 0,
@@ -46,6 +49,7 @@ impl Tally {
     /// A message that was due at `due_at` has come back at `now`.
     #[inline]
     pub(crate) fn echo(&mut self, due_at: u64, now: u64) {
+        self.checked += 1;
         if self.window.contains(&now) {
             self.messages += 1;
             self.unrecorded += u64::from(self.latency.record(now - due_at).is_err());
@@ -54,6 +58,7 @@ impl Tally {
 
     /// Adds those of another thread.
     pub(crate) fn merge(&mut self, other: Self) {
+        self.checked += other.checked;
         self.messages += other.messages;
         self.latency
             .add(&other.latency)
@@ -82,8 +87,10 @@ mod tests {
         tally.echo(0, 1_999_999_999_999);
         tally.echo(0, 2_000_000_000_000);
         assert_eq!((tally.messages, tally.latency.len(), tally.unrecorded), (2, 1, 1));
+        assert_eq!(tally.checked, 5);
         let mut sum = Tally::new();
         sum.merge(tally);
+        assert_eq!(sum.checked, 5);
         assert_eq!((sum.messages, sum.latency.len(), sum.unrecorded), (2, 1, 1));
         assert!((999_000..=1_001_000).contains(&sum.latency.max()));
     }

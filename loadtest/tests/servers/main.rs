@@ -1,0 +1,5 @@
+//! The program is run against servers in this process: right ones, and one for each fault it has to find.
+
+mod right;
+mod support;
+mod wrong;

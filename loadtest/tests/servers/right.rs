@@ -1,0 +1,148 @@
+//! Servers that are right: everything is counted, nothing is found wrong.
+
+use crate::support::{Peer, frame, load, load_ws, loadtest, serve, serve_bytes, serve_tungstenite};
+use ringback::proto::frame::OpCode;
+use serde_json::Value;
+
+#[test]
+fn every_kind_and_size_is_echoed() {
+    let address = serve_tungstenite();
+    for (kind, size) in [
+        ("text", "0"),
+        ("text", "1"),
+        ("text", "125"),
+        ("utf8", "126"),
+        ("utf8", "16KiB"),
+        ("binary", "65535"),
+        ("binary", "65536"),
+        ("binary", "3MiB"),
+    ] {
+        let ran = load_ws(
+            address,
+            &["-c", "3", "--depth", "4", "--kind", kind, "--size", size],
+        );
+        assert_eq!(ran.code, 0, "{kind} {size}: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.echoes() > 0, "{kind} {size}: {}", ran.stdout);
+    }
+}
+
+#[test]
+fn the_json_object_has_its_fields() {
+    let address = serve_tungstenite();
+    let pid = std::process::id().to_string();
+    let ran = load_ws(
+        address,
+        &["-c", "5", "--threads", "2", "--depth", "2", "--server-pid", &pid],
+    );
+    assert_eq!(ran.code, 0, "{}", ran.stdout);
+    assert_eq!(ran.stdout.lines().count(), 1);
+    let json = ran.json();
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value} in {json}"));
+    let messages = number(&json["messages"]);
+    assert!(messages > 0.0);
+    assert!((number(&json["messages_per_second"]) * 0.4 - messages).abs() < 1e-3 * messages);
+    assert!((number(&json["payload_bytes_per_second"]) * 0.4 - 64.0 * messages).abs() < 0.064 * messages);
+    let quantiles =
+        ["p50", "p90", "p99", "p999", "p9999", "max"].map(|name| number(&json["latency_us"][name]));
+    assert!(quantiles[0] >= 1.0 && quantiles.is_sorted(), "{quantiles:?}");
+    assert!(number(&json["server_cpu_us_per_message"]) > 0.0);
+    assert!(number(&json["client_cpu_us_per_message"]) > 0.0);
+    assert!(number(&json["server"]["rss_bytes"]) > 100_000.0);
+    assert_eq!(json["client"]["threads_busy"].as_array().map(Vec::len), Some(2));
+    assert_eq!(json["errors"], serde_json::json!({}));
+    assert_eq!(json["errors_total"], 0);
+    assert_eq!(json["connections"], 5);
+    assert_eq!(json["depth"], 2);
+    assert_eq!(json["size_bytes"], 64);
+    assert_eq!(json["kind"], "text");
+    assert_eq!(json["scheme"], "ws");
+    assert_eq!(json["command_line"][1], format!("ws://{address}/ws"));
+    assert!(json["machine"]["kernel"].as_str().expect("a name").contains('.'));
+    assert!(!json["congestion"].as_str().expect("a name").is_empty());
+}
+
+#[test]
+fn the_text_says_what_the_json_says() {
+    let address = serve_tungstenite();
+    let ran = loadtest(&[
+        &format!("ws://{address}/"),
+        "-c",
+        "2",
+        "-d",
+        "200ms",
+        "--warmup",
+        "0s",
+    ]);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    for part in [
+        "2 connections × 1 in flight, text of 64 bytes",
+        "p99.99",
+        "errors     none",
+    ] {
+        assert!(ran.stdout.contains(part), "{part} in {}", ran.stdout);
+    }
+}
+
+#[test]
+fn bytes_are_echoed() {
+    let address = serve_bytes();
+    for (size, depth) in [("0", "1"), ("64", "16"), ("1MiB", "2")] {
+        let ran = load(
+            &format!("tcp://{address}"),
+            &["-c", "3", "--size", size, "--depth", depth],
+        );
+        assert_eq!(ran.code, 0, "{size}: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.echoes() > 0, "{}", ran.stdout);
+        assert_eq!(ran.json()["server_cpu_us_per_message"], Value::Null);
+    }
+}
+
+#[test]
+fn an_echo_may_come_in_fragments_with_pings_in_between() {
+    let address = serve(|stream| {
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        let _ = peer.echo(|_, opcode, payload| {
+            let (first, rest) = payload.split_at(1000);
+            let (second, third) = rest.split_at(1);
+            Some(
+                [
+                    frame(false, opcode, first),
+                    frame(true, OpCode::Ping, b"between"),
+                    frame(false, OpCode::Continuation, second),
+                    frame(false, OpCode::Continuation, b""),
+                    frame(true, OpCode::Continuation, third),
+                ]
+                .concat(),
+            )
+        });
+    });
+    let ran = load_ws(
+        address,
+        &["-c", "2", "--depth", "3", "--kind", "utf8", "--size", "100KiB"],
+    );
+    assert_eq!(ran.code, 0, "{}", ran.stdout);
+    assert!(ran.echoes() > 0, "{}", ran.stdout);
+}
+
+#[test]
+fn pings_are_answered() {
+    let address = serve(|stream| {
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        for count in 0..200_u8 {
+            peer.send(&frame(true, OpCode::Ping, &[count])).expect("sent");
+            loop {
+                match peer.frame().expect("a frame") {
+                    (OpCode::Pong, payload) => {
+                        assert_eq!(payload, [count]);
+                        break;
+                    }
+                    (opcode, payload) => peer.send(&frame(true, opcode, &payload)).expect("sent"),
+                }
+            }
+        }
+        // Only who got every pong goes on to echo: without them the connection is lost.
+        let _ = peer.echo(|_, _, _| None);
+    });
+    let ran = load_ws(address, &["-c", "2"]);
+    assert_eq!(ran.code, 0, "{}", ran.stdout);
+}

@@ -1,0 +1,316 @@
+//! Servers that are wrong: each fault is found, named and told by the exit code.
+
+use std::net::{SocketAddr, TcpListener};
+
+use crate::support::{Peer, Ran, frame, good_answer, load, load_ws, loadtest, serve, serve_tungstenite};
+use ringback::proto::frame::OpCode;
+
+/// The message at which the servers go wrong: few enough come before it for the slowest machine.
+const FAULTY: usize = 5;
+
+/// A server that echoes, but for one message of each connection, the one with the index [`FAULTY`].
+fn serve_fault(reply: impl Fn(OpCode, &[u8]) -> Vec<u8> + Send + Sync + 'static) -> SocketAddr {
+    serve(move |stream| {
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        let _ = peer.echo(|count, opcode, payload| (count == FAULTY).then(|| reply(opcode, payload)));
+    })
+}
+
+/// Asserts that this kind of error was found on both connections, and no other.
+fn assert_found(ran: &Ran, kind: &str, count: u64) {
+    assert_eq!(ran.code, 1, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.errors(kind), count, "{}", ran.stdout);
+    assert_eq!(ran.json()["errors_total"], count, "{}", ran.stdout);
+}
+
+#[test]
+fn a_flipped_bit() {
+    for at in [0, 77, 999] {
+        let address = serve_fault(move |opcode, payload| {
+            let mut payload = payload.to_vec();
+            payload[at] ^= 1;
+            frame(true, opcode, &payload)
+        });
+        let ran = load_ws(address, &["-c", "2", "--size", "1000"]);
+        assert_found(&ran, "wrong_bytes", 2);
+        let example = &ran.json()["error_examples"][0];
+        let end = format!("message {FAULTY}: byte {at} of the echo is wrong");
+        assert!(
+            example.as_str().is_some_and(|example| example.ends_with(&end)),
+            "{example}"
+        );
+    }
+}
+
+#[test]
+fn a_swapped_order() {
+    let address = serve(|stream| {
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        let mut late = Vec::new();
+        let _ = peer.echo(|count, opcode, payload| match count {
+            FAULTY => {
+                late = frame(true, opcode, payload);
+                Some(Vec::new())
+            }
+            6 => Some([frame(true, opcode, payload), std::mem::take(&mut late)].concat()),
+            _ => None,
+        });
+    });
+    assert_found(&load_ws(address, &["-c", "2", "--depth", "4"]), "wrong_order", 2);
+}
+
+#[test]
+fn a_stale_echo() {
+    let address = serve(|stream| {
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        let mut stale = Vec::new();
+        let _ = peer.echo(|count, opcode, payload| match count {
+            0 => {
+                stale = frame(true, opcode, payload);
+                None
+            }
+            FAULTY => Some(stale.clone()),
+            _ => None,
+        });
+    });
+    assert_found(&load_ws(address, &["-c", "2"]), "wrong_order", 2);
+}
+
+#[test]
+fn a_wrong_opcode() {
+    let address = serve_fault(|_, payload| frame(true, OpCode::Binary, payload));
+    assert_found(&load_ws(address, &["-c", "2"]), "wrong_opcode", 2);
+}
+
+#[test]
+fn a_wrong_length() {
+    let address = serve_fault(|opcode, payload| frame(true, opcode, &payload[1..]));
+    assert_found(&load_ws(address, &["-c", "2"]), "wrong_length", 2);
+    let address = serve_fault(|opcode, payload| {
+        [
+            frame(false, opcode, payload),
+            frame(true, OpCode::Continuation, b"more"),
+        ]
+        .concat()
+    });
+    assert_found(&load_ws(address, &["-c", "2"]), "wrong_length", 2);
+}
+
+#[test]
+fn a_masked_reply() {
+    let address = serve_fault(|opcode, payload| {
+        let mut bytes = frame(true, opcode, payload);
+        bytes[1] |= 0x80;
+        bytes.splice(2..2, [0; 4]);
+        bytes
+    });
+    assert_found(&load_ws(address, &["-c", "2"]), "masked_reply", 2);
+}
+
+#[test]
+fn a_reserved_bit() {
+    let address = serve_fault(|opcode, payload| {
+        let mut bytes = frame(true, opcode, payload);
+        bytes[0] |= 0x10;
+        bytes
+    });
+    assert_found(&load_ws(address, &["-c", "2"]), "protocol_error", 2);
+}
+
+#[test]
+fn an_echo_too_many() {
+    let address = serve_fault(|opcode, payload| frame(true, opcode, payload).repeat(2));
+    let ran = load_ws(address, &["-c", "2"]);
+    // Whether the second comes before or after the next message was due is a race.
+    assert_eq!(
+        (
+            ran.code,
+            ran.errors("unasked_message") + ran.errors("wrong_order")
+        ),
+        (1, 2),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
+fn a_lost_message() {
+    let address = serve_fault(|_, _| Vec::new());
+    // Alone in flight, it is missing at the end.
+    assert_found(&load_ws(address, &["-c", "2"]), "missing_echo", 2);
+    // With others behind it, the next comes in its place.
+    assert_found(&load_ws(address, &["-c", "2", "--depth", "4"]), "wrong_order", 2);
+}
+
+#[test]
+fn a_connection_that_is_cut() {
+    for len in [0, 1, 30] {
+        let address = serve(move |stream| {
+            let mut peer = Peer::accept(stream).expect("a handshake");
+            for _ in 0..FAULTY {
+                let (opcode, payload) = peer.frame().expect("a frame");
+                peer.send(&frame(true, opcode, &payload)).expect("sent");
+            }
+            let (opcode, payload) = peer.frame().expect("a frame");
+            peer.send(&frame(true, opcode, &payload)[..len]).expect("sent");
+        });
+        assert_found(&load_ws(address, &["-c", "2"]), "connection_lost", 2);
+    }
+}
+
+#[test]
+fn a_close_that_nobody_asked_for() {
+    let address = serve_fault(|_, _| frame(true, OpCode::Close, &1001_u16.to_be_bytes()));
+    assert_found(&load_ws(address, &["-c", "2"]), "unexpected_close_1001", 2);
+}
+
+#[test]
+fn a_close_that_is_not_answered() {
+    let address = serve(|stream| {
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        while let Ok((opcode, payload)) = peer.frame() {
+            if opcode != OpCode::Close && peer.send(&frame(true, opcode, &payload)).is_err() {
+                break;
+            }
+        }
+    });
+    assert_found(&load_ws(address, &["-c", "2"]), "close_missing", 2);
+}
+
+#[test]
+fn a_connection_that_is_not_ended() {
+    let address = serve(|stream| {
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        while let Ok((opcode, payload)) = peer.frame() {
+            if peer.send(&frame(true, opcode, &payload)).is_err() {
+                break;
+            }
+        }
+    });
+    assert_found(&load_ws(address, &["-c", "2"]), "connection_not_ended", 2);
+}
+
+#[test]
+fn a_bad_accept_key() {
+    let address = serve(|stream| {
+        let swap = |accept: &str| good_answer(&accept.chars().rev().collect::<String>());
+        let _ = Peer::handshake(stream, swap).and_then(|mut peer| peer.frame());
+    });
+    assert_found(&load_ws(address, &["-c", "2"]), "handshake_invalid", 2);
+}
+
+#[test]
+fn a_refused_handshake() {
+    let address = serve(|stream| {
+        let refuse = |_: &str| "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".to_owned();
+        let _ = Peer::handshake(stream, refuse).and_then(|mut peer| peer.frame());
+    });
+    assert_found(&load_ws(address, &["-c", "2"]), "handshake_refused_503", 2);
+}
+
+#[test]
+fn a_handshake_without_an_answer() {
+    let address = serve(|stream| {
+        let _ = Peer::handshake(stream, |_| String::new()).and_then(|mut peer| peer.frame());
+    });
+    let ran = load_ws(address, &["-c", "2", "--connect-timeout", "300ms"]);
+    assert_found(&ran, "handshake_timeout", 2);
+}
+
+#[test]
+fn a_wrong_byte_of_a_raw_echo() {
+    use std::io::{Read as _, Write as _};
+    let address = serve(|mut stream| {
+        let mut buffer = [0; 70];
+        for count in 0_usize.. {
+            if stream.read_exact(&mut buffer).is_err() {
+                break;
+            }
+            buffer[69] ^= u8::from(count == FAULTY);
+            if stream.write_all(&buffer).is_err() {
+                break;
+            }
+        }
+    });
+    assert_found(&load(&format!("tcp://{address}"), &["-c", "2"]), "wrong_bytes", 2);
+}
+
+#[test]
+fn one_bad_connection_does_not_stop_the_others() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let first = AtomicBool::new(true);
+    let address = serve(move |stream| {
+        let is_bad = first.swap(false, Ordering::Relaxed);
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        let _ = peer.echo(|count, _, _| (is_bad && count == 3).then(|| frame(true, OpCode::Close, b"")));
+    });
+    let ran = load_ws(address, &["-c", "4"]);
+    assert_found(&ran, "unexpected_close", 1);
+    assert!(ran.echoes() > 0);
+}
+
+#[test]
+fn a_server_that_is_not_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    drop(listener);
+    for url in [format!("ws://{address}/"), format!("tcp://{address}")] {
+        let ran = load(&url, &["-c", "2"]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (69, ""));
+        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+        assert!(
+            ran.stderr
+                .contains(&format!("cannot connect to {url}: Connection refused")),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn mistakes_on_the_command_line() {
+    let address = serve_tungstenite();
+    let url = format!("ws://{address}/");
+    for (args, part) in [
+        (&[][..], "<URL>"),
+        (&["wss://h/"], "wss:// is not supported"),
+        (
+            &[&url, "--threads", "2", "-c", "1"],
+            "--threads 2 is more than --connections 1",
+        ),
+        (
+            &[&url, "--server-pid", "4194304"],
+            "--server-pid 4194304: No such process",
+        ),
+        (&[&url, "--pin", "9999"], "--pin 9999"),
+        (
+            &[&url, "--congestion", "none-such"],
+            "--congestion none-such: No such file",
+        ),
+        (&[&url, "-d", "0s"], "--duration"),
+        (&[&url, "-d", "10"], "time unit"),
+        (&[&url, "--size", "3GiB"], "at most 1GiB"),
+        (&[&url, "-c", "1000000000"], "ulimit"),
+    ] {
+        let ran = loadtest(args);
+        assert_eq!(
+            (ran.code, ran.stdout.as_str()),
+            (64, ""),
+            "{args:?}: {}",
+            ran.stderr
+        );
+        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+        assert!(ran.stderr.contains(part), "{part} in {}", ran.stderr);
+    }
+}
+
+#[test]
+fn help_is_no_mistake() {
+    let ran = loadtest(&["--help"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    assert!(
+        ran.stdout.contains("[default: 64]") && ran.stdout.contains("--server-pid"),
+        "{}",
+        ran.stdout
+    );
+}
