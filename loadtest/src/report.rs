@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::cpu::ThreadUsage;
 use crate::pace::Pace;
 use crate::procfs;
 use crate::run::{Outcome, Plan, ServerUsage};
@@ -79,7 +80,9 @@ struct Server {
 struct Client {
     /// For each thread, CPU time over wall time: 1 is all of it.
     threads_busy: Vec<f64>,
-    /// A thread was busy for [`BOTTLENECK`] of its time or more: the server may be faster than was seen.
+    /// For each thread, the part of the time in which it had work and no core, others using it.
+    threads_waiting: Vec<f64>,
+    /// A thread was busy or waiting for [`BOTTLENECK`] of its time or more: the server may be faster than was seen.
     is_bottleneck: bool,
 }
 
@@ -98,8 +101,14 @@ impl Report {
         let Pace::Closed { depth } = plan.pace;
         let seconds = plan.duration.as_secs_f64();
         let messages_per_second = tally.messages as f64 / seconds;
-        let client_cpu: Duration = tally.cpu.iter().sum();
-        let busy: Vec<_> = tally.cpu.iter().map(|cpu| cpu.as_secs_f64() / seconds).collect();
+        let client_cpu: Duration = tally.threads.iter().map(|thread| thread.cpu).sum();
+        let shares = |share: fn(&ThreadUsage) -> Duration| {
+            tally
+                .threads
+                .iter()
+                .map(|thread| share(thread).as_secs_f64() / seconds)
+                .collect::<Vec<_>>()
+        };
         let server_cpu = |server: &ServerUsage| server.cpu.as_secs_f64() / server.elapsed.as_secs_f64();
         let has_messages = tally.messages > 0;
         Self {
@@ -134,8 +143,11 @@ impl Report {
                 rss_max_bytes: server.memory.resident_max,
             }),
             client: Client {
-                is_bottleneck: busy.iter().any(|&busy| busy >= BOTTLENECK),
-                threads_busy: busy,
+                threads_busy: shares(|thread| thread.cpu),
+                threads_waiting: shares(|thread| thread.waited),
+                is_bottleneck: shares(|thread| thread.cpu + thread.waited)
+                    .iter()
+                    .any(|&share| share >= BOTTLENECK),
             },
             errors: tally.faults.counts().clone(),
             errors_total: tally.faults.total(),
@@ -262,17 +274,16 @@ impl fmt::Display for Report {
                 mib(server.rss_max_bytes)
             )?;
         }
-        let busy: Vec<_> = self
-            .client
-            .threads_busy
-            .iter()
-            .map(|busy| format!("{:.0} %", busy * 100.0))
-            .collect();
+        let threads = self.client.threads_busy.iter().zip(&self.client.threads_waiting);
+        let threads = threads.map(|(busy, waiting)| {
+            let [busy, waiting] = [busy, waiting].map(|share| share * 100.0);
+            format!("busy {busy:.0} % (waiting for a core {waiting:.0} %)")
+        });
         writeln!(
             f,
-            "generator  {} CPU a message, busy {}",
+            "generator  {} CPU a message, {}",
             Us(self.client_cpu_us_per_message),
-            busy.join(" ")
+            threads.collect::<Vec<_>>().join(", ")
         )?;
         if self.client.is_bottleneck {
             writeln!(
@@ -306,5 +317,5 @@ impl fmt::Display for Us {
     }
 }
 
-/// The part of its time from which on a thread counts as busy with nothing else.
+/// The part of its time from which on a thread counts as always at work.
 const BOTTLENECK: f64 = 0.9;

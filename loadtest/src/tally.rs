@@ -1,10 +1,10 @@
 //! The figures of one thread, merged at the end.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::cpu::ThreadUsage;
 use crate::fault::Faults;
 
 /// What one thread, or all together, counted in the measured window.
@@ -21,8 +21,8 @@ pub(crate) struct Tally {
     pub(crate) unrecorded: u64,
     /// Everything that was wrong, in the window or not.
     pub(crate) faults: Faults,
-    /// CPU time of each thread in the window.
-    pub(crate) cpu: Vec<Duration>,
+    /// What each thread had of the CPU in the window.
+    pub(crate) threads: Vec<ThreadUsage>,
 }
 
 impl Tally {
@@ -37,7 +37,7 @@ impl Tally {
             latency,
             unrecorded: 0,
             faults: Faults::default(),
-            cpu: Vec::new(),
+            threads: Vec::new(),
         }
     }
 
@@ -65,7 +65,7 @@ impl Tally {
             .expect("all have the same bounds");
         self.unrecorded += other.unrecorded;
         self.faults.merge(other.faults);
-        self.cpu.extend(other.cpu);
+        self.threads.extend(other.threads);
     }
 }
 

@@ -12,7 +12,7 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::client::Client;
-use crate::cpu;
+use crate::cpu::{self, ThreadUsage};
 use crate::fault::Fault;
 use crate::run::{Failure, Plan, Schedule};
 use crate::tally::Tally;
@@ -163,9 +163,9 @@ impl Worker<'_> {
         self.load.tally.measure(from..to);
         self.load.enter(Stage::Sending);
         self.turn_until(from, |load| load.live == 0);
-        let cpu = cpu::thread_time();
+        let before = ThreadUsage::now();
         self.turn_until(to, |load| load.live == 0);
-        self.load.tally.cpu.push(cpu::thread_time() - cpu);
+        self.load.tally.threads.push(ThreadUsage::now().since(before));
     }
 
     fn end(&mut self) {
