@@ -1,6 +1,30 @@
 //! Masking (RFC 6455 §5.3): XOR with a 32-bit key, in place or moved left, with SIMD.
 
+#[doc(hidden)]
+pub mod fuzz;
+mod kernel;
+mod scalar;
+mod vector;
+
+// What this architecture has beside words.
+#[cfg(all(target_arch = "aarch64", not(any(miri, ringback_force_scalar))))]
+#[path = "aarch64.rs"]
+mod native;
+#[cfg(all(target_arch = "x86_64", not(any(miri, ringback_force_scalar))))]
+#[path = "x86_64.rs"]
+mod native;
+#[cfg(any(
+    miri,
+    ringback_force_scalar,
+    not(any(target_arch = "aarch64", target_arch = "x86_64"))
+))]
+#[path = "portable.rs"]
+mod native;
+
 use std::ops::Range;
+
+pub use kernel::{Kernel, NotAvailable};
+use vector::Job;
 
 /// A masking key at the phase at which its next byte is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +49,8 @@ impl Key {
     #[inline]
     #[must_use]
     pub fn advanced(self, count: usize) -> Self {
-        let bits = 8 * (count & 3) as u32;
-        Self(u32::from_le_bytes(self.0).rotate_right(bits).to_le_bytes())
+        let [bits, ..] = (8 * (count % 4)).to_le_bytes();
+        Self(u32::from_le_bytes(self.0).rotate_right(bits.into()).to_le_bytes())
     }
 }
 
@@ -54,7 +78,7 @@ pub fn apply_text(bytes: &mut [u8], key: Key) -> bool {
 /// When `from` is not within `buffer` or `to > from.start`.
 #[inline]
 pub fn apply_shifted(buffer: &mut [u8], from: Range<usize>, to: usize, key: Key) {
-    let _ = apply_shifted_text(buffer, from, to, key);
+    kernel::mask::<false>(Job::new(buffer, from, to, key));
 }
 
 /// As [`apply_shifted`], and says whether any byte of the result has its high bit set.
@@ -65,13 +89,8 @@ pub fn apply_shifted(buffer: &mut [u8], from: Range<usize>, to: usize, key: Key)
 #[inline]
 #[must_use]
 pub fn apply_shifted_text(buffer: &mut [u8], from: Range<usize>, to: usize, key: Key) -> bool {
-    assert!(from.start <= from.end && from.end <= buffer.len() && to <= from.start);
-    let key = key.to_bytes();
-    let mut seen = 0;
-    for i in 0..from.len() {
-        let byte = buffer[from.start + i] ^ key[i % 4];
-        buffer[to + i] = byte;
-        seen |= byte;
-    }
-    seen & 0x80 != 0
+    kernel::mask::<true>(Job::new(buffer, from, to, key))
 }
+
+#[cfg(test)]
+mod tests;
