@@ -197,14 +197,14 @@ impl Header {
         if rest.first().is_some_and(|&top| top & 0x80 != 0) {
             return Err(ProtocolError::LengthTopBit);
         }
+        if rest.starts_with(&[0; 6]) {
+            // At most 0xFFFF, whatever the last two bytes are.
+            return Err(ProtocolError::LengthNotMinimal);
+        }
         let Some((length, rest)) = rest.split_first_chunk::<8>() else {
             return Ok(None);
         };
-        let length = u64::from_be_bytes(*length);
-        if length <= 0xFFFF {
-            return Err(ProtocolError::LengthNotMinimal);
-        }
-        Ok(Self::finish(fin, opcode, length, 10, rest, sender))
+        Ok(Self::finish(fin, opcode, u64::from_be_bytes(*length), 10, rest, sender))
     }
 
     #[inline]
@@ -223,5 +223,19 @@ impl Header {
                 Some((Self { fin, opcode, payload_len, key }, before_key + 4))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_64_bit_length_that_fits_16_bits_is_refused_at_its_sixth_byte() {
+        let start = [0x82, 0xFF, 0, 0, 0, 0, 0, 0];
+        for len in 0..start.len() {
+            assert_eq!(Header::parse(&start[..len], Sender::Client), Ok(None), "{len} bytes");
+        }
+        assert_eq!(Header::parse(&start, Sender::Client), Err(ProtocolError::LengthNotMinimal));
     }
 }
