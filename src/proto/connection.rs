@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 use std::rc::Rc;
+use std::slice;
 
 use super::budget::Budget;
 use super::close;
@@ -213,7 +214,8 @@ impl Connection {
     /// Reads a header and judges all that can be judged of it, even when it is not complete.
     #[inline]
     fn parse_header(&self, bytes: &[u8]) -> Result<Option<(Header, usize)>, ProtocolError> {
-        let parsed = Header::parse(bytes, Sender::Client)?;
+        let parsed =
+            Header::parse(bytes, Sender::Client).map_err(|error| self.earliest_fault(bytes, error))?;
         let opcode = match (&parsed, bytes.first()) {
             (Some((header, _)), _) => header.opcode,
             (None, Some(first)) => OpCode::from_bits(first & 0x0F).unwrap_or(OpCode::Pong),
@@ -227,6 +229,15 @@ impl Connection {
             _ => {}
         }
         Ok(parsed)
+    }
+
+    /// Of several faults the first byte's, so that it does not matter whether more of them have come.
+    #[cold]
+    fn earliest_fault(&self, bytes: &[u8], error: ProtocolError) -> ProtocolError {
+        match bytes {
+            [first, _, ..] => self.parse_header(slice::from_ref(first)).err().unwrap_or(error),
+            _ => error,
+        }
     }
 
     fn keep_header(&mut self, so_far: &[u8]) {
@@ -423,5 +434,32 @@ pub(super) fn put_header(buffer: &mut [u8], start: usize, fin: bool, opcode: OpC
     let len = Header { fin, opcode, payload_len: widen(payload_len), key: None }.encode(&mut header);
     for (to, from) in to.iter_mut().zip(header.iter().take(len)) {
         *to = *from;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::budget::Total;
+    use super::*;
+
+    fn connection() -> Connection {
+        let budget = Budget::new(Total::new(1 << 20));
+        Connection::new(Rc::new(Settings { whole_frame_max: 64 << 10, max_message_size: 0, budget }))
+    }
+
+    fn receive(connection: &mut Connection, bytes: &[u8]) -> Standing {
+        let mut buffer = [&[0; HEADROOM], bytes].concat();
+        let end = buffer.len();
+        connection.receive(&mut buffer, HEADROOM..end).standing
+    }
+
+    #[test]
+    fn of_several_faults_the_first_byte_decides_however_many_have_come() {
+        // A continuation of nothing, which is not masked either.
+        let bytes = [0x80, 0x01, b'a'];
+        for cut in 1..=bytes.len() {
+            let standing = receive(&mut connection(), &bytes[..cut]);
+            assert_eq!(standing, Standing::Failed(ProtocolError::UnexpectedContinuation), "{cut} bytes");
+        }
     }
 }
