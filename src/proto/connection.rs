@@ -149,15 +149,21 @@ impl Connection {
 
     /// Begins to close the connection from our side: the Close to send, or `None` when one was given out before.
     ///
-    /// Data frames are read and dropped from then on (RFC 6455 §5.5.1).
+    /// Data frames are read and dropped from then on (RFC 6455 §5.5.1). In the middle of the peer's own Close the
+    /// connection is closed at once.
     pub fn close(&mut self, code: u16) -> Option<CloseFrame> {
         if self.standing != Standing::Open {
             return None;
         }
-        self.standing = Standing::Closing;
-        if let Phase::Payload(frame) = &mut self.phase {
-            frame.route = Route::Discard;
-        }
+        self.standing = match &mut self.phase {
+            // The peer's Close is under way: it sends no other, and what stands in this one no longer matters.
+            Phase::Payload(Frame { opcode: OpCode::Close, .. }) => Standing::Closed,
+            Phase::Payload(frame) => {
+                frame.route = Route::Discard;
+                Standing::Closing
+            }
+            Phase::Header { .. } => Standing::Closing,
+        };
         self.gathered = None;
         Some(close_frame(code))
     }
