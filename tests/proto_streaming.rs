@@ -107,6 +107,22 @@ fn a_bad_octet_in_mid_stream_is_answered_after_what_was_good() {
 }
 
 #[test]
+fn out_of_budget_frames_stream_instead_whatever_was_gathered() {
+    let stream = [streamed_text(), frame(FIN | PING, &[b'p'; 125]), close(1000, b"bye")].concat();
+    for limit in (0..40).chain([60, 64, 70, 75, 80, 100, 1000]) {
+        let settings = settings(64 << 10, 0, limit);
+        for cuts in (1..40).map(Cuts::Every).chain([Cuts::Whole]) {
+            check(&settings, &stream, &cuts, false);
+        }
+        for at in 0..stream.len() {
+            check(&settings, &stream, &Cuts::At(at), false);
+            check(&settings, &stream, &Cuts::Lengths(vec![at + 1, 1, 2]), false);
+        }
+        assert!(!settings.budget.is_exhausted_for(limit), "all was given back");
+    }
+}
+
+#[test]
 fn a_frame_goes_on_being_gathered_only_while_there_is_room() {
     let total = Total::new(200);
     let settings = settings_of(&total, 64 << 10, 0);
@@ -128,6 +144,24 @@ fn a_frame_goes_on_being_gathered_only_while_there_is_room() {
     drop(pair);
     drop(settings);
     assert_eq!(total.taken(), 0);
+}
+
+#[test]
+fn a_code_point_that_was_gathered_half_is_not_cut_when_the_frame_streams() {
+    let settings = settings(64 << 10, 0, 100);
+    for cut in 1..4 {
+        let stream = frame(FIN | TEXT, "ab\u{1D11E}cd".as_bytes());
+        let mut pair = Pair::new(&settings);
+        pair.give(&stream[..6 + 2 + cut]);
+        let rest = settings.budget.charge(100);
+        pair.give(&stream[6 + 2 + cut..][..1]);
+        assert_eq!(replies::parse(&pair.sent)[0].payload, b"ab", "cut after {cut}");
+        pair.give(&stream[6 + 3 + cut..]);
+        drop(rest);
+        assert!(pair.replies().iter().all(|reply| str::from_utf8(&reply.payload).is_ok()));
+        let whole = Event::Data { opcode: OpCode::Text, payload: "ab\u{1D11E}cd".into(), ends: true };
+        assert_eq!(replies::events(&pair.replies()), [whole]);
+    }
 }
 
 #[test]

@@ -26,8 +26,8 @@ impl Connection {
             Route::Whole if remaining == 0 && self.gathered.is_none() => self.echo_whole(turn, frame, len),
             Route::Whole if self.make_room(frame, len) => self.gather_piece(turn, frame, len, remaining == 0),
             Route::Whole => {
-                let begun = self.flush_gathered(turn, frame.opcode);
-                self.stream_piece(turn, frame, len, begun, 0)
+                let (begun, held) = self.flush_gathered(turn, frame.opcode);
+                self.stream_piece(turn, frame, len, begun, held)
             }
             Route::Stream { begun, held } => self.stream_piece(turn, frame, len, begun, usize::from(held)),
             Route::Discard => {
@@ -114,19 +114,24 @@ impl Connection {
         Ok(())
     }
 
-    /// Gives out what was gathered as the first fragment of a frame that streams from here on; says whether there
-    /// was anything.
-    fn flush_gathered(&mut self, turn: &mut Turn<'_>, opcode: OpCode) -> bool {
-        let Some(mut gathered) =
-            self.gathered.take().filter(|gathered| gathered.bytes.len() > REPLY_HEADER_MAX)
-        else {
-            return false;
+    /// Gives out what was gathered, but for a code point that is cut at its end, as the first fragment of a frame that
+    /// streams from here on. Says whether there was anything to send, and how many bytes are held back.
+    fn flush_gathered(&mut self, turn: &mut Turn<'_>, opcode: OpCode) -> (bool, usize) {
+        let Some(mut gathered) = self.gathered.take() else {
+            return (false, 0);
         };
-        turn.counts.payload_bytes += widen(gathered.bytes.len() - REPLY_HEADER_MAX);
+        let payload_len = gathered.bytes.len().saturating_sub(REPLY_HEADER_MAX);
+        let held = self.text.pending().len().min(payload_len);
+        let fragment_len = payload_len - held;
+        if fragment_len == 0 {
+            return (false, held);
+        }
+        gathered.bytes.truncate(REPLY_HEADER_MAX + fragment_len);
+        turn.counts.payload_bytes += widen(fragment_len);
         turn.counts.fragments_streamed += 1;
         finish_gathered(&mut gathered.bytes, false, opcode);
         turn.head = Some(gathered);
-        true
+        (true, held)
     }
 
     /// Sends the `len` bytes at `turn.at` as a fragment of its own, but for a code point that is cut at its end.
