@@ -168,12 +168,13 @@ impl Handshake {
     /// Takes the next bytes of the request, and whatever is behind it.
     pub fn receive(&mut self, piece: &[u8], rules: &Rules) -> Step {
         let before = self.head.len();
+        // What lies behind the limit is not looked at, so that it does not matter how much has come at once.
+        let room = (HEAD_MAX - before).min(piece.len());
+        let within = piece.get(..room).unwrap_or_default();
         let all = if before == 0 {
-            piece
+            within
         } else {
-            // One byte more than is allowed is enough to see that it is too long.
-            let room = (HEAD_MAX + 1).saturating_sub(before).min(piece.len());
-            self.head.extend_from_slice(piece.get(..room).unwrap_or_default());
+            self.head.extend_from_slice(within);
             &self.head
         };
         let searched = find_end(all, self.scanned);
@@ -182,7 +183,7 @@ impl Handshake {
             self.looked_at += all.len() - self.scanned;
         }
         match searched {
-            Ok(Some(end)) if end <= HEAD_MAX => {
+            Ok(Some(end)) => {
                 let step = judge(all.get(..end).unwrap_or_default(), rules, end - before);
                 self.head = Vec::new();
                 step
@@ -190,11 +191,11 @@ impl Handshake {
             Ok(None) if all.len() < HEAD_MAX => {
                 self.scanned = all.len();
                 if before == 0 {
-                    self.head.extend_from_slice(piece);
+                    self.head.extend_from_slice(within);
                 }
                 Step::More
             }
-            Ok(_) => Step::Refused(Refusal::HeadTooLong),
+            Ok(None) => Step::Refused(Refusal::HeadTooLong),
             Err(refusal) => Step::Refused(refusal),
         }
     }
