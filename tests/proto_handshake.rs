@@ -368,6 +368,8 @@ fn accepted_responses_have_exactly_what_the_rfc_asks_for() {
     assert_eq!(accept_key(KEY.as_bytes()), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 }
 
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 #[test]
 fn refusals_say_their_status_and_what_it_asks_for() {
     use Refusal::{
@@ -377,7 +379,7 @@ fn refusals_say_their_status_and_what_it_asks_for() {
     let upgrade =
         [("Upgrade", "websocket"), ("Connection", "Upgrade, close"), ("Sec-WebSocket-Version", "13")];
     let close = [("Connection", "close")];
-    let table: [(Refusal, u16, &[(&str, &str)]); 17] = [
+    let table: [(Refusal, u16, Fields<'_>); 17] = [
         (Malformed, 400, &close),
         (Host, 400, &close),
         (Body, 400, &close),

@@ -332,10 +332,10 @@ fn a_frame_of_2_pow_40_streams_with_nothing_kept() {
         let mut buffer = [&[0; HEADROOM], &opening[..]].concat();
         let filled = HEADROOM..buffer.len();
         assert!(connection.receive(&mut buffer, filled).body.is_empty());
-        let (mut octets, mut first, mut echoed) = (0_u64, BINARY, 0);
+        let (mut octets, mut first, mut echoed) = (0, BINARY, 0);
         for len in [1, 4095, 65_536, 65_537, 100_001, 3].into_iter().cycle().take(120) {
-            let payload: Vec<u8> = (octets..octets + len).map(|i| (i % 253) as u8).collect();
-            let phase = [0, 1, 2, 3].map(|i| key[(octets as usize + i) % 4]);
+            let payload: Vec<u8> = (octets..octets + len).map(|i| u8::try_from(i % 253).unwrap()).collect();
+            let phase = [0, 1, 2, 3].map(|i| key[(octets + i) % 4]);
             let mut buffer = [vec![0; HEADROOM], masked(&payload, phase)].concat();
             let filled = HEADROOM..buffer.len();
             let progress = connection.receive(&mut buffer, filled);
@@ -349,7 +349,7 @@ fn a_frame_of_2_pow_40_streams_with_nothing_kept() {
             echoed += progress.counts.payload_bytes;
             first = CONT;
         }
-        assert_eq!(echoed, octets);
+        assert_eq!(echoed, octets as u64);
         assert!(octets > 4 << 20);
     }
 }
@@ -409,23 +409,23 @@ fn whole_frames(rounds: u64) {
     let mut connection = Connection::new(Rc::clone(&settings));
     let payload = [b'x'; 300];
     let (mut sent, mut frames) = (0, 0);
-    while sent < rounds {
+    while (sent as u64) < rounds {
         let together = 1 + sent % 4;
         let mut buffer = vec![0; HEADROOM];
         for i in 0..together {
-            let first = FIN | [TEXT, BINARY, PING][(sent + i) as usize % 3];
-            let len = (sent + i) as usize % 301;
+            let first = FIN | [TEXT, BINARY, PING][(sent + i) % 3];
+            let len = (sent + i) % 301;
             buffer.extend(frame(first, &payload[..if first == FIN | PING { len.min(125) } else { len }]));
         }
         let filled = HEADROOM..buffer.len();
         let progress = connection.receive(&mut buffer, filled.clone());
         assert!(progress.head.is_none() && progress.tail.is_none());
         // Each frame loses its key and nothing else; the reply lies where the frames lay.
-        assert_eq!(progress.body.len(), filled.len() - 4 * together as usize);
+        assert_eq!(progress.body.len(), filled.len() - 4 * together);
         assert!(filled.start <= progress.body.start && progress.body.end <= filled.end);
         assert_eq!(progress.counts.bytes_gathered, 0);
         assert!(!settings.budget.is_exhausted_for(256 << 20));
-        frames += u64::from(progress.counts.frames);
+        frames += progress.counts.frames as usize;
         sent += together;
     }
     assert_eq!(frames, sent);

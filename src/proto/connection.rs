@@ -338,7 +338,6 @@ impl Connection {
                 } else {
                     mask::apply_shifted(turn.buffer, payload, to, frame.key);
                 }
-                turn.counts.payload_bytes += widen(len);
             }
             OpCode::Pong => return self.end_frame(turn, frame),
             OpCode::Ping => {
@@ -351,6 +350,9 @@ impl Connection {
             }
         }
         self.end_frame(turn, frame)?;
+        if !opcode.is_control() {
+            turn.counts.payload_bytes += widen(len);
+        }
         put_header(turn.buffer, start, frame.fin, opcode, len);
         if turn.out.is_empty() {
             turn.out.start = start;

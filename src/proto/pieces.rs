@@ -103,12 +103,13 @@ impl Connection {
                 self.judge_close(payload, &mut turn.counts)?;
                 OpCode::Close
             }
-            data => {
-                turn.counts.payload_bytes += widen(payload.len());
-                data
-            }
+            data => data,
         };
+        let payload_len = payload.len();
         self.end_frame(turn, frame)?;
+        if !opcode.is_control() {
+            turn.counts.payload_bytes += widen(payload_len);
+        }
         finish_gathered(&mut gathered.bytes, frame.fin, opcode);
         turn.head = Some(gathered);
         Ok(())

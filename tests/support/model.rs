@@ -202,6 +202,9 @@ pub(crate) fn check(settings: &Rc<Settings>, stream: &[u8], cuts: &Cuts, ample: 
         let payload = error.close_code().to_be_bytes().to_vec();
         assert_eq!(close, Reply { fin: true, opcode: OpCode::Close, payload }, "{}", context());
     }
+    let data = sent.iter().filter(|reply| !reply.opcode.is_control());
+    let payload_bytes: usize = data.map(|reply| reply.payload.len()).sum();
+    assert_eq!(pair.counts.payload_bytes, payload_bytes as u64, "what is counted was echoed: {}", context());
     check_replies(&sent, &expected, settings.whole_frame_max, ample, &context);
     pair
 }

@@ -164,7 +164,7 @@ impl Pair {
         for reply in &replies[self.client_read..] {
             match reply.opcode {
                 OpCode::Ping => {
-                    self.to_server.extend(client::frame(client::FIN | client::PONG, &reply.payload))
+                    self.to_server.extend(client::frame(client::FIN | client::PONG, &reply.payload));
                 }
                 OpCode::Close if !self.client_closed => {
                     self.client_closed = true;
