@@ -22,6 +22,16 @@ pub mod close;
 mod connection;
 mod error;
 pub mod frame;
+#[doc(hidden)]
+#[cfg_attr(
+    not(test),
+    expect(
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "a fuzz body tells what it has found by a panic; no peer's bytes come here"
+    )
+)]
+pub mod fuzz;
 pub mod handshake;
 mod pieces;
 mod progress;
