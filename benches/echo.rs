@@ -77,13 +77,9 @@ fn round_trips(group: &mut BenchmarkGroup<WallTime>, name: &str, server: SocketA
 /// A connection past its handshake.
 fn connect(server: SocketAddr) -> TcpStream {
     let mut client = TcpStream::connect(server).expect("the server listens");
-    SockRef::from(&client)
-        .set_tcp_congestion(CONGESTION.as_bytes())
-        .expect("the listener has it too");
+    SockRef::from(&client).set_tcp_congestion(CONGESTION.as_bytes()).expect("the listener has it too");
     client.set_nodelay(true).expect("it is a TCP socket");
-    client
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .expect("the time is not zero");
+    client.set_read_timeout(Some(Duration::from_secs(10))).expect("the time is not zero");
     let request = format!(
         "GET /ws HTTP/1.1\r\nHost: {server}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

@@ -40,10 +40,7 @@ fn masking(criterion: &mut Criterion) {
             let key = key.to_bytes();
             bencher.iter(|| {
                 let payload = &mut black_box(&mut *buffer)[payload.clone()];
-                payload
-                    .iter_mut()
-                    .enumerate()
-                    .for_each(|(i, byte)| *byte ^= key[i % 4]);
+                payload.iter_mut().enumerate().for_each(|(i, byte)| *byte ^= key[i % 4]);
             });
         });
         group.bench_function(BenchmarkId::new("memcpy", len), |bencher| {
@@ -54,25 +51,22 @@ fn masking(criterion: &mut Criterion) {
         });
         // tungstenite's function is private. `Frame::format` is what leads to it: it also writes the header and copies
         // the payload once, into memory that is there, and `Bytes` comes and goes with each frame.
-        group.bench_function(
-            BenchmarkId::new("tungstenite, formatting a masked frame", len),
-            |bencher| {
-                let header = FrameHeader {
-                    opcode: OpCode::Data(Data::Binary),
-                    mask: Some(key.to_bytes()),
-                    ..FrameHeader::default()
-                };
-                let mut output = Vec::with_capacity(len + 16);
-                bencher.iter_batched(
-                    || Frame::from_payload(header.clone(), Bytes::from(vec![b'a'; len])),
-                    |frame| {
-                        output.clear();
-                        frame.format(&mut output)
-                    },
-                    criterion::BatchSize::SmallInput,
-                );
-            },
-        );
+        group.bench_function(BenchmarkId::new("tungstenite, formatting a masked frame", len), |bencher| {
+            let header = FrameHeader {
+                opcode: OpCode::Data(Data::Binary),
+                mask: Some(key.to_bytes()),
+                ..FrameHeader::default()
+            };
+            let mut output = Vec::with_capacity(len + 16);
+            bencher.iter_batched(
+                || Frame::from_payload(header.clone(), Bytes::from(vec![b'a'; len])),
+                |frame| {
+                    output.clear();
+                    frame.format(&mut output)
+                },
+                criterion::BatchSize::SmallInput,
+            );
+        });
     }
     group.finish();
 }

@@ -4,10 +4,7 @@
 //! slice of time each, in random order, and the ratio is of that round: what disturbs a shared machine disturbs both.
 //! Every contender has buffers of its own. What masks does so over and over, alternating between masked and not.
 
-#![expect(
-    clippy::cast_precision_loss,
-    reason = "times and sizes here are far below 2^52"
-)]
+#![expect(clippy::cast_precision_loss, reason = "times and sizes here are far below 2^52")]
 
 use std::env;
 use std::hint::black_box;
@@ -17,18 +14,9 @@ use ringback::mask::{self, Kernel, Key};
 
 fn main() {
     // Cargo adds `--bench`.
-    let rounds = env::args()
-        .skip(1)
-        .find_map(|word| word.parse().ok())
-        .unwrap_or(ROUNDS);
-    println!(
-        "kernel in use: {}; medians of {rounds} rounds, quartiles of the ratio",
-        Kernel::chosen()
-    );
-    println!(
-        "   bytes offset  {:<12} {:>20}   {:<12} {:>20}   ratio of speeds",
-        "A", "", "B", ""
-    );
+    let rounds = env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(ROUNDS);
+    println!("kernel in use: {}; medians of {rounds} rounds, quartiles of the ratio", Kernel::chosen());
+    println!("   bytes offset  {:<12} {:>20}   {:<12} {:>20}   ratio of speeds", "A", "", "B", "");
     for offset in [0, 8, 14] {
         compare(rounds, 16 << 10, offset, Contender::Apply, Contender::Memcpy);
         compare(rounds, 16 << 10, offset, Contender::ApplyText, Contender::Memcpy);
@@ -171,9 +159,6 @@ const BUFFER_LEN: usize = (16 << 10) + 64;
 impl Buffers {
     fn new() -> Self {
         let new = || Box::new(Buffer([b'a'; BUFFER_LEN]));
-        Self {
-            here: new(),
-            there: new(),
-        }
+        Self { here: new(), there: new() }
     }
 }

@@ -12,11 +12,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn new(incoming: Vec<u8>) -> Self {
-        Self {
-            incoming,
-            read: 0,
-            outgoing: Vec::new(),
-        }
+        Self { incoming, read: 0, outgoing: Vec::new() }
     }
 
     /// Everything can be read once more, and nothing has been written.

@@ -162,11 +162,7 @@ fn parse_size(text: &str) -> Result<usize, String> {
 
 /// A message of clap without its usage and hints.
 fn one_line(message: &str) -> String {
-    let lines: Vec<_> = message
-        .lines()
-        .map(str::trim)
-        .take_while(|line| !line.is_empty())
-        .collect();
+    let lines: Vec<_> = message.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     lines.join(" ").trim_start_matches("error: ").to_owned()
 }
 
@@ -175,9 +171,7 @@ fn check_cores(cores: &[usize]) -> Result<(), Failure> {
         match cpu::may_run_on(core) {
             Ok(true) => {}
             Ok(false) => {
-                return Err(Failure::Usage(format!(
-                    "--pin {core}: there is no such core for us"
-                )));
+                return Err(Failure::Usage(format!("--pin {core}: there is no such core for us")));
             }
             Err(error) => return Err(Failure::Usage(format!("--pin {core}: {error}"))),
         }
@@ -198,15 +192,9 @@ fn allow_files(needed: u64) -> Result<(), Failure> {
             "{needed} files would be open and the limit is {maximum} (ulimit -Hn)"
         )));
     }
-    let raised = Rlimit {
-        current: Some(needed),
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, raised).map_err(|error| {
-        Failure::Usage(format!(
-            "cannot raise the limit of open files to {needed}: {error}"
-        ))
-    })
+    let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised)
+        .map_err(|error| Failure::Usage(format!("cannot raise the limit of open files to {needed}: {error}")))
 }
 
 /// The congestion control to set: the one that was asked for, tried on a socket, or cubic where it can be set, or
@@ -264,10 +252,7 @@ mod tests {
         ] {
             let error = Args::try_parse_from(line).expect_err("a mistake").to_string();
             let told = one_line(&error);
-            assert!(
-                told.len() > 20 && !told.contains('\n') && !told.starts_with("error"),
-                "{told}"
-            );
+            assert!(told.len() > 20 && !told.contains('\n') && !told.starts_with("error"), "{told}");
         }
     }
 }

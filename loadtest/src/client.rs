@@ -55,11 +55,7 @@ impl Client {
                 let incoming = Incoming::Messages(Messages::new(variant));
                 (Stage::Handshake(Box::new(handshake)), incoming, request)
             }
-            Scheme::Raw => (
-                Stage::Open,
-                Incoming::Bytes(Bytes::new(keys.clone(), variant)),
-                Vec::new(),
-            ),
+            Scheme::Raw => (Stage::Open, Incoming::Bytes(Bytes::new(keys.clone(), variant)), Vec::new()),
         };
         Self {
             stage,
@@ -170,8 +166,7 @@ impl Client {
         debug_assert!(self.is_open() && self.due_at.is_empty());
         self.stage = Stage::Closing;
         if matches!(self.incoming, Incoming::Messages(_)) {
-            self.outgoing
-                .push_control(OpCode::Close, &close::NORMAL.to_be_bytes(), &mut self.random);
+            self.outgoing.push_control(OpCode::Close, &close::NORMAL.to_be_bytes(), &mut self.random);
         }
     }
 
@@ -222,8 +217,7 @@ impl Client {
             }
             // After our close frame nothing may be sent (RFC 6455 §5.5.1).
             Some(Event::Ping(payload)) if self.is_open() => {
-                self.outgoing
-                    .push_control(OpCode::Pong, &payload, &mut self.random);
+                self.outgoing.push_control(OpCode::Pong, &payload, &mut self.random);
             }
             Some(Event::Ping(_)) => {}
             Some(Event::Close(None | Some(close::NORMAL))) if !self.is_open() => self.stage = Stage::Closed,

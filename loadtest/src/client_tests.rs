@@ -24,12 +24,7 @@ impl Harness {
     fn new(url: &str, kind: Kind) -> Self {
         let target = url.parse().expect("a valid URL");
         let client = Client::new(&target, 3, 11, 8);
-        Self {
-            client,
-            traffic: Traffic::new(kind, SIZE, 5),
-            sent: Vec::new(),
-            echoes: Vec::new(),
-        }
+        Self { client, traffic: Traffic::new(kind, SIZE, 5), sent: Vec::new(), echoes: Vec::new() }
     }
 
     /// A WebSocket client with three messages in flight, due at 100, 101 and 102.
@@ -65,10 +60,7 @@ impl Harness {
 
     fn accept(&self) -> Vec<u8> {
         let request = String::from_utf8(self.sent.clone()).expect("text");
-        let key = request
-            .lines()
-            .find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "))
-            .expect("a key");
+        let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).expect("a key");
         let digest = Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
         let accept = base64::engine::general_purpose::STANDARD.encode(digest);
         format!(
@@ -80,8 +72,7 @@ impl Harness {
 
     fn receive(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let mut bytes = bytes.to_vec();
-        self.client
-            .receive(&mut bytes, &self.traffic, |due_at| self.echoes.push(due_at))
+        self.client.receive(&mut bytes, &self.traffic, |due_at| self.echoes.push(due_at))
     }
 
     /// The frames in what was sent: opcode and payload without its mask.
@@ -89,9 +80,7 @@ impl Harness {
         let mut rest = &self.sent[..];
         let mut frames = Vec::new();
         while !rest.is_empty() {
-            let (header, len) = Header::parse(rest, Sender::Client)
-                .expect("valid")
-                .expect("whole");
+            let (header, len) = Header::parse(rest, Sender::Client).expect("valid").expect("whole");
             let end = len + usize::try_from(header.payload_len).expect("short");
             let mut payload = rest[len..end].to_vec();
             mask::apply(&mut payload, header.key.expect("masked"));
@@ -109,13 +98,7 @@ impl Harness {
 /// A server's frame.
 fn frame(fin: bool, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     let mut header = [0; HEADER_MAX];
-    let len = Header {
-        fin,
-        opcode,
-        payload_len: payload.len() as u64,
-        key: None,
-    }
-    .encode(&mut header);
+    let len = Header { fin, opcode, payload_len: payload.len() as u64, key: None }.encode(&mut header);
     [&header[..len], payload].concat()
 }
 
@@ -157,10 +140,7 @@ fn echoes_are_taken_at_every_cut_and_timed_in_order() {
         assert_eq!(harness.echoes, [100, 101, 102]);
         assert_eq!((harness.client.in_flight(), harness.client.echoed()), (0, 3));
         harness.send();
-        let pongs = [
-            (OpCode::Pong, b"are you there?".to_vec()),
-            (OpCode::Pong, Vec::new()),
-        ];
+        let pongs = [(OpCode::Pong, b"are you there?".to_vec()), (OpCode::Pong, Vec::new())];
         assert_eq!(harness.frames(), pongs);
     });
 }
@@ -182,37 +162,21 @@ fn faults_are_found_at_every_cut() {
         ("flipped byte", text(&flipped), Fault::WrongBytes { at: 31 }),
         ("swapped", [text(&b), text(&a)].concat(), Fault::WrongOrder),
         ("twice", [text(&a), text(&a)].concat(), Fault::WrongOrder),
-        (
-            "other opcode",
-            frame(true, OpCode::Binary, &a),
-            Fault::WrongOpcode,
-        ),
+        ("other opcode", frame(true, OpCode::Binary, &a), Fault::WrongOpcode),
         ("longer", text(&longer), Fault::WrongLength),
         ("shorter", text(&a[..SIZE - 1]), Fault::WrongLength),
         (
             "longer by a fragment",
-            [
-                frame(false, OpCode::Text, &a),
-                frame(true, OpCode::Continuation, b"x"),
-            ]
-            .concat(),
+            [frame(false, OpCode::Text, &a), frame(true, OpCode::Continuation, b"x")].concat(),
             Fault::WrongLength,
         ),
         (
             "shorter by a fragment",
-            [
-                frame(false, OpCode::Text, &a[..9]),
-                frame(true, OpCode::Continuation, &a[9..20]),
-            ]
-            .concat(),
+            [frame(false, OpCode::Text, &a[..9]), frame(true, OpCode::Continuation, &a[9..20])].concat(),
             Fault::WrongLength,
         ),
         ("masked", masked, Fault::MaskedReply),
-        (
-            "reserved bit",
-            reserved,
-            Fault::Protocol(ProtocolError::ReservedBits),
-        ),
+        ("reserved bit", reserved, Fault::Protocol(ProtocolError::ReservedBits)),
         (
             "lone continuation",
             frame(true, OpCode::Continuation, &a),
@@ -224,16 +188,8 @@ fn faults_are_found_at_every_cut() {
             Fault::Protocol(ProtocolError::ExpectedContinuation),
         ),
         ("one too many", [all, text(&a)].concat(), Fault::Unasked),
-        (
-            "close",
-            frame(true, OpCode::Close, b"\x03\xF1too big"),
-            Fault::UnexpectedClose(Some(1009)),
-        ),
-        (
-            "empty close",
-            frame(true, OpCode::Close, b""),
-            Fault::UnexpectedClose(None),
-        ),
+        ("close", frame(true, OpCode::Close, b"\x03\xF1too big"), Fault::UnexpectedClose(Some(1009))),
+        ("empty close", frame(true, OpCode::Close, b""), Fault::UnexpectedClose(None)),
         (
             "bad close",
             frame(true, OpCode::Close, b"\x03\xED"),
@@ -242,10 +198,7 @@ fn faults_are_found_at_every_cut() {
     ] {
         at_every_cut(&bytes, |pieces| {
             let mut harness = Harness::in_flight();
-            let found = pieces
-                .iter()
-                .try_for_each(|piece| harness.receive(piece))
-                .expect_err(name);
+            let found = pieces.iter().try_for_each(|piece| harness.receive(piece)).expect_err(name);
             // A piece of a byte or two may be wrong where it was in order by chance.
             match (found, fault) {
                 (Fault::WrongBytes { at }, Fault::WrongOrder) => assert!(at < SIZE, "{name}"),
@@ -281,10 +234,7 @@ fn an_answer_before_the_request_is_refused() {
     harness.send();
     let accept = harness.accept();
     let mut early = Harness::new("ws://h/ws", Kind::Text);
-    assert_eq!(
-        early.receive(&accept),
-        Err(Fault::HandshakeInvalid("it came before the request was sent"))
-    );
+    assert_eq!(early.receive(&accept), Err(Fault::HandshakeInvalid("it came before the request was sent")));
 }
 
 #[test]
@@ -310,9 +260,7 @@ fn the_close_handshake() {
     assert_eq!(harness.client.give_up(), None);
 
     let mut harness = closing();
-    harness
-        .receive(&frame(true, OpCode::Ping, b"late"))
-        .expect("crossing pings are allowed");
+    harness.receive(&frame(true, OpCode::Ping, b"late")).expect("crossing pings are allowed");
     harness.send();
     assert!(harness.sent.is_empty(), "nothing follows a close frame");
     assert_eq!(harness.client.give_up(), Some((Fault::CloseMissing, 1)));
@@ -368,10 +316,7 @@ fn bytes_are_compared_as_they_were_sent() {
     for at in 0..sent.len() {
         let mut wrong = sent.clone();
         wrong[at] ^= 1;
-        assert_eq!(
-            in_flight().receive(&wrong),
-            Err(Fault::WrongBytes { at: at % (6 + SIZE) })
-        );
+        assert_eq!(in_flight().receive(&wrong), Err(Fault::WrongBytes { at: at % (6 + SIZE) }));
     }
     let mut harness = in_flight();
     harness.receive(&sent).expect("all right");

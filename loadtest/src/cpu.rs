@@ -27,22 +27,13 @@ impl ThreadUsage {
         );
         // Its second field is the time on the run queue (the kernel's sched-stats.rst).
         let schedstat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-        let waited = schedstat
-            .split_ascii_whitespace()
-            .nth(1)
-            .and_then(|field| field.parse().ok());
-        Self {
-            cpu,
-            waited: Duration::from_nanos(waited.unwrap_or_default()),
-        }
+        let waited = schedstat.split_ascii_whitespace().nth(1).and_then(|field| field.parse().ok());
+        Self { cpu, waited: Duration::from_nanos(waited.unwrap_or_default()) }
     }
 
     /// What it has had since that earlier moment.
     pub(crate) fn since(self, earlier: Self) -> Self {
-        Self {
-            cpu: self.cpu.saturating_sub(earlier.cpu),
-            waited: self.waited.saturating_sub(earlier.waited),
-        }
+        Self { cpu: self.cpu.saturating_sub(earlier.cpu), waited: self.waited.saturating_sub(earlier.waited) }
     }
 }
 
@@ -84,9 +75,7 @@ mod tests {
             eprintln!("skipped: the kernel has no schedstat");
             return;
         }
-        let core = (0..CpuSet::MAX_CPU)
-            .find(|&core| may_run_on(core).expect("asked"))
-            .expect("one core");
+        let core = (0..CpuSet::MAX_CPU).find(|&core| may_run_on(core).expect("asked")).expect("one core");
         let work = move || {
             pin(core).expect("pinned");
             let before = ThreadUsage::now();
@@ -94,23 +83,17 @@ mod tests {
             ThreadUsage::now().since(before).waited
         };
         let threads = [std::thread::spawn(work), std::thread::spawn(work)];
-        let waited: Duration = threads
-            .map(|thread| thread.join().expect("no panic"))
-            .iter()
-            .sum();
+        let waited: Duration = threads.map(|thread| thread.join().expect("no panic")).iter().sum();
         assert!(waited > Duration::from_millis(5), "{waited:?}");
     }
 
     #[test]
     fn a_pinned_thread_may_run_on_its_core_only() {
         std::thread::spawn(|| {
-            let core = (0..CpuSet::MAX_CPU)
-                .find(|&core| may_run_on(core).expect("asked"))
-                .expect("one core");
+            let core = (0..CpuSet::MAX_CPU).find(|&core| may_run_on(core).expect("asked")).expect("one core");
             pin(core).expect("pinned");
-            let left: Vec<_> = (0..CpuSet::MAX_CPU)
-                .filter(|&core| may_run_on(core).expect("asked"))
-                .collect();
+            let left: Vec<_> =
+                (0..CpuSet::MAX_CPU).filter(|&core| may_run_on(core).expect("asked")).collect();
             assert_eq!(left, [core]);
         })
         .join()

@@ -112,8 +112,7 @@ impl Faults {
     pub(crate) fn add(&mut self, fault: Fault, count: u64, connection: usize, message: u64) {
         *self.counts.entry(fault.kind()).or_default() += count;
         if self.examples.len() < EXAMPLES_MAX {
-            self.examples
-                .push(format!("connection {connection}, message {message}: {fault}"));
+            self.examples.push(format!("connection {connection}, message {message}: {fault}"));
         }
     }
 

@@ -25,10 +25,7 @@ impl Handshake {
             target.path,
             target.authority(),
         );
-        let handshake = Self {
-            accept: accept_for(&key),
-            head: Vec::new(),
-        };
+        let handshake = Self { accept: accept_for(&key), head: Vec::new() };
         (handshake, request.into_bytes())
     }
 
@@ -43,10 +40,7 @@ impl Handshake {
         let room = HEAD_MAX - had;
         self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
         let from = had.saturating_sub(END.len() - 1);
-        if let Some(at) = self.head[from..]
-            .windows(END.len())
-            .position(|window| window == END)
-        {
+        if let Some(at) = self.head[from..].windows(END.len()).position(|window| window == END) {
             let end = from + at + END.len();
             judge(&self.head[..end], &self.accept)?;
             return Ok(Some(end - had));
@@ -68,10 +62,8 @@ const END: &[u8] = b"\r\n\r\n";
 
 /// The accept value for a key (RFC 6455 §4.2.2). Not the one in `ringback`: a judge does not share the code of the judged.
 fn accept_for(key: &str) -> String {
-    let digest = Sha1::new()
-        .chain_update(key)
-        .chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11")
-        .finalize();
+    let digest =
+        Sha1::new().chain_update(key).chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
     STANDARD.encode(digest)
 }
 
@@ -95,30 +87,19 @@ fn judge(head: &[u8], accept: &str) -> Result<(), Fault> {
     }
     let mut accepts = values(response.headers, "sec-websocket-accept");
     if accepts.next().map(<[u8]>::trim_ascii) != Some(accept.as_bytes()) || accepts.next().is_some() {
-        return Err(Fault::HandshakeInvalid(
-            "Sec-WebSocket-Accept is wrong or missing",
-        ));
+        return Err(Fault::HandshakeInvalid("Sec-WebSocket-Accept is wrong or missing"));
     }
-    if values(response.headers, "sec-websocket-extensions")
-        .next()
-        .is_some()
-    {
+    if values(response.headers, "sec-websocket-extensions").next().is_some() {
         return Err(Fault::HandshakeInvalid("an extension that was not offered"));
     }
-    if values(response.headers, "sec-websocket-protocol")
-        .next()
-        .is_some()
-    {
+    if values(response.headers, "sec-websocket-protocol").next().is_some() {
         return Err(Fault::HandshakeInvalid("a sub-protocol that was not offered"));
     }
     Ok(())
 }
 
 fn values<'h>(headers: &'h [httparse::Header<'h>], name: &'h str) -> impl Iterator<Item = &'h [u8]> {
-    headers
-        .iter()
-        .filter(move |header| header.name.eq_ignore_ascii_case(name))
-        .map(|header| header.value)
+    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
 fn has_token(headers: &[httparse::Header<'_>], name: &str, token: &str) -> bool {
@@ -140,11 +121,7 @@ mod tests {
     }
 
     fn receive(bytes: &[u8]) -> Result<Option<usize>, Fault> {
-        Handshake {
-            accept: ACCEPT.into(),
-            head: Vec::new(),
-        }
-        .receive(bytes)
+        Handshake { accept: ACCEPT.into(), head: Vec::new() }.receive(bytes)
     }
 
     #[test]
@@ -160,10 +137,7 @@ mod tests {
         let (_, second) = Handshake::new(&target, &mut random);
         assert_ne!(first, second);
         let first = String::from_utf8(first).expect("text");
-        assert!(
-            first.starts_with("GET /ws?x HTTP/1.1\r\nHost: h:9001\r\n"),
-            "{first}"
-        );
+        assert!(first.starts_with("GET /ws?x HTTP/1.1\r\nHost: h:9001\r\n"), "{first}");
     }
 
     #[test]
@@ -178,16 +152,9 @@ mod tests {
         bytes.extend_from_slice(b"\x89\x00frames");
         assert_eq!(receive(&bytes), Ok(Some(head.len())));
         for cut in 0..head.len() {
-            let mut handshake = Handshake {
-                accept: ACCEPT.into(),
-                head: Vec::new(),
-            };
+            let mut handshake = Handshake { accept: ACCEPT.into(), head: Vec::new() };
             assert_eq!(handshake.receive(&bytes[..cut]), Ok(None), "cut at {cut}");
-            assert_eq!(
-                handshake.receive(&bytes[cut..]),
-                Ok(Some(head.len() - cut)),
-                "cut at {cut}"
-            );
+            assert_eq!(handshake.receive(&bytes[cut..]), Ok(Some(head.len() - cut)), "cut at {cut}");
         }
     }
 
@@ -198,30 +165,16 @@ mod tests {
         const CONNECTION: &str = "Connection: Upgrade";
         const KEY: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
         for (lines, fault) in [
-            (
-                &["HTTP/1.1 503 No", "Retry-After: 1"][..],
-                Fault::HandshakeRefused(503),
-            ),
+            (&["HTTP/1.1 503 No", "Retry-After: 1"][..], Fault::HandshakeRefused(503)),
             (&["nonsense"], Fault::HandshakeInvalid("it is not HTTP")),
-            (
-                &[STATUS, CONNECTION, KEY],
-                Fault::HandshakeInvalid("no Upgrade: websocket"),
-            ),
-            (
-                &[STATUS, UPGRADE, KEY],
-                Fault::HandshakeInvalid("no Connection: Upgrade"),
-            ),
+            (&[STATUS, CONNECTION, KEY], Fault::HandshakeInvalid("no Upgrade: websocket")),
+            (&[STATUS, UPGRADE, KEY], Fault::HandshakeInvalid("no Connection: Upgrade")),
             (
                 &[STATUS, UPGRADE, CONNECTION],
                 Fault::HandshakeInvalid("Sec-WebSocket-Accept is wrong or missing"),
             ),
             (
-                &[
-                    STATUS,
-                    UPGRADE,
-                    CONNECTION,
-                    "Sec-WebSocket-Accept: S3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
-                ],
+                &[STATUS, UPGRADE, CONNECTION, "Sec-WebSocket-Accept: S3pPLMBiTxaQ9kYGzzhZRbK+xOo="],
                 Fault::HandshakeInvalid("Sec-WebSocket-Accept is wrong or missing"),
             ),
             (
@@ -229,13 +182,7 @@ mod tests {
                 Fault::HandshakeInvalid("Sec-WebSocket-Accept is wrong or missing"),
             ),
             (
-                &[
-                    STATUS,
-                    UPGRADE,
-                    CONNECTION,
-                    KEY,
-                    "Sec-WebSocket-Extensions: permessage-deflate",
-                ],
+                &[STATUS, UPGRADE, CONNECTION, KEY, "Sec-WebSocket-Extensions: permessage-deflate"],
                 Fault::HandshakeInvalid("an extension that was not offered"),
             ),
             (
@@ -246,9 +193,6 @@ mod tests {
             assert_eq!(receive(&answer(lines)), Err(fault), "{lines:?}");
         }
         let endless = vec![b'a'; HEAD_MAX];
-        assert_eq!(
-            receive(&endless),
-            Err(Fault::HandshakeInvalid("its head is longer than 16 KiB"))
-        );
+        assert_eq!(receive(&endless), Err(Fault::HandshakeInvalid("its head is longer than 16 KiB")));
     }
 }

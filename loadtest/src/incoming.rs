@@ -67,14 +67,7 @@ pub(crate) struct Messages {
 impl Messages {
     /// Nothing has come.
     pub(crate) const fn new(variant: Variant) -> Self {
-        Self {
-            variant,
-            got: 0,
-            is_begun: false,
-            frame_left: 0,
-            fin: false,
-            held: Vec::new(),
-        }
+        Self { variant, got: 0, is_begun: false, frame_left: 0, fin: false, held: Vec::new() }
     }
 
     #[inline]
@@ -247,12 +240,7 @@ impl Bytes {
     /// Nothing has come. `keys` is what the sender was made with.
     pub(crate) fn new(mut keys: fastrand::Rng, variant: Variant) -> Self {
         let key = Key::new(keys.u32(..).to_ne_bytes());
-        Self {
-            keys,
-            variant,
-            key,
-            got: 0,
-        }
+        Self { keys, variant, key, got: 0 }
     }
 
     #[inline]

@@ -51,11 +51,7 @@ fn load(args: &Args) -> Result<bool, Failure> {
     let plan = Arc::new(args.plan()?);
     let outcome = run::run(&plan)?;
     let report = Report::new(&plan, &outcome);
-    let text = if args.json {
-        report.to_json()
-    } else {
-        report.to_string()
-    };
+    let text = if args.json { report.to_json() } else { report.to_string() };
     // Who closes the pipe has read enough; the exit code still tells.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(report.is_fine())

@@ -40,16 +40,7 @@ pub(crate) struct Filled {
 impl Outgoing {
     /// Nothing is due. `first` goes out before the first message.
     pub(crate) fn new(keys: fastrand::Rng, variant: Variant, first: Vec<u8>) -> Self {
-        Self {
-            place: Place {
-                keys,
-                variant,
-                due: 0,
-                offset: 0,
-                control_sent: 0,
-            },
-            control: first,
-        }
+        Self { place: Place { keys, variant, due: 0, offset: 0, control_sent: 0 }, control: first }
     }
 
     /// So many further messages are due.
@@ -64,22 +55,13 @@ impl Outgoing {
     /// gets only that.
     pub(crate) fn push_control(&mut self, opcode: OpCode, payload: &[u8], random: &mut fastrand::Rng) {
         if self.control.len() > CONTROL_MAX {
-            let first_len = if self.place.control_sent == 0 {
-                0
-            } else {
-                self.control_sent_to()
-            };
+            let first_len = if self.place.control_sent == 0 { 0 } else { self.control_sent_to() };
             self.control.truncate(first_len);
         }
         let key = Key::new(random.u32(..).to_ne_bytes());
         let mut header = [0; HEADER_MAX];
-        let header_len = Header {
-            fin: true,
-            opcode,
-            payload_len: payload.len() as u64,
-            key: Some(key),
-        }
-        .encode(&mut header);
+        let header_len = Header { fin: true, opcode, payload_len: payload.len() as u64, key: Some(key) }
+            .encode(&mut header);
         self.control.extend_from_slice(&header[..header_len]);
         let from = self.control.len();
         self.control.extend_from_slice(payload);
@@ -211,11 +193,8 @@ mod tests {
     use crate::traffic::Kind;
 
     fn outgoing() -> Outgoing {
-        let mut outgoing = Outgoing::new(
-            fastrand::Rng::with_seed(3),
-            Variant::of_connection(0),
-            b"GET".to_vec(),
-        );
+        let mut outgoing =
+            Outgoing::new(fastrand::Rng::with_seed(3), Variant::of_connection(0), b"GET".to_vec());
         outgoing.push(3);
         outgoing
     }
@@ -239,11 +218,7 @@ mod tests {
             let traffic = Traffic::new(Kind::Binary, size, 1);
             let whole = all(&mut outgoing(), &traffic, 1 << 20, 1 << 20);
             assert_eq!(whole.len(), 3 + 3 * traffic.frame_len());
-            let steps: &[usize] = if size < 1000 {
-                &[1, 2, 3, 7, 64]
-            } else {
-                &[997, 65_536]
-            };
+            let steps: &[usize] = if size < 1000 { &[1, 2, 3, 7, 64] } else { &[997, 65_536] };
             for &room in steps {
                 for &written in steps {
                     assert_eq!(
@@ -269,11 +244,7 @@ mod tests {
             outgoing.push_control(OpCode::Pong, b"ab", &mut random);
             let rest = all(&mut outgoing, &traffic, 1000, 1000);
             let frame = traffic.frame_len();
-            let boundary = if cut <= 3 {
-                3
-            } else {
-                3 + (cut - 3).div_ceil(frame) * frame
-            };
+            let boundary = if cut <= 3 { 3 } else { 3 + (cut - 3).div_ceil(frame) * frame };
             let (before, after) = rest.split_at(boundary - cut);
             assert_eq!(before, &plain[cut..boundary], "cut at {cut}");
             assert_eq!(after[..2], [0x8A, 0x82]);

@@ -33,9 +33,6 @@ mod tests {
     #[test]
     fn a_closed_loop_fills_up_to_its_depth() {
         let pace = Pace::Closed { depth: 4 };
-        assert_eq!(
-            (0..6).map(|in_flight| pace.due(in_flight)).collect::<Vec<_>>(),
-            [4, 3, 2, 1, 0, 0]
-        );
+        assert_eq!((0..6).map(|in_flight| pace.due(in_flight)).collect::<Vec<_>>(), [4, 3, 2, 1, 0, 0]);
     }
 }

@@ -61,12 +61,7 @@ impl Process {
         let at = Instant::now();
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
         let (user_ticks, system_ticks) = parse_ticks(&stat).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Usage {
-            at,
-            cpu,
-            user_ticks,
-            system_ticks,
-        })
+        Ok(Usage { at, cpu, user_ticks, system_ticks })
     }
 
     /// What memory it has.
@@ -77,10 +72,7 @@ impl Process {
     pub(crate) fn memory(&self) -> io::Result<Memory> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
         let field = |name| parse_kib(&status, name).ok_or(io::ErrorKind::InvalidData);
-        Ok(Memory {
-            resident: field("VmRSS:")?,
-            resident_max: field("VmHWM:")?,
-        })
+        Ok(Memory { resident: field("VmRSS:")?, resident_max: field("VmHWM:")? })
     }
 }
 

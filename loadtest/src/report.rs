@@ -103,11 +103,7 @@ impl Report {
         let messages_per_second = tally.messages as f64 / seconds;
         let client_cpu: Duration = tally.threads.iter().map(|thread| thread.cpu).sum();
         let shares = |share: fn(&ThreadUsage) -> Duration| {
-            tally
-                .threads
-                .iter()
-                .map(|thread| share(thread).as_secs_f64() / seconds)
-                .collect::<Vec<_>>()
+            tally.threads.iter().map(|thread| share(thread).as_secs_f64() / seconds).collect::<Vec<_>>()
         };
         let server_cpu = |server: &ServerUsage| server.cpu.as_secs_f64() / server.elapsed.as_secs_f64();
         let has_messages = tally.messages > 0;
@@ -152,9 +148,7 @@ impl Report {
             errors: tally.faults.counts().clone(),
             errors_total: tally.faults.total(),
             error_examples: tally.faults.examples().to_vec(),
-            command_line: std::env::args_os()
-                .map(|arg| arg.to_string_lossy().into_owned())
-                .collect(),
+            command_line: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
             machine: Machine::new(),
             commit: option_env!("RINGBACK_COMMIT"),
             version: env!("CARGO_PKG_VERSION"),
@@ -204,20 +198,9 @@ impl Machine {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            kind,
-            size_bytes: size,
-            connections,
-            depth,
-            threads,
-            congestion,
-            ..
-        } = self;
+        let Self { kind, size_bytes: size, connections, depth, threads, congestion, .. } = self;
         writeln!(f, "target     {}", self.target)?;
-        writeln!(
-            f,
-            "load       {connections} connections × {depth} in flight, {kind} of {size} bytes"
-        )?;
+        writeln!(f, "load       {connections} connections × {depth} in flight, {kind} of {size} bytes")?;
         writeln!(
             f,
             "window     {} s after {} s of warm-up, {threads} {}, {congestion}",
@@ -225,25 +208,9 @@ impl fmt::Display for Report {
             self.warmup_seconds,
             if *threads == 1 { "thread" } else { "threads" },
         )?;
-        writeln!(
-            f,
-            "messages   {} ({:.0} a second)",
-            self.messages, self.messages_per_second
-        )?;
-        writeln!(
-            f,
-            "payload    {:.1} MB/s each way",
-            self.payload_bytes_per_second / 1e6
-        )?;
-        let Latency {
-            mean,
-            p50,
-            p90,
-            p99,
-            p999,
-            p9999,
-            max,
-        } = self.latency_us;
+        writeln!(f, "messages   {} ({:.0} a second)", self.messages, self.messages_per_second)?;
+        writeln!(f, "payload    {:.1} MB/s each way", self.payload_bytes_per_second / 1e6)?;
+        let Latency { mean, p50, p90, p99, p999, p9999, max } = self.latency_us;
         writeln!(
             f,
             "latency    {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
@@ -267,12 +234,7 @@ impl fmt::Display for Report {
                 write!(f, " ({:.0} % user)", share * 100.0)?;
             }
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-            writeln!(
-                f,
-                ", RSS {:.1} MiB (max {:.1})",
-                mib(server.rss_bytes),
-                mib(server.rss_max_bytes)
-            )?;
+            writeln!(f, ", RSS {:.1} MiB (max {:.1})", mib(server.rss_bytes), mib(server.rss_max_bytes))?;
         }
         let threads = self.client.threads_busy.iter().zip(&self.client.threads_waiting);
         let threads = threads.map(|(busy, waiting)| {
@@ -286,10 +248,7 @@ impl fmt::Display for Report {
             threads.collect::<Vec<_>>().join(", ")
         )?;
         if self.client.is_bottleneck {
-            writeln!(
-                f,
-                "           the generator was the bottleneck: the server may be faster than this"
-            )?;
+            writeln!(f, "           the generator was the bottleneck: the server may be faster than this")?;
         }
         if self.is_fine() {
             return writeln!(f, "errors     none in {} echoes", self.echoes_checked);

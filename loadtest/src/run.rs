@@ -112,30 +112,23 @@ pub(crate) fn run(plan: &Arc<Plan>) -> Result<Outcome, Failure> {
             connections: share(index)..share(index + 1),
         };
         let running = running.clone();
-        let thread = thread::Builder::new()
-            .name(format!("load-{index}"))
-            .spawn(move || {
-                let tally = worker::run(&context, poll);
-                drop(running);
-                tally
-            });
+        let thread = thread::Builder::new().name(format!("load-{index}")).spawn(move || {
+            let tally = worker::run(&context, poll);
+            drop(running);
+            tally
+        });
         threads.push(thread.map_err(cannot_start)?);
     }
     drop((opened, running));
     for _ in 0..plan.threads {
         // A thread that cannot open says so or panics; the process then ends, and the others with it.
-        all_opened
-            .recv()
-            .map_err(|_| Failure::Unavailable("a thread has panicked".into()))??;
+        all_opened.recv().map_err(|_| Failure::Unavailable("a thread has panicked".into()))??;
     }
 
     let from = Instant::now() + plan.warmup;
     let to = from + plan.duration;
     let since_origin = |at: Instant| u64::try_from((at - origin).as_nanos()).unwrap_or(u64::MAX);
-    let window = Schedule {
-        from: since_origin(from),
-        to: since_origin(to),
-    };
+    let window = Schedule { from: since_origin(from), to: since_origin(to) };
     schedule.get_or_init(|| window);
     for waker in &wakers {
         waker.wake().map_err(cannot_start)?;
@@ -150,10 +143,7 @@ pub(crate) fn run(plan: &Arc<Plan>) -> Result<Outcome, Failure> {
         wait_until(to);
         let after = plan.server.as_ref().and_then(usage);
         let memory = plan.server.as_ref().and_then(|process| process.memory().ok());
-        before
-            .zip(after)
-            .zip(memory)
-            .map(|((before, after), memory)| server_usage(before, after, memory))
+        before.zip(after).zip(memory).map(|((before, after), memory)| server_usage(before, after, memory))
     } else {
         None
     };

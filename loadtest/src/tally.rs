@@ -60,9 +60,7 @@ impl Tally {
     pub(crate) fn merge(&mut self, other: Self) {
         self.checked += other.checked;
         self.messages += other.messages;
-        self.latency
-            .add(&other.latency)
-            .expect("all have the same bounds");
+        self.latency.add(&other.latency).expect("all have the same bounds");
         self.unrecorded += other.unrecorded;
         self.faults.merge(other.faults);
         self.threads.extend(other.threads);

@@ -63,11 +63,7 @@ pub(crate) enum TargetError {
 impl Target {
     /// The value of the handshake's `Host` header (RFC 6455 §4.1): without the port where it is the default.
     pub(crate) fn authority(&self) -> String {
-        let host = if self.host.contains(':') {
-            format!("[{}]", self.host)
-        } else {
-            self.host.clone()
-        };
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         if self.scheme == Scheme::WebSocket && self.port == WS_PORT {
             host
         } else {
@@ -114,11 +110,7 @@ impl FromStr for Target {
         }
         let (host, port) = split_port(authority)?;
         let port = match (port, scheme) {
-            (Some(port), _) => port
-                .parse()
-                .ok()
-                .filter(|&port| port != 0)
-                .ok_or(TargetError::Port)?,
+            (Some(port), _) => port.parse().ok().filter(|&port| port != 0).ok_or(TargetError::Port)?,
             (None, Scheme::WebSocket) => WS_PORT,
             (None, Scheme::Raw) => return Err(TargetError::Port),
         };
@@ -126,17 +118,8 @@ impl FromStr for Target {
         if !path_is_valid || (scheme == Scheme::Raw && !matches!(path, "" | "/")) {
             return Err(TargetError::Path);
         }
-        let path = if path.starts_with('/') {
-            path.to_owned()
-        } else {
-            format!("/{path}")
-        };
-        Ok(Self {
-            scheme,
-            host: host.to_owned(),
-            port,
-            path,
-        })
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Ok(Self { scheme, host: host.to_owned(), port, path })
     }
 }
 
@@ -146,8 +129,7 @@ const WS_PORT: u16 = 80;
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), TargetError> {
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').ok_or(TargetError::Host)?;
-        host.parse::<std::net::Ipv6Addr>()
-            .map_err(|_| TargetError::Host)?;
+        host.parse::<std::net::Ipv6Addr>().map_err(|_| TargetError::Host)?;
         match rest.strip_prefix(':') {
             Some(port) => (host, Some(port)),
             None if rest.is_empty() => (host, None),
@@ -159,9 +141,7 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), TargetError> {
             None => (authority, None),
         }
     };
-    let host_is_valid = host
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte));
+    let host_is_valid = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte));
     if host.is_empty() || !host_is_valid {
         return Err(TargetError::Host);
     }
@@ -175,50 +155,17 @@ mod tests {
     #[test]
     fn urls_that_are_taken() {
         for (url, scheme, host, port, path, shown) in [
-            (
-                "ws://127.0.0.1:9001/ws",
-                Scheme::WebSocket,
-                "127.0.0.1",
-                9001,
-                "/ws",
-                "ws://127.0.0.1:9001/ws",
-            ),
-            (
-                "WS://localhost",
-                Scheme::WebSocket,
-                "localhost",
-                80,
-                "/",
-                "ws://localhost/",
-            ),
+            ("ws://127.0.0.1:9001/ws", Scheme::WebSocket, "127.0.0.1", 9001, "/ws", "ws://127.0.0.1:9001/ws"),
+            ("WS://localhost", Scheme::WebSocket, "localhost", 80, "/", "ws://localhost/"),
             ("ws://h:80/", Scheme::WebSocket, "h", 80, "/", "ws://h/"),
             ("ws://h?a=b", Scheme::WebSocket, "h", 80, "/?a=b", "ws://h/?a=b"),
-            (
-                "ws://[::1]:9001/a/b?c",
-                Scheme::WebSocket,
-                "::1",
-                9001,
-                "/a/b?c",
-                "ws://[::1]:9001/a/b?c",
-            ),
+            ("ws://[::1]:9001/a/b?c", Scheme::WebSocket, "::1", 9001, "/a/b?c", "ws://[::1]:9001/a/b?c"),
             ("ws://[::1]", Scheme::WebSocket, "::1", 80, "/", "ws://[::1]/"),
-            (
-                "tcp://10.0.0.1:7",
-                Scheme::Raw,
-                "10.0.0.1",
-                7,
-                "/",
-                "tcp://10.0.0.1:7",
-            ),
+            ("tcp://10.0.0.1:7", Scheme::Raw, "10.0.0.1", 7, "/", "tcp://10.0.0.1:7"),
             ("tcp://h:80/", Scheme::Raw, "h", 80, "/", "tcp://h:80"),
         ] {
             let target: Target = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
-            let expected = Target {
-                scheme,
-                host: host.into(),
-                port,
-                path: path.into(),
-            };
+            let expected = Target { scheme, host: host.into(), port, path: path.into() };
             assert_eq!(target, expected, "{url}");
             assert_eq!(target.to_string(), shown);
         }

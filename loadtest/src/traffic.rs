@@ -99,14 +99,7 @@ impl Traffic {
             key: Some(Key::new([0; 4])),
         }
         .encode(&mut header);
-        Self {
-            kind,
-            size,
-            block,
-            phase,
-            header,
-            header_len,
-        }
+        Self { kind, size, block, phase, header, header_len }
     }
 
     /// What the messages are made of.
@@ -236,16 +229,10 @@ mod tests {
             let traffic = Traffic::new(Kind::Binary, size, 7);
             let key = Key::new([1, 2, 3, 4]);
             let header = traffic.header(key);
-            let parsed = Header::parse(
-                &header[..traffic.header_len()],
-                ringback::proto::frame::Sender::Client,
-            );
-            let expected = Header {
-                fin: true,
-                opcode: OpCode::Binary,
-                payload_len: size as u64,
-                key: Some(key),
-            };
+            let parsed =
+                Header::parse(&header[..traffic.header_len()], ringback::proto::frame::Sender::Client);
+            let expected =
+                Header { fin: true, opcode: OpCode::Binary, payload_len: size as u64, key: Some(key) };
             assert_eq!(parsed, Ok(Some((expected, len))));
         }
     }

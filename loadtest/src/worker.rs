@@ -139,9 +139,7 @@ impl Worker<'_> {
                 .map_err(unavailable)?;
             let seed = plan.seed.wrapping_add(index as u64);
             let client = Client::new(&plan.target, index, seed, plan.pace.in_flight_max());
-            self.load
-                .connections
-                .push(Some(Connection::new(socket, client, index)));
+            self.load.connections.push(Some(Connection::new(socket, client, index)));
             self.load.live += 1;
             self.load.opening += 1;
         }
@@ -194,10 +192,7 @@ impl Worker<'_> {
         };
         if let Err(error) = self.poll.poll(&mut self.events, timeout) {
             // An interrupted wait is an empty one (epoll_wait(2)); no other error can come of what we pass.
-            assert!(
-                error.kind() == io::ErrorKind::Interrupted,
-                "the poll failed: {error}"
-            );
+            assert!(error.kind() == io::ErrorKind::Interrupted, "the poll failed: {error}");
             return;
         }
         self.load.pump_again();
@@ -221,10 +216,7 @@ impl Load<'_> {
     }
 
     fn is_awaiting_echoes(&self) -> bool {
-        self.connections
-            .iter()
-            .flatten()
-            .any(|connection| connection.client.in_flight() > 0)
+        self.connections.iter().flatten().any(|connection| connection.client.in_flight() > 0)
     }
 
     fn on_event(&mut self, event: &Event) {
@@ -240,9 +232,7 @@ impl Load<'_> {
             && let Err(error) = connection.check_connect()
         {
             let target = &self.context.plan.target;
-            self.failure = Some(Failure::Unavailable(format!(
-                "cannot connect to {target}: {error}"
-            )));
+            self.failure = Some(Failure::Unavailable(format!("cannot connect to {target}: {error}")));
             return;
         }
         self.pump(slot);
@@ -306,12 +296,7 @@ impl Load<'_> {
 
     /// Gives up the connections that are not open in time.
     fn give_up_opening(&mut self) {
-        let late = self
-            .connections
-            .iter()
-            .flatten()
-            .filter(|connection| !connection.is_connected)
-            .count();
+        let late = self.connections.iter().flatten().filter(|connection| !connection.is_connected).count();
         if late > 0 && self.failure.is_none() {
             let plan = &self.context.plan;
             let timeout = humantime::format_duration(plan.connect_timeout);
@@ -376,8 +361,7 @@ impl Connection {
             Stage::Sending => {
                 let due = plan.pace.due(self.client.in_flight());
                 if due > 0 {
-                    self.client
-                        .push(due, self.now.unwrap_or_else(|| nanos(origin.elapsed())));
+                    self.client.push(due, self.now.unwrap_or_else(|| nanos(origin.elapsed())));
                 }
             }
             Stage::Ending => {
@@ -415,8 +399,7 @@ impl Connection {
                     self.can_read = len == buffer.len() || self.is_read_closed;
                     let now = nanos(origin.elapsed());
                     self.now = Some(now);
-                    self.client
-                        .receive(&mut buffer[..len], traffic, |due_at| tally.echo(due_at, now))?;
+                    self.client.receive(&mut buffer[..len], traffic, |due_at| tally.echo(due_at, now))?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.can_read = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -31,7 +31,10 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 << 20;
 
 /// At a drain, what arrives within this time of the last bytes counts as received before.
-const DRAIN_QUIET: Duration = Duration::from_millis(20);
+const DRAIN_QUIET: Duration = Duration::from_millis(50);
+
+/// At a drain, how long the rest of a message that has begun is waited for.
+const DRAIN_MESSAGE: Duration = Duration::from_secs(1);
 
 /// How many received buffers may wait to be sent; further replies are copied to the heap.
 const BUFFERS_SHARE: usize = 4;
@@ -97,7 +100,7 @@ pub(super) struct Session {
     /// The peer has ended its side, or reading failed.
     end_of_stream: bool,
     is_paused: bool,
-    is_draining: bool,
+    drain: Drain,
 }
 
 enum Stage {
@@ -111,6 +114,17 @@ enum Stage {
     Lingering { discarded: usize },
     /// There is nothing more to do.
     Over,
+}
+
+/// What an open connection waits for at a drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drain {
+    /// There is none, or the Close is given out.
+    Not,
+    /// That nothing comes for a while.
+    Quiet,
+    /// The rest of a message.
+    Message,
 }
 
 impl Session {
@@ -130,7 +144,7 @@ impl Session {
             queued_buffers: 0,
             end_of_stream: false,
             is_paused: false,
-            is_draining: false,
+            drain: Drain::Not,
         };
         if let Start::Refuse(refusal) = start {
             session.refuse(refusal);
@@ -226,10 +240,8 @@ impl Session {
         self.adapt_class(received, buffer.room());
         match &mut self.stage {
             Stage::Open(_) => {
-                if self.is_draining && self.deadline.is_some() {
-                    self.deadline = Some(Box::pin(sleep(DRAIN_QUIET)));
-                }
                 self.receive(buffer, HEADROOM..HEADROOM + received);
+                self.await_quiet();
             }
             Stage::Handshake(handshake) => {
                 let filled = HEADROOM..HEADROOM + received;
@@ -267,7 +279,11 @@ impl Session {
         match &mut self.stage {
             Stage::Handshake(_) => self.refuse(Refusal::Timeout),
             Stage::Open(connection) => {
-                if let Some(frame) = connection.close(close::GOING_AWAY) {
+                if self.drain == Drain::Quiet && connection.is_mid_message() {
+                    self.drain = Drain::Message;
+                    self.deadline = Some(Box::pin(sleep(DRAIN_MESSAGE)));
+                } else if let Some(frame) = connection.close(close::GOING_AWAY) {
+                    self.drain = Drain::Not;
                     self.push_bytes(&frame);
                 }
             }
@@ -282,10 +298,21 @@ impl Session {
             (Phase::Stopping, _) => self.cut(),
             (Phase::Draining, Stage::Handshake(_)) => self.refuse(Refusal::Draining),
             (Phase::Draining, Stage::Open(_)) => {
-                self.is_draining = true;
-                self.deadline = Some(Box::pin(sleep(DRAIN_QUIET)));
+                self.drain = Drain::Quiet;
+                self.await_quiet();
             }
             _ => {}
+        }
+    }
+
+    /// At a drain, Close(1001) is due once nothing more comes and no message is unfinished.
+    fn await_quiet(&mut self) {
+        let Stage::Open(connection) = &self.stage else {
+            return;
+        };
+        if self.drain == Drain::Quiet || self.drain == Drain::Message && !connection.is_mid_message() {
+            self.drain = Drain::Quiet;
+            self.deadline = Some(Box::pin(sleep(DRAIN_QUIET)));
         }
     }
 

@@ -1,8 +1,5 @@
 //! Masking by NEON, which every 64-bit ARM CPU that runs Linux has.
-#![expect(
-    unsafe_code,
-    reason = "vendor intrinsics, and loads and stores through raw pointers"
-)]
+#![expect(unsafe_code, reason = "vendor intrinsics, and loads and stores through raw pointers")]
 
 use std::arch::aarch64::*;
 

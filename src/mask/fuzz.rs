@@ -58,11 +58,8 @@ pub fn check(buffer: &[u8], from: Range<usize>, to: usize, key: Key) {
 
 /// The meaning of [`apply_shifted_text`].
 pub fn naive(buffer: &mut [u8], from: Range<usize>, to: usize, key: Key) -> bool {
-    let masked: Vec<u8> = buffer[from]
-        .iter()
-        .zip(key.to_bytes().iter().cycle())
-        .map(|(byte, key)| byte ^ key)
-        .collect();
+    let masked: Vec<u8> =
+        buffer[from].iter().zip(key.to_bytes().iter().cycle()).map(|(byte, key)| byte ^ key).collect();
     buffer[to..to + masked.len()].copy_from_slice(&masked);
     !masked.is_ascii()
 }

@@ -1,8 +1,5 @@
 //! The kernels, and the choice of one of them: made once, by the first payload that is worth it.
-#![expect(
-    unsafe_code,
-    reason = "runs functions that need instructions which not every CPU has"
-)]
+#![expect(unsafe_code, reason = "runs functions that need instructions which not every CPU has")]
 
 use std::env;
 use std::fmt;
@@ -43,10 +40,7 @@ impl Kernel {
     /// A request that cannot be met is passed over here; a program that cares asks `requested` when it starts.
     #[inline]
     pub fn chosen() -> Self {
-        Self::ALL
-            .get(usize::from(CHOSEN.load(Relaxed)))
-            .copied()
-            .unwrap_or_else(choose)
+        Self::ALL.get(usize::from(CHOSEN.load(Relaxed))).copied().unwrap_or_else(choose)
     }
 
     /// What the environment asks for, if anything.
@@ -123,9 +117,7 @@ impl FromStr for Kernel {
     fn from_str(name: &str) -> Result<Self, NotAvailable> {
         Self::available()
             .find(|kernel| kernel.name() == name)
-            .ok_or_else(|| NotAvailable {
-                name: name.to_owned(),
-            })
+            .ok_or_else(|| NotAvailable { name: name.to_owned() })
     }
 }
 
@@ -147,11 +139,7 @@ impl std::error::Error for NotAvailable {}
 /// Masks with the kernel in use; what is short takes a way that any CPU of the architecture can go, without a call.
 #[inline]
 pub(super) fn mask<const TEXT: bool>(job: Job<'_>) -> bool {
-    if job.len() <= SHORT_MAX.load(Relaxed) {
-        native::short::<TEXT>(job)
-    } else {
-        long::<TEXT>(job)
-    }
+    if job.len() <= SHORT_MAX.load(Relaxed) { native::short::<TEXT>(job) } else { long::<TEXT>(job) }
 }
 
 #[inline]

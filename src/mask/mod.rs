@@ -13,11 +13,7 @@ mod native;
 #[cfg(all(target_arch = "x86_64", not(any(miri, ringback_force_scalar))))]
 #[path = "x86_64.rs"]
 mod native;
-#[cfg(any(
-    miri,
-    ringback_force_scalar,
-    not(any(target_arch = "aarch64", target_arch = "x86_64"))
-))]
+#[cfg(any(miri, ringback_force_scalar, not(any(target_arch = "aarch64", target_arch = "x86_64"))))]
 #[path = "portable.rs"]
 mod native;
 

@@ -1,8 +1,5 @@
 //! What takes the place of an architecture's kernels where there are none, or where none are wanted: words only.
-#![expect(
-    unsafe_code,
-    reason = "`run` has the signature, and the obligation, of its namesakes"
-)]
+#![expect(unsafe_code, reason = "`run` has the signature, and the obligation, of its namesakes")]
 
 use super::Kernel;
 use super::scalar;

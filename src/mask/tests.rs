@@ -44,12 +44,9 @@ fn all_shifts_in_all_phases() {
     let mut random = fastrand::Rng::with_seed(2);
     for shift in SHIFTS {
         for phase in 0..4 {
-            for len in [
-                random.usize(..16),
-                random.usize(16..64),
-                random.usize(64..130),
-                random.usize(130..=LEN_MAX),
-            ] {
+            for len in
+                [random.usize(..16), random.usize(16..64), random.usize(64..130), random.usize(130..=LEN_MAX)]
+            {
                 check_at(len, random.usize(..64), shift, phase);
             }
         }
@@ -161,10 +158,7 @@ fn a_range_that_ends_before_it_begins_is_refused() {
 fn kernels_have_names_and_the_scalar_one_is_always_there() {
     assert_eq!(Kernel::available().next(), Some(Kernel::Scalar));
     for kernel in Kernel::ALL {
-        assert_eq!(
-            kernel.name().parse().is_ok_and(|parsed: Kernel| parsed == kernel),
-            kernel.is_available()
-        );
+        assert_eq!(kernel.name().parse().is_ok_and(|parsed: Kernel| parsed == kernel), kernel.is_available());
     }
     let refused = "MMX".parse::<Kernel>().map_err(|refused| refused.to_string());
     assert!(refused.is_err_and(|text| text.starts_with("masking kernel \"MMX\" is not available; available: scalar")));
@@ -193,11 +187,7 @@ fn the_kernel_in_use_is_available() {
 fn kernel_in_use_with(name: &str) -> String {
     let this = env::current_exe().expect("the test's own program");
     let output = Command::new(this)
-        .args([
-            "--exact",
-            "--nocapture",
-            "mask::tests::the_kernel_in_use_is_available",
-        ])
+        .args(["--exact", "--nocapture", "mask::tests::the_kernel_in_use_is_available"])
         .env(Kernel::VARIABLE, name)
         .output()
         .expect("the test's own program starts");
@@ -211,9 +201,7 @@ fn kernel_in_use_with(name: &str) -> String {
 fn check_at(len: usize, offset: usize, shift: usize, phase: usize) {
     let from = offset + shift..offset + shift + len;
     let mut random = fastrand::Rng::with_seed(from.end as u64);
-    let buffer: Vec<u8> = std::iter::repeat_with(|| random.u8(..))
-        .take(from.end + GUARD)
-        .collect();
+    let buffer: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(from.end + GUARD).collect();
     check(&buffer, from, offset, KEY.advanced(phase));
 }
 

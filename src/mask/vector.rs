@@ -4,10 +4,7 @@
 //! as long as each piece is loaded before it is stored. Vectors at the two ends that overlap their neighbours are loaded
 //! before anything is stored and stored after everything else is; what an overlap stores twice is the same byte. So no
 //! byte past either end is ever written, and nothing is left over for a loop by the byte.
-#![expect(
-    unsafe_code,
-    reason = "loads and stores through raw pointers, which source and target share"
-)]
+#![expect(unsafe_code, reason = "loads and stores through raw pointers, which source and target share")]
 
 use std::array;
 use std::marker::PhantomData;
@@ -115,13 +112,7 @@ pub(super) const LINE: usize = 64;
 #[inline(always)]
 pub(super) unsafe fn mask_lines<V: Vector, const N: usize, const TEXT: bool>(job: Job<'_>) -> bool {
     const { assert!(N * V::LEN == LINE) };
-    let Job {
-        source,
-        target,
-        len,
-        key,
-        ..
-    } = job;
+    let Job { source, target, len, key, .. } = job;
     assert!(len >= LINE);
     let last = len - LINE;
     // The first line of the target that begins behind its first byte, 1..=LINE bytes in: the head covers what is before.
@@ -161,13 +152,7 @@ pub(super) unsafe fn mask_lines<V: Vector, const N: usize, const TEXT: bool>(job
 /// The CPU has the instructions of `V`.
 #[inline(always)]
 pub(super) unsafe fn mask_ends<V: Vector, const N: usize, const TEXT: bool>(job: Job<'_>) -> bool {
-    let Job {
-        source,
-        target,
-        len,
-        key,
-        ..
-    } = job;
+    let Job { source, target, len, key, .. } = job;
     assert!(N * V::LEN <= len && len <= 2 * N * V::LEN);
     let last = len - N * V::LEN;
     // SAFETY: the caller vouches for the instructions, `Job` for the two ranges of `len` bytes. Every access is of
@@ -193,9 +178,7 @@ impl<V: Vector, const N: usize> Vectors<V, N> {
     #[inline(always)]
     unsafe fn load(source: *const u8, key: Key) -> Self {
         // SAFETY: the caller vouches for the instructions and the bytes, of which this takes the `i`th vector, `i < N`.
-        Self(array::from_fn(|i| unsafe {
-            V::load(source.add(i * V::LEN)).xor(V::repeat(key))
-        }))
+        Self(array::from_fn(|i| unsafe { V::load(source.add(i * V::LEN)).xor(V::repeat(key)) }))
     }
 
     /// # Safety

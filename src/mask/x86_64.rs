@@ -1,8 +1,5 @@
 //! Masking by SSE2, which every x86-64 CPU has, by AVX2 and by AVX-512.
-#![expect(
-    unsafe_code,
-    reason = "vendor intrinsics, and loads and stores through raw pointers"
-)]
+#![expect(unsafe_code, reason = "vendor intrinsics, and loads and stores through raw pointers")]
 
 use std::arch::x86_64::*;
 

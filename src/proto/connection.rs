@@ -182,6 +182,12 @@ impl Connection {
         self.standing
     }
 
+    /// Whether the peer is in the middle of a frame or of a message.
+    #[must_use]
+    pub const fn is_mid_message(&self) -> bool {
+        !matches!((&self.message, &self.phase), (Message::None, Phase::Header { len: 0, .. }))
+    }
+
     fn run(&mut self, turn: &mut Turn<'_>) -> Result<(), ProtocolError> {
         while turn.at < turn.end && self.standing.reads() {
             match self.phase {

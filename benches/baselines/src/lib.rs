@@ -40,9 +40,7 @@ impl Options {
     pub fn prepare(&self) -> anyhow::Result<TcpListener> {
         exit_on_signals().context("cannot handle signals")?;
         // A thread that runs has a core to run on.
-        let core = self
-            .core
-            .map_or_else(|| allowed_cores().map(|cores| cores[0]), Ok)?;
+        let core = self.core.map_or_else(|| allowed_cores().map(|cores| cores[0]), Ok)?;
         pin(core).with_context(|| format!("cannot run on core {core}"))?;
         let listener = listen(self.listen, self.congestion.as_deref())?;
         println!("listening on {}", listener.local_addr()?);
@@ -67,9 +65,7 @@ pub fn listen(address: SocketAddr, congestion: Option<&str>) -> anyhow::Result<T
             .set_tcp_congestion(name.as_bytes())
             .with_context(|| format!("no congestion control {name}"))?;
     }
-    socket
-        .bind(&address.into())
-        .with_context(|| format!("cannot bind {address}"))?;
+    socket.bind(&address.into()).with_context(|| format!("cannot bind {address}"))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -81,9 +77,7 @@ pub fn listen(address: SocketAddr, congestion: Option<&str>) -> anyhow::Result<T
 /// The machine has more cores than the mask has places.
 pub fn allowed_cores() -> io::Result<Vec<usize>> {
     let allowed = sched_getaffinity(None)?;
-    Ok((0..CpuSet::MAX_CPU)
-        .filter(|&core| allowed.is_set(core))
-        .collect())
+    Ok((0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect())
 }
 
 /// Lets the calling thread run on `core` only.

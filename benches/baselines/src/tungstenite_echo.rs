@@ -27,9 +27,7 @@ pub enum Flush {
 /// missing is not worth measuring.
 pub fn serve(listener: std::net::TcpListener, flush: Flush) -> io::Result<Infallible> {
     listener.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
         loop {

@@ -18,9 +18,7 @@ fn small_pieces_come_back_to_whom_they_belong() {
     let mut clients: Vec<TcpStream> = (0..100).map(|_| connect(&server)).collect();
     for round in 0..3 {
         for (number, client) in clients.iter_mut().enumerate() {
-            client
-                .write_all(format!("round {round}, client {number:3}").as_bytes())
-                .unwrap();
+            client.write_all(format!("round {round}, client {number:3}").as_bytes()).unwrap();
         }
         for (number, client) in clients.iter_mut().enumerate() {
             let expected = format!("round {round}, client {number:3}");
@@ -47,9 +45,7 @@ fn what_a_slow_reader_is_owed_is_kept_and_no_more_is_read() {
     // More than the kernel's buffers of both directions hold: 4 MB + 6 MB each by default.
     let blob = random_bytes(48 << 20);
     let client = connect(&server);
-    client
-        .set_write_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
+    client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut written = 0;
     let stopped = loop {
         match (&client).write(&blob[written..]) {

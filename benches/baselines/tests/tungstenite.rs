@@ -30,9 +30,7 @@ fn messages_come_back_in_order() {
             assert!(socket.read().unwrap() == *message, "{way:?}");
         }
         // All written before any is read: small enough for the kernel's buffers.
-        let burst: Vec<_> = (0..500)
-            .map(|number| Message::text(format!("number {number}")))
-            .collect();
+        let burst: Vec<_> = (0..500).map(|number| Message::text(format!("number {number}"))).collect();
         for message in &burst {
             socket.write(message.clone()).unwrap();
         }
@@ -50,11 +48,7 @@ fn a_ping_is_answered_and_not_echoed() {
         let mut socket = connect(&server);
         socket.send(Message::Ping("are you there".into())).unwrap();
         socket.send(Message::text("next")).unwrap();
-        assert_eq!(
-            socket.read().unwrap(),
-            Message::Pong("are you there".into()),
-            "{way:?}"
-        );
+        assert_eq!(socket.read().unwrap(), Message::Pong("are you there".into()), "{way:?}");
         assert_eq!(socket.read().unwrap(), Message::text("next"), "{way:?}");
     }
 }

@@ -17,10 +17,7 @@ fn every_kind_and_size_is_echoed() {
         ("binary", "65536"),
         ("binary", "3MiB"),
     ] {
-        let ran = load_ws(
-            address,
-            &["-c", "3", "--depth", "4", "--kind", kind, "--size", size],
-        );
+        let ran = load_ws(address, &["-c", "3", "--depth", "4", "--kind", kind, "--size", size]);
         assert_eq!(ran.code, 0, "{kind} {size}: {}{}", ran.stdout, ran.stderr);
         assert!(ran.echoes() > 0, "{kind} {size}: {}", ran.stdout);
     }
@@ -30,10 +27,7 @@ fn every_kind_and_size_is_echoed() {
 fn the_json_object_has_its_fields() {
     let address = serve_tungstenite();
     let pid = std::process::id().to_string();
-    let ran = load_ws(
-        address,
-        &["-c", "5", "--threads", "2", "--depth", "2", "--server-pid", &pid],
-    );
+    let ran = load_ws(address, &["-c", "5", "--threads", "2", "--depth", "2", "--server-pid", &pid]);
     assert_eq!(ran.code, 0, "{}", ran.stdout);
     assert_eq!(ran.stdout.lines().count(), 1);
     let json = ran.json();
@@ -64,21 +58,9 @@ fn the_json_object_has_its_fields() {
 #[test]
 fn the_text_says_what_the_json_says() {
     let address = serve_tungstenite();
-    let ran = loadtest(&[
-        &format!("ws://{address}/"),
-        "-c",
-        "2",
-        "-d",
-        "200ms",
-        "--warmup",
-        "0s",
-    ]);
+    let ran = loadtest(&[&format!("ws://{address}/"), "-c", "2", "-d", "200ms", "--warmup", "0s"]);
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
-    for part in [
-        "2 connections × 1 in flight, text of 64 bytes",
-        "p99.99",
-        "errors     none",
-    ] {
+    for part in ["2 connections × 1 in flight, text of 64 bytes", "p99.99", "errors     none"] {
         assert!(ran.stdout.contains(part), "{part} in {}", ran.stdout);
     }
 }
@@ -87,10 +69,7 @@ fn the_text_says_what_the_json_says() {
 fn bytes_are_echoed() {
     let address = serve_bytes();
     for (size, depth) in [("0", "1"), ("64", "16"), ("1MiB", "2")] {
-        let ran = load(
-            &format!("tcp://{address}"),
-            &["-c", "3", "--size", size, "--depth", depth],
-        );
+        let ran = load(&format!("tcp://{address}"), &["-c", "3", "--size", size, "--depth", depth]);
         assert_eq!(ran.code, 0, "{size}: {}{}", ran.stdout, ran.stderr);
         assert!(ran.echoes() > 0, "{}", ran.stdout);
         assert_eq!(ran.json()["server_cpu_us_per_message"], Value::Null);
@@ -116,10 +95,7 @@ fn an_echo_may_come_in_fragments_with_pings_in_between() {
             )
         });
     });
-    let ran = load_ws(
-        address,
-        &["-c", "2", "--depth", "3", "--kind", "utf8", "--size", "100KiB"],
-    );
+    let ran = load_ws(address, &["-c", "2", "--depth", "3", "--kind", "utf8", "--size", "100KiB"]);
     assert_eq!(ran.code, 0, "{}", ran.stdout);
     assert!(ran.echoes() > 0, "{}", ran.stdout);
 }

@@ -87,20 +87,10 @@ impl Ran {
 
 /// Runs the program to its end.
 pub(crate) fn loadtest(args: &[&str]) -> Ran {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = Command::new(env!("CARGO_BIN_EXE_loadtest"))
-        .args(args)
-        .output()
-        .expect("it is built");
+    let Output { status, stdout, stderr } =
+        Command::new(env!("CARGO_BIN_EXE_loadtest")).args(args).output().expect("it is built");
     let text = |bytes| String::from_utf8(bytes).expect("text");
-    Ran {
-        code: status.code().expect("no signal"),
-        stdout: text(stdout),
-        stderr: text(stderr),
-    }
+    Ran { code: status.code().expect("no signal"), stdout: text(stdout), stderr: text(stderr) }
 }
 
 /// Loads a WebSocket server for a moment and prints JSON.
@@ -123,10 +113,7 @@ pub(crate) struct Peer {
 impl Peer {
     /// Takes the handshake and answers it with `answer(accept)`.
     pub(crate) fn handshake(stream: TcpStream, answer: impl Fn(&str) -> String) -> io::Result<Self> {
-        let mut peer = Self {
-            stream,
-            received: Vec::new(),
-        };
+        let mut peer = Self { stream, received: Vec::new() };
         let end = loop {
             if let Some(at) = peer.received.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
@@ -135,10 +122,7 @@ impl Peer {
         };
         let head: Vec<_> = peer.received.drain(..end).collect();
         let head = String::from_utf8(head).expect("text");
-        let key = head
-            .lines()
-            .find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "))
-            .expect("a key");
+        let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).expect("a key");
         let digest = Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
         let accept = base64::engine::general_purpose::STANDARD.encode(digest);
         peer.send(answer(&accept).as_bytes())?;
@@ -199,24 +183,14 @@ impl Peer {
         let mut buffer = [0; 16 << 10];
         let len = self.stream.read(&mut buffer)?;
         self.received.extend_from_slice(&buffer[..len]);
-        if len == 0 {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        } else {
-            Ok(())
-        }
+        if len == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 }
 
 /// A server's frame.
 pub(crate) fn frame(fin: bool, opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     let mut header = [0; HEADER_MAX];
-    let len = Header {
-        fin,
-        opcode,
-        payload_len: payload.len() as u64,
-        key: None,
-    }
-    .encode(&mut header);
+    let len = Header { fin, opcode, payload_len: payload.len() as u64, key: None }.encode(&mut header);
     [&header[..len], payload].concat()
 }
 

@@ -35,10 +35,7 @@ fn a_flipped_bit() {
         assert_found(&ran, "wrong_bytes", 2);
         let example = &ran.json()["error_examples"][0];
         let end = format!("message {FAULTY}: byte {at} of the echo is wrong");
-        assert!(
-            example.as_str().is_some_and(|example| example.ends_with(&end)),
-            "{example}"
-        );
+        assert!(example.as_str().is_some_and(|example| example.ends_with(&end)), "{example}");
     }
 }
 
@@ -87,11 +84,7 @@ fn a_wrong_length() {
     let address = serve_fault(|opcode, payload| frame(true, opcode, &payload[1..]));
     assert_found(&load_ws(address, &["-c", "2"]), "wrong_length", 2);
     let address = serve_fault(|opcode, payload| {
-        [
-            frame(false, opcode, payload),
-            frame(true, OpCode::Continuation, b"more"),
-        ]
-        .concat()
+        [frame(false, opcode, payload), frame(true, OpCode::Continuation, b"more")].concat()
     });
     assert_found(&load_ws(address, &["-c", "2"]), "wrong_length", 2);
 }
@@ -123,10 +116,7 @@ fn an_echo_too_many() {
     let ran = load_ws(address, &["-c", "2"]);
     // Whether the second comes before or after the next message was due is a race.
     assert_eq!(
-        (
-            ran.code,
-            ran.errors("unasked_message") + ran.errors("wrong_order")
-        ),
+        (ran.code, ran.errors("unasked_message") + ran.errors("wrong_order")),
         (1, 2),
         "{}",
         ran.stdout
@@ -259,8 +249,7 @@ fn a_server_that_is_not_there() {
         assert_eq!((ran.code, ran.stdout.as_str()), (69, ""));
         assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
         assert!(
-            ran.stderr
-                .contains(&format!("cannot connect to {url}: Connection refused")),
+            ran.stderr.contains(&format!("cannot connect to {url}: Connection refused")),
             "{}",
             ran.stderr
         );
@@ -274,31 +263,17 @@ fn mistakes_on_the_command_line() {
     for (args, part) in [
         (&[][..], "<URL>"),
         (&["wss://h/"], "wss:// is not supported"),
-        (
-            &[&url, "--threads", "2", "-c", "1"],
-            "--threads 2 is more than --connections 1",
-        ),
-        (
-            &[&url, "--server-pid", "4194304"],
-            "--server-pid 4194304: No such process",
-        ),
+        (&[&url, "--threads", "2", "-c", "1"], "--threads 2 is more than --connections 1"),
+        (&[&url, "--server-pid", "4194304"], "--server-pid 4194304: No such process"),
         (&[&url, "--pin", "9999"], "--pin 9999"),
-        (
-            &[&url, "--congestion", "none-such"],
-            "--congestion none-such: No such file",
-        ),
+        (&[&url, "--congestion", "none-such"], "--congestion none-such: No such file"),
         (&[&url, "-d", "0s"], "--duration"),
         (&[&url, "-d", "10"], "time unit"),
         (&[&url, "--size", "3GiB"], "at most 1GiB"),
         (&[&url, "-c", "1000000000"], "ulimit"),
     ] {
         let ran = loadtest(args);
-        assert_eq!(
-            (ran.code, ran.stdout.as_str()),
-            (64, ""),
-            "{args:?}: {}",
-            ran.stderr
-        );
+        assert_eq!((ran.code, ran.stdout.as_str()), (64, ""), "{args:?}: {}", ran.stderr);
         assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
         assert!(ran.stderr.contains(part), "{part} in {}", ran.stderr);
     }
@@ -308,9 +283,5 @@ fn mistakes_on_the_command_line() {
 fn help_is_no_mistake() {
     let ran = loadtest(&["--help"]);
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
-    assert!(
-        ran.stdout.contains("[default: 64]") && ran.stdout.contains("--server-pid"),
-        "{}",
-        ran.stdout
-    );
+    assert!(ran.stdout.contains("[default: 64]") && ran.stdout.contains("--server-pid"), "{}", ran.stdout);
 }

@@ -22,10 +22,6 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let flush = if arguments.batch {
-        Flush::WhenIdle
-    } else {
-        Flush::EachMessage
-    };
+    let flush = if arguments.batch { Flush::WhenIdle } else { Flush::EachMessage };
     match serve(arguments.server.prepare()?, flush)? {}
 }

@@ -30,14 +30,10 @@ pub fn serve(listener: std::net::TcpListener, buffer_size: usize) -> io::Result<
     listener.set_nonblocking(true)?;
     let mut listener = TcpListener::from_std(listener);
     let mut poll = Poll::new()?;
-    poll.registry()
-        .register(&mut listener, LISTENER, Interest::READABLE)?;
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut events = Events::with_capacity(EVENTS_MAX);
     let mut connections = Slab::new();
-    let mut buffers = Buffers {
-        buffer_size,
-        spare: Vec::new(),
-    };
+    let mut buffers = Buffers { buffer_size, spare: Vec::new() };
     loop {
         match poll.poll(&mut events, None) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -68,28 +64,15 @@ fn accept(listener: &TcpListener, poll: &Poll, connections: &mut Slab<Connection
         let mut stream = match listener.accept() {
             Ok((stream, _)) => stream,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::ConnectionAborted | ErrorKind::Interrupted
-                ) =>
-            {
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {
                 continue;
             }
             Err(error) => return Err(error),
         };
         let entry = connections.vacant_entry();
         // Both once and for all: a socket with room to write makes no further edges of it, so it costs nothing.
-        poll.registry().register(
-            &mut stream,
-            Token(entry.key()),
-            Interest::READABLE | Interest::WRITABLE,
-        )?;
-        entry.insert(Connection {
-            stream,
-            unsent: None,
-            peer_finished: false,
-        });
+        poll.registry().register(&mut stream, Token(entry.key()), Interest::READABLE | Interest::WRITABLE)?;
+        entry.insert(Connection { stream, unsent: None, peer_finished: false });
     }
 }
 

@@ -31,13 +31,8 @@ impl Server {
         BufReader::new(child.stdout.take().expect("stdout is piped"))
             .read_line(&mut line)
             .expect("stdout is UTF-8");
-        let address = line
-            .strip_prefix("listening on ")
-            .map(str::trim_end)
-            .map(str::parse);
-        let Some(Ok(address)) = address else {
-            panic!("not the line with the address: {line:?}")
-        };
+        let address = line.strip_prefix("listening on ").map(str::trim_end).map(str::parse);
+        let Some(Ok(address)) = address else { panic!("not the line with the address: {line:?}") };
         Self { child, address }
     }
 

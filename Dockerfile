@@ -1,0 +1,21 @@
+# docker build -t ringback .
+# docker run --rm -p 9001:9001 ringback
+#
+# Docker's default seccomp profile refuses io_uring; ringback then takes the epoll engine and says so in one line. To
+# have io_uring, give the container a profile that allows io_uring_setup, io_uring_enter and io_uring_register.
+
+FROM rust:1-slim-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked --package ringback --package loadtest
+
+FROM debian:bookworm-slim
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin ringback
+COPY --from=build /src/target/release/ringback /src/target/release/loadtest /usr/local/bin/
+COPY LICENSE LICENSE-APACHE LICENSE-MIT /usr/share/doc/ringback/
+USER 10001:10001
+EXPOSE 9001
+# Stop accepting, finish what was received, Close(1001), end: give it longer than its drain time with `stop --time`.
+STOPSIGNAL SIGTERM
+# With the address in the entry point, further options may follow the image's name.
+ENTRYPOINT ["/usr/local/bin/ringback", "--listen", "0.0.0.0:9001"]
