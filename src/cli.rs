@@ -29,6 +29,10 @@ struct Arguments {
     )]
     listen: Vec<SocketAddr>,
 
+    /// TCP congestion control of the connections, such as cubic [default: the system's]
+    #[arg(long, env = "RINGBACK_CONGESTION_CONTROL", value_name = "NAME")]
+    congestion_control: Option<String>,
+
     /// Path on which WebSocket is spoken
     #[arg(long, env = "RINGBACK_PATH", default_value = "/ws", value_parser = parse_path)]
     path: String,
@@ -160,6 +164,7 @@ impl From<Arguments> for Config {
     fn from(arguments: Arguments) -> Self {
         Self {
             listen: arguments.listen,
+            congestion_control: arguments.congestion_control,
             path: arguments.path,
             allowed_origins: arguments.allowed_origin,
             engine: arguments.engine,

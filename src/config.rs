@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Config {
     /// Where to listen; port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
+    /// The TCP congestion control of every connection; `None` for the system's.
+    pub congestion_control: Option<String>,
     /// The path on which WebSocket is spoken.
     pub path: String,
     /// The origins that a browser's page may have; empty for any.
@@ -40,6 +42,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9001))],
+            congestion_control: None,
             path: "/ws".into(),
             allowed_origins: Vec::new(),
             engine: EngineChoice::Auto,

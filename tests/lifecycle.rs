@@ -157,6 +157,7 @@ fn mistakes_end_with_what_to_do() {
         (&["--handshake-timeout", "soon"], 64, "--handshake-timeout"),
         (&["--no-such-option"], 64, "--no-such-option"),
         (&["--listen", "192.0.2.1:0", "--engine", "epoll"], 69, "an address of this machine"),
+        (&["--congestion-control", "none", "--listen", "127.0.0.1:0"], 69, "tcp_allowed_congestion_control"),
         (&["--max-connections", "2000000000", "--listen", "127.0.0.1:0"], 71, "ulimit -n"),
     ] {
         let output = run(arguments);

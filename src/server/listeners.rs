@@ -3,9 +3,10 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::StartError;
+use crate::config::Config;
 
 /// The accept queue asked for; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -14,14 +15,15 @@ const BACKLOG: i32 = 4096;
 ///
 /// # Errors
 ///
-/// [`StartError::Bind`] when an address is in use, not this machine's, or not allowed.
+/// [`StartError::Bind`] when an address is in use, not this machine's, or not allowed;
+/// [`StartError::CongestionControl`] when the kernel does not have the one asked for.
 pub(super) fn bind(
-    addresses: &[SocketAddr],
+    config: &Config,
     workers: usize,
 ) -> Result<(Vec<Vec<TcpListener>>, Vec<SocketAddr>), StartError> {
     let mut per_worker: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
     let mut bound = Vec::new();
-    for &asked in addresses {
+    for &asked in &config.listen {
         let fail = |source| StartError::Bind { address: asked, source };
         if asked.port() != 0 {
             probe(asked).map_err(fail)?;
@@ -29,6 +31,12 @@ pub(super) fn bind(
         let mut address = asked;
         for listeners in &mut per_worker {
             let listener = listen(address).map_err(fail)?;
+            if let Some(name) = &config.congestion_control {
+                // Accepted sockets inherit it.
+                SockRef::from(&listener)
+                    .set_tcp_congestion(name.as_bytes())
+                    .map_err(|source| StartError::CongestionControl { name: name.clone(), source })?;
+            }
             // The first one takes the port, the others share it.
             address = listener.local_addr().map_err(fail)?;
             listeners.push(listener);

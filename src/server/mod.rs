@@ -55,7 +55,7 @@ impl Server {
         let cpus = workers::Placement::find(config.workers, config.pin);
         let connections_max =
             limits::connections_max(config.max_connections, cpus.workers, config.listen.len())?;
-        let (listeners, addresses) = listeners::bind(&config.listen, cpus.workers)?;
+        let (listeners, addresses) = listeners::bind(config, cpus.workers)?;
         let shared = Arc::new(Shared {
             rules: Rules {
                 path: config.path.clone(),
@@ -166,6 +166,16 @@ pub enum StartError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// The kernel does not have this congestion control, or does not allow it.
+    #[error(
+        "cannot use the congestion control {name:?}: {source}; see /proc/sys/net/ipv4/tcp_allowed_congestion_control"
+    )]
+    CongestionControl {
+        /// Which.
+        name: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
     /// The process may not open enough descriptors.
     #[error(
         "the limit of {limit} open files is too low: {needed} are needed{}; raise it with `ulimit -n {needed}` \
@@ -195,7 +205,7 @@ impl StartError {
         const NO_PERMISSION: u8 = 77;
         match self {
             Self::Bind { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => NO_PERMISSION,
-            Self::Engine { .. } | Self::Bind { .. } => UNAVAILABLE,
+            Self::Engine { .. } | Self::Bind { .. } | Self::CongestionControl { .. } => UNAVAILABLE,
             Self::Descriptors { .. } | Self::Worker(_) => OS_ERROR,
         }
     }
