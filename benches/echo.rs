@@ -13,6 +13,8 @@ use std::time::Duration;
 use baselines::tungstenite_echo::{self, Flush};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
+use ringback::config::{Config, EngineChoice};
+use ringback::server::{Server, StartError};
 use socket2::SockRef;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::Data;
 
@@ -23,18 +25,34 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let cores = baselines::allowed_cores().expect("the affinity mask can be read");
-    let servers = [("tungstenite", start_tungstenite(cores[0]))];
+    let core = cores[0];
+    // Servers take their core from the thread that starts them.
+    baselines::pin(core).expect("the core is allowed");
+    let mut ringbacks = Vec::new();
+    let mut servers = vec![("tungstenite", start_tungstenite(core))];
+    for (name, engine) in
+        [("ringback-epoll", EngineChoice::Epoll), ("ringback-tokio-uring", EngineChoice::TokioUring)]
+    {
+        match start_ringback(engine) {
+            Ok(server) => {
+                servers.push((name, server.addresses()[0]));
+                ringbacks.push(server);
+            }
+            Err(error) => println!("SKIPPED: {error}"),
+        }
+    }
     // A core of its own, if there is a second one.
     baselines::pin(cores[cores.len() - 1]).expect("the core is allowed");
     let mut group = criterion.benchmark_group("echo/text-64");
     for connections in [1, 64] {
         group.throughput(Throughput::Elements(connections));
-        for (name, address) in servers {
+        for &(name, address) in &servers {
             round_trips(&mut group, name, address, connections);
         }
     }
     group.finish();
     criterion.final_summary();
+    drop(ringbacks);
 }
 
 /// In bytes.
@@ -42,6 +60,17 @@ const PAYLOAD_LEN: usize = 64;
 
 /// BBR, some systems' default, paces with timers on loopback too.
 const CONGESTION: &str = "cubic";
+
+/// One worker, which stops when the server is dropped.
+fn start_ringback(engine: EngineChoice) -> Result<Server, StartError> {
+    Server::start(&Config {
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        engine,
+        workers: Some(1),
+        congestion_control: Some(CONGESTION.to_owned()),
+        ..Config::default()
+    })
+}
 
 /// Serves on `core` until the process ends.
 fn start_tungstenite(core: usize) -> SocketAddr {

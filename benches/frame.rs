@@ -5,9 +5,15 @@ mod frames;
 #[path = "support/memory.rs"]
 mod memory;
 
+use std::hint::black_box;
+use std::rc::Rc;
+use std::time::Instant;
+
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use memory::Memory;
+use ringback::proto::budget::{Budget, Total};
+use ringback::proto::{Connection, HEADROOM, Settings};
 use tokio_tungstenite::tungstenite::WebSocket;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::Data;
@@ -26,6 +32,7 @@ fn main() {
                 elements: load.count as u64,
                 bytes: (load.count * payload_len) as u64,
             });
+            ringback(&mut group, &load);
             tungstenite(&mut group, &load);
         }
         group.finish();
@@ -61,6 +68,30 @@ impl Load {
             reply: frames::from_server(kind, &payload).repeat(count),
         }
     }
+}
+
+/// The reply takes the place of what was received, so the buffer is filled again before each call, outside of what is
+/// timed.
+fn ringback(group: &mut BenchmarkGroup<WallTime>, load: &Load) {
+    let budget = Budget::new(Total::new(0));
+    let settings = Rc::new(Settings { whole_frame_max: 64 << 10, max_message_size: 0, budget });
+    let mut connection = Connection::new(settings);
+    let filled = HEADROOM..HEADROOM + load.received.len();
+    let mut buffer = vec![0; filled.end];
+    let mut echo_all = || {
+        buffer[filled.clone()].copy_from_slice(&load.received);
+        let start = Instant::now();
+        let progress = connection.receive(black_box(&mut buffer), filled.clone());
+        let elapsed = start.elapsed();
+        assert_eq!(progress.body.len(), load.reply.len());
+        assert_eq!(progress.counts.bytes_gathered, 0);
+        (elapsed, progress.body)
+    };
+    group.bench_function(BenchmarkId::new("ringback", load.payload_len), |bencher| {
+        bencher.iter_custom(|iterations| (0..iterations).map(|_| echo_all().0).sum());
+    });
+    let (_, body) = echo_all();
+    assert!(buffer[body] == load.reply, "the echoes differ");
 }
 
 /// Each message is sent and flushed on its own, as most people write it.

@@ -3,10 +3,13 @@
 #[path = "support/memory.rs"]
 mod memory;
 
+use std::hint::black_box;
+
 use criterion::Criterion;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Throughput};
 use memory::Memory;
+use ringback::proto::handshake::{Handshake, Rules, Step};
 use tokio_tungstenite::tungstenite::accept;
 
 #[cfg(feature = "mimalloc")]
@@ -17,6 +20,7 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("handshake");
     group.throughput(Throughput::Elements(1));
+    ringback(&mut group);
     tungstenite(&mut group);
     group.finish();
     criterion.final_summary();
@@ -40,6 +44,16 @@ const REQUEST: &str = "GET /ws HTTP/1.1\r\n\
 
 /// The answer to that key, by the same section.
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+fn ringback(group: &mut BenchmarkGroup<WallTime>) {
+    let rules = Rules { path: "/ws".into(), page: String::new(), allowed_origins: Vec::new() };
+    let handshake = || Handshake::new().receive(black_box(REQUEST.as_bytes()), &rules);
+    group.bench_function("ringback", |bencher| bencher.iter(handshake));
+    match handshake() {
+        Step::Accepted { response, consumed } if consumed == REQUEST.len() => assert_accepted(&response),
+        step => panic!("{step:?}"),
+    }
+}
 
 /// The connection that `accept` makes is part of it: there is no other way to answer a request.
 fn tungstenite(group: &mut BenchmarkGroup<WallTime>) {

@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
+use ringback::proto::utf8::Validator;
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -12,6 +13,7 @@ fn main() {
         for len in LENGTHS {
             let text = text(sample, len);
             group.throughput(Throughput::Bytes(len as u64));
+            ringback(&mut group, &text);
             std(&mut group, &text);
             simdutf8(&mut group, &text);
         }
@@ -30,6 +32,18 @@ const SCRIPTS: [(&str, &str); 4] = [
 
 /// Payload lengths in bytes.
 const LENGTHS: [usize; 4] = [64, 1 << 10, 16 << 10, 1 << 20];
+
+/// As a text in one piece, which must be complete at its end.
+fn ringback(group: &mut BenchmarkGroup<WallTime>, text: &[u8]) {
+    let is_valid = |text: &[u8]| {
+        let mut validator = Validator::new();
+        validator.push(text).is_ok() && validator.is_complete()
+    };
+    assert!(is_valid(text));
+    group.bench_with_input(BenchmarkId::new("ringback", text.len()), text, |bencher, text| {
+        bencher.iter(|| is_valid(black_box(text)));
+    });
+}
 
 fn std(group: &mut BenchmarkGroup<WallTime>, text: &[u8]) {
     assert!(std::str::from_utf8(text).is_ok());
