@@ -66,21 +66,22 @@ impl Contender {
         // The match is outside of the loops, which are compiled for each contender.
         let Buffers { here, there } = buffers;
         let (here, there) = (&mut here.0, &there.0);
+        let key = black_box(KEY);
         match self {
             Self::Apply => slice(offset, len, |at| {
-                mask::apply(&mut here[at..at + len], black_box(KEY));
+                mask::apply(&mut here[at..at + len], key);
             }),
             Self::ApplyText => slice(offset, len, |at| {
-                black_box(mask::apply_text(&mut here[at..at + len], black_box(KEY)));
+                black_box(mask::apply_text(&mut here[at..at + len], key));
             }),
             Self::ApplyShifted => slice(offset, len, |at| {
-                mask::apply_shifted(here, at..at + len, at - 4, black_box(KEY));
+                mask::apply_shifted(here, at..at + len, at - 4, key);
             }),
             Self::By(kernel) => slice(offset, len, |at| {
-                kernel.apply_shifted(here, at..at + len, at, black_box(KEY));
+                kernel.apply_shifted(here, at..at + len, at, key);
             }),
             Self::Bytewise => slice(offset, len, |at| {
-                let key = black_box(KEY).to_bytes();
+                let key = key.to_bytes();
                 for (i, byte) in here[at..at + len].iter_mut().enumerate() {
                     *byte ^= key[i % 4];
                 }

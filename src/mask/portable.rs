@@ -1,5 +1,5 @@
 //! What takes the place of an architecture's kernels where there are none, or where none are wanted: words only.
-#![expect(unsafe_code, reason = "`run` has the signature, and the obligation, of its namesakes")]
+#![expect(unsafe_code, reason = "has the signatures of its namesakes")]
 
 use super::Kernel;
 use super::scalar;
@@ -25,8 +25,9 @@ pub(super) unsafe fn run<const TEXT: bool>(_kernel: Kernel, job: Job<'_>) -> boo
     scalar::words::<TEXT>(job)
 }
 
-/// Masks a short payload.
+/// Masks 0..=[`SHORT_LEN`](scalar::SHORT_LEN) bytes.
 #[inline(always)]
 pub(super) fn short<const TEXT: bool>(job: Job<'_>) -> bool {
-    scalar::words::<TEXT>(job)
+    // SAFETY: words need no instructions that a CPU may lack.
+    unsafe { scalar::short::<u128, TEXT>(job) }
 }

@@ -99,3 +99,5 @@ macro_rules! word {
 
 word!(u32);
 word!(u64);
+// For the portable `short`, in place of a vector.
+word!(u128);
