@@ -25,7 +25,7 @@ use crate::traffic::{Kind, Traffic};
 #[derive(Debug, Parser)]
 #[command(name = "loadtest", version)]
 pub(crate) struct Args {
-    /// ws://HOST[:PORT][/PATH] for a WebSocket server, tcp://HOST:PORT for one that echoes bytes
+    /// `ws://HOST[:PORT][/PATH]` for a WebSocket server, `tcp://HOST:PORT` for one that echoes bytes
     url: Target,
 
     /// Connections, over all threads
@@ -59,6 +59,10 @@ pub(crate) struct Args {
     /// How long all connections together may take to open
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     connect_timeout: Duration,
+
+    /// How long the last echoes may take, and after them the close handshakes
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    grace: Duration,
 
     /// The server's process: its CPU time and memory are reported
     #[arg(long, value_name = "PID")]
@@ -131,7 +135,7 @@ impl Args {
             cores: self.pin.clone(),
             warmup: self.warmup,
             duration: self.duration,
-            grace: GRACE,
+            grace: self.grace,
             connect_timeout: self.connect_timeout,
             congestion: congestion(self.congestion.as_deref())?,
             server,
@@ -139,9 +143,6 @@ impl Args {
         })
     }
 }
-
-/// How long the last echoes, and then the close handshakes, may take.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// The poll, and what wakes it.
 const FILES_PER_THREAD: u64 = 2;

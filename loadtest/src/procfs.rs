@@ -46,7 +46,7 @@ impl Process {
         let id = i32::try_from(pid)
             .ok()
             .filter(|id| (1..=PID_MAX).contains(id))
-            .ok_or_else(|| io::Error::from_raw_os_error(nix::libc::ESRCH))?;
+            .ok_or_else(|| io::Error::from(rustix::io::Errno::SRCH))?;
         let clock = clock_getcpuclockid(Pid::from_raw(id))?;
         Ok(Self { pid, clock })
     }

@@ -1,6 +1,9 @@
 //! Servers that are right: everything is counted, nothing is found wrong.
 
 use crate::support::{Peer, frame, load, load_ws, loadtest, serve, serve_bytes, serve_tungstenite};
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+
 use ringback::proto::frame::OpCode;
 use serde_json::Value;
 
@@ -74,6 +77,24 @@ fn bytes_are_echoed() {
         assert!(ran.echoes() > 0, "{}", ran.stdout);
         assert_eq!(ran.json()["server_cpu_us_per_message"], Value::Null);
     }
+}
+
+#[test]
+fn a_server_that_reads_late_makes_writes_short() {
+    let address = serve(|mut stream| {
+        std::thread::sleep(Duration::from_millis(200));
+        let mut buffer = vec![0; 5 << 20];
+        while let Ok(len @ 1..) = stream.read(&mut buffer) {
+            if stream.write_all(&buffer[..len]).is_err() {
+                break;
+            }
+        }
+    });
+    // 12 MiB: more than the send buffer (tcp_wmem: 4 MiB at most) and a receive buffer that nobody has read from.
+    let args = ["-c", "1", "--size", "3MiB", "--depth", "4", "--kind", "binary"];
+    let ran = load(&format!("tcp://{address}"), &args);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.echoes() >= 4, "{}", ran.stdout);
 }
 
 #[test]

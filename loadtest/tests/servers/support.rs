@@ -98,10 +98,12 @@ pub(crate) fn load_ws(address: SocketAddr, args: &[&str]) -> Ran {
     load(&format!("ws://{address}/ws"), args)
 }
 
-/// Loads a server for a moment and prints JSON.
+/// Loads a server for a moment and prints JSON. What is in flight at the end gets the time that the slowest machine
+/// needs for it, unless the arguments say otherwise.
 pub(crate) fn load(url: &str, args: &[&str]) -> Ran {
     let common = [url, "-d", "400ms", "--warmup", "100ms", "--json"];
-    loadtest(&[&common[..], args].concat())
+    let grace: &[_] = if args.contains(&"--grace") { &[] } else { &["--grace", "60s"] };
+    loadtest(&[&common, grace, args].concat())
 }
 
 /// The server's side of a WebSocket connection, which does as it is told.

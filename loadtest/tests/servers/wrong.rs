@@ -127,7 +127,7 @@ fn an_echo_too_many() {
 fn a_lost_message() {
     let address = serve_fault(|_, _| Vec::new());
     // Alone in flight, it is missing at the end.
-    assert_found(&load_ws(address, &["-c", "2"]), "missing_echo", 2);
+    assert_found(&load_ws(address, &["-c", "2", "--grace", "1s"]), "missing_echo", 2);
     // With others behind it, the next comes in its place.
     assert_found(&load_ws(address, &["-c", "2", "--depth", "4"]), "wrong_order", 2);
 }
@@ -164,7 +164,7 @@ fn a_close_that_is_not_answered() {
             }
         }
     });
-    assert_found(&load_ws(address, &["-c", "2"]), "close_missing", 2);
+    assert_found(&load_ws(address, &["-c", "2", "--grace", "1s"]), "close_missing", 2);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_connection_that_is_not_ended() {
             }
         }
     });
-    assert_found(&load_ws(address, &["-c", "2"]), "connection_not_ended", 2);
+    assert_found(&load_ws(address, &["-c", "2", "--grace", "1s"]), "connection_not_ended", 2);
 }
 
 #[test]
