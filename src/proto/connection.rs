@@ -9,7 +9,7 @@ use std::slice;
 
 use super::budget::Budget;
 use super::close;
-use super::frame::{HEADER_MAX, Header, OpCode, Sender};
+use super::frame::{CONTROL_PAYLOAD_MAX, HEADER_MAX, Header, OpCode, Sender};
 use super::progress::{CloseFrame, ControlFrame, Counts, Gathered, Progress, Standing, close_frame, widen};
 use super::utf8::Validator;
 use super::{HEADROOM, ProtocolError};
@@ -192,6 +192,7 @@ impl Connection {
         while turn.at < turn.end && self.standing.reads() {
             match self.phase {
                 Phase::Header { len: 0, .. } => {
+                    self.echo_short_messages(turn)?;
                     let bytes = turn.buffer.get(turn.at..turn.end).unwrap_or_default();
                     if let Some((header, len)) = self.parse_header(bytes)? {
                         turn.at += len;
@@ -221,6 +222,63 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Echoes messages of the commonest kind while one follows on the other: a single frame of at most 125 bytes, all of
+    /// it here. The first that is of another kind, or breaks a rule of headers, is left to the general way.
+    ///
+    /// It does nothing that the general way would not do, in a third of the instructions.
+    #[inline]
+    fn echo_short_messages(&mut self, turn: &mut Turn<'_>) -> Result<(), ProtocolError> {
+        if self.message != Message::None || self.standing != Standing::Open {
+            return Ok(());
+        }
+        let len_max = match self.settings.max_message_size {
+            0 => CONTROL_PAYLOAD_MAX,
+            max => usize::try_from(max).map_or(CONTROL_PAYLOAD_MAX, |max| max.min(CONTROL_PAYLOAD_MAX)),
+        };
+        let (mut at, mut out) = (turn.at, turn.out.clone());
+        let (mut texts, mut binaries, mut payload_bytes) = (0, 0, 0);
+        let mut result = Ok(());
+        while let Some(&[first, second, a, b, c, d]) =
+            turn.buffer.get(at..turn.end).and_then(|bytes| bytes.first_chunk::<6>())
+        {
+            let is_text = first == 0x80 | OpCode::Text.bits();
+            let is_binary = first == 0x80 | OpCode::Binary.bits();
+            // Without the mask bit this is more than 125 too.
+            let len = usize::from(second ^ 0x80);
+            let payload = at + 6..at + 6 + len;
+            if !(is_text || is_binary) || len > len_max || payload.end > turn.end {
+                break;
+            }
+            if out.is_empty() {
+                out = at + 4..at + 4;
+            }
+            let to = out.end + 2;
+            let beyond_ascii =
+                mask::apply_shifted_text(turn.buffer, payload.clone(), to, Key::new([a, b, c, d]));
+            if is_text && beyond_ascii {
+                let text = turn.buffer.get(to..to + len).unwrap_or_default();
+                if simdutf8::basic::from_utf8(text).is_err() {
+                    result = Err(ProtocolError::InvalidUtf8);
+                    break;
+                }
+            }
+            if let Some(header) = turn.buffer.get_mut(out.end..to).and_then(|to| to.first_chunk_mut::<2>()) {
+                *header = [first, second ^ 0x80];
+            }
+            out.end = to + len;
+            at = payload.end;
+            texts += u32::from(is_text);
+            binaries += u32::from(is_binary);
+            payload_bytes += len;
+        }
+        turn.counts.frames += texts + binaries;
+        turn.counts.texts += texts;
+        turn.counts.binaries += binaries;
+        turn.counts.payload_bytes += widen(payload_bytes);
+        (turn.at, turn.out) = (at, out);
+        result
     }
 
     /// Reads a header and judges all that can be judged of it, even when it is not complete.
