@@ -61,6 +61,24 @@ fn each_frame_comes_back_as_it_was() {
 }
 
 #[test]
+fn long_text_behind_other_frames() {
+    // Longer than what is unmasked at a time, with code points across each place where that may end.
+    for shift in 0..4 {
+        let text = "x".repeat(shift) + &"\u{1D11E}".repeat(10_000);
+        let stream =
+            [frame(FIN | PING, b"moves all to the left"), frame(FIN | TEXT, text.as_bytes())].concat();
+        let pair = feed(&default_settings(), &stream, &Cuts::Whole);
+        let replies = pair.replies();
+        assert!(replies[1].payload == text.as_bytes(), "shift {shift}");
+        let mut spoilt = text.into_bytes();
+        spoilt[39_000] = b'x';
+        let pair = feed(&default_settings(), &frame(FIN | TEXT, &spoilt), &Cuts::Whole);
+        assert_eq!(pair.server.standing(), Standing::Failed(ProtocolError::InvalidUtf8));
+        assert_eq!(pair.sent.len(), 4, "nothing but the Close");
+    }
+}
+
+#[test]
 fn length_2_pow_63_and_2_pow_64_minus_1() {
     for first in [FIN | TEXT, BINARY] {
         for length in [1 << 63, u64::MAX] {
