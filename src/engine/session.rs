@@ -282,9 +282,16 @@ impl Session {
                 if self.drain == Drain::Quiet && connection.is_mid_message() {
                     self.drain = Drain::Message;
                     self.deadline = Some(Box::pin(sleep(DRAIN_MESSAGE)));
-                } else if let Some(frame) = connection.close(close::GOING_AWAY) {
+                } else {
                     self.drain = Drain::Not;
-                    self.push_bytes(&frame);
+                    let frame = connection.close(close::GOING_AWAY);
+                    let is_closed = connection.standing() == Standing::Closed;
+                    if let Some(frame) = frame {
+                        self.push_bytes(&frame);
+                    }
+                    if is_closed {
+                        self.flush();
+                    }
                 }
             }
             Stage::Flushing { .. } | Stage::Lingering { .. } => self.cut(),

@@ -5,8 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many bytes a [`Budget`] takes from the [`Total`] at once, so that workers seldom meet there.
-const SHARE: usize = 1 << 20;
+/// How many bytes a [`Budget`] takes from the [`Total`] at once, so that workers seldom meet there; and at most this
+/// part of the limit, so that many workers do not hold much of it idle.
+const SHARE: usize = 256 << 10;
+const SHARE_PART: usize = 1024;
 
 /// The bytes of the whole process: what every worker's [`Budget`] draws from.
 #[derive(Debug)]
@@ -26,6 +28,10 @@ impl Total {
     #[must_use]
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
+    }
+
+    fn share(&self) -> usize {
+        SHARE.min(self.limit / SHARE_PART)
     }
 
     fn try_take(&self, bytes: usize) -> bool {
@@ -78,7 +84,7 @@ impl Budget {
     fn try_use(&self, bytes: usize) -> bool {
         let used = self.used.get() + bytes;
         if let Some(lacking) = used.checked_sub(self.drawn.get()).filter(|&lacking| lacking > 0) {
-            let share = lacking.max(SHARE.min(self.total.limit / 64));
+            let share = lacking.max(self.total.share());
             let drawn = [share, lacking].into_iter().find(|&bytes| self.total.try_take(bytes));
             let Some(drawn) = drawn else {
                 return false;
@@ -102,7 +108,7 @@ impl Budget {
     fn give_back(&self, bytes: usize) {
         self.used.set(self.used.get() - bytes);
         let spare = self.drawn.get() - self.used.get();
-        let keep = SHARE.min(self.total.limit / 64);
+        let keep = self.total.share();
         if spare > 2 * keep {
             self.total.taken.fetch_sub(spare - keep, Ordering::Relaxed);
             self.drawn.set(self.drawn.get() - (spare - keep));

@@ -356,7 +356,7 @@ impl Connection {
         }
         self.message_len = self.message_len.saturating_add(payload_len);
         let max = self.settings.max_message_size;
-        if max != 0 && self.message_len > max {
+        if max != 0 && self.message_len > max && self.standing == Standing::Open {
             return Err(ProtocolError::MessageTooBig);
         }
         Ok(())
@@ -428,7 +428,6 @@ impl Connection {
     /// What a frame's end means for its message.
     #[inline]
     pub(super) fn end_frame(&mut self, turn: &mut Turn<'_>, frame: Frame) -> Result<(), ProtocolError> {
-        turn.counts.frames += 1;
         match frame.opcode {
             OpCode::Ping => turn.counts.pings += 1,
             OpCode::Pong => turn.counts.pongs += 1,
@@ -445,6 +444,7 @@ impl Connection {
             }
             OpCode::Text | OpCode::Binary | OpCode::Continuation => {}
         }
+        turn.counts.frames += 1;
         Ok(())
     }
 

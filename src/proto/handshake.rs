@@ -91,6 +91,9 @@ pub enum Refusal {
     /// The method is not GET.
     #[error("the method is not GET")]
     Method,
+    /// The method is HEAD, whose response has no content (RFC 9110 §9.3.2).
+    #[error("the method is HEAD and not GET")]
+    Head,
     /// The deadline of the handshake has passed.
     #[error("the request did not arrive in time")]
     Timeout,
@@ -130,7 +133,7 @@ impl Refusal {
             | Self::DoubleVersion => 400,
             Self::Origin => 403,
             Self::NotFound => 404,
-            Self::Method => 405,
+            Self::Method | Self::Head => 405,
             Self::Timeout => 408,
             Self::NotUpgrade | Self::Version => 426,
             Self::HeadTooLong | Self::TooManyHeaders => 431,
@@ -154,7 +157,12 @@ impl Refusal {
             _ => ("Bad Request", ""),
         };
         let connection = if self.status() == 426 { "Upgrade, close" } else { "close" };
-        text_response(self.status(), reason, connection, extra, &format!("{self}\n"))
+        let mut response = text_response(self.status(), reason, connection, extra, &format!("{self}\n"));
+        if self == Self::Head {
+            let end = memchr::memmem::find(&response, b"\r\n\r\n").map_or(response.len(), |at| at + 4);
+            response.truncate(end);
+        }
+        response
     }
 }
 
@@ -363,8 +371,10 @@ fn parse_path(target: &str) -> Result<&str, Refusal> {
 /// Decides over a well-formed request, the more general reason first.
 fn answer<'a>(request: &Request<'a>, rules: &Rules) -> Result<Answer<'a>, Refusal> {
     let is_socket = request.path == rules.path;
-    if request.method != "GET" {
-        return Err(Refusal::Method);
+    match request.method {
+        "GET" => {}
+        "HEAD" => return Err(Refusal::Head),
+        _ => return Err(Refusal::Method),
     }
     if !is_socket {
         return if request.path == "/" { Ok(Answer::Page) } else { Err(Refusal::NotFound) };
@@ -385,7 +395,7 @@ fn answer<'a>(request: &Request<'a>, rules: &Rules) -> Result<Answer<'a>, Refusa
     let key = request.keys.value;
     let mut nonce = [0; 18];
     let decoded = STANDARD.decode_slice(key, &mut nonce);
-    if request.keys.count != 1 || key.len() != 24 || decoded != Ok(16) {
+    if request.keys.count != 1 || decoded != Ok(16) {
         return Err(Refusal::Key);
     }
     if !is_allowed(request.origins, &rules.allowed_origins) {
