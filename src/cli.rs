@@ -10,8 +10,8 @@ use clap::error::ErrorKind;
 
 use crate::config::{Config, EngineChoice};
 
-/// `EX_USAGE` of sysexits.h.
-const USAGE: u8 = 64;
+/// `EX_USAGE` of sysexits.h: the exit code after a mistake of the user.
+pub const USAGE: u8 = 64;
 
 /// A strict, fast WebSocket echo server.
 ///

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ringback::cli::{self, LogFormat};
 use ringback::config::Config;
+use ringback::mask::Kernel;
 use ringback::server::{Server, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -20,6 +21,10 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     log_to_stderr(log_format);
+    if let Err(error) = Kernel::requested() {
+        eprintln!("ringback: {}: {error}", Kernel::VARIABLE);
+        return ExitCode::from(cli::USAGE);
+    }
     match run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -168,6 +168,14 @@ fn mistakes_end_with_what_to_do() {
 }
 
 #[test]
+fn a_masking_kernel_that_is_not_there_is_a_mistake() {
+    let mut command = command(&["--listen", "127.0.0.1:0"]);
+    let output = command.env("RINGBACK_MASK", "mmx").output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).contains("\"mmx\"") && stderr(&output).contains("scalar"), "{}", stderr(&output));
+}
+
+#[test]
 fn help_and_version() {
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
