@@ -23,7 +23,7 @@ use crate::proto::handshake::{Handshake, Refusal, Step};
 use crate::proto::{Connection, HEADROOM, Progress, Standing, close};
 use crate::server::{Admission, Phase};
 
-/// How long the last bytes may take to be sent.
+/// How long each of the last writes may take: a peer that goes on reading gets everything.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long, and how many bytes long, the peer's end is waited for after ours.
@@ -270,6 +270,9 @@ impl Session {
         }
         if result.is_err() {
             self.stage = Stage::Over;
+        }
+        if matches!(self.stage, Stage::Flushing { .. }) {
+            self.deadline = Some(Box::pin(sleep(FLUSH_TIMEOUT)));
         }
     }
 
