@@ -9,7 +9,7 @@ bootstrap interval.
     cargo build --release --workspace
     python3 benches/compare.py --rounds 10 --slice 2s \\
         --cells text:64:64:1,text:64:64:16,utf8:16:16KiB:1 --baseline tungstenite \\
-        ringback='target/release/ringback --listen 127.0.0.1:{port} --congestion cubic' \\
+        ringback='target/release/ringback --listen 127.0.0.1:{port} --workers 1 --engine epoll --congestion-control cubic' \\
         tungstenite='target/release/tungstenite-echo --listen 127.0.0.1:{port} --congestion cubic' \\
         raw='tcp:target/release/raw-tcp-echo --listen 127.0.0.1:{port} --congestion cubic'
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::Parser;
+use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 
 use crate::config::{Config, EngineChoice};
@@ -50,7 +51,7 @@ struct Arguments {
     workers: Option<usize>,
 
     /// Leave it to the kernel on which CPU a worker runs
-    #[arg(long, env = "RINGBACK_NO_PIN")]
+    #[arg(long, env = "RINGBACK_NO_PIN", value_parser = BoolishValueParser::new())]
     no_pin: bool,
 
     /// Size of the buffer that bulk is received into
@@ -63,7 +64,7 @@ struct Arguments {
     )]
     receive_buffer_size: usize,
 
-    /// Longest frame that is echoed as one frame; longer ones come back as fragments
+    /// Longest frame that is sure to come back as one; longer ones come back in fragments, as they arrive
     #[arg(
         long,
         env = "RINGBACK_WHOLE_FRAME_MAX",

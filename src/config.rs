@@ -22,7 +22,7 @@ pub struct Config {
     pub pin: bool,
     /// The size in bytes of the buffer that bulk is received into.
     pub receive_buffer_size: usize,
-    /// The longest payload, in bytes, that is echoed as one frame.
+    /// The longest payload, in bytes, that is sure to be echoed as one frame.
     pub whole_frame_max: u64,
     /// The longest message in bytes; 0 for no limit.
     pub max_message_size: u64,

@@ -2,7 +2,6 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use ringback::cli::{self, LogFormat};
 use ringback::config::Config;
@@ -44,11 +43,15 @@ fn run(config: &Config) -> Result<(), StartError> {
         let mut signals = Signals::new().map_err(StartError::Worker)?;
         let server = Server::start(config)?;
         announce(&server, config);
-        signals.until_told_to_end(&server).await;
-        tracing::info!(timeout = ?config.drain_timeout, "draining");
+        tokio::select! {
+            () = signals.until_told_to_end(&server) => {
+                tracing::info!(timeout = ?config.drain_timeout, "draining");
+            }
+            () = server.any_ended() => tracing::error!("a worker has ended: the others drain"),
+        }
         server.drain();
         tokio::select! {
-            () = finished(&server) => {}
+            () = server.all_ended() => {}
             () = tokio::time::sleep(config.drain_timeout) => {
                 tracing::warn!("the drain timeout has passed: what is left is cut");
             }
@@ -75,12 +78,6 @@ fn announce(server: &Server, config: &Config) {
         );
     }
     let _ = stdout.flush();
-}
-
-async fn finished(server: &Server) {
-    while !server.is_finished() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// The signals that a server listens to.

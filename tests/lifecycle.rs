@@ -13,6 +13,7 @@ use rustix::process::Signal;
 
 on_each_engine! {
     a_drain_echoes_what_was_received_then_says_1001,
+    a_drain_says_1001_to_a_client_that_never_pauses,
     a_drain_does_not_wait_for_ever,
     a_second_signal_ends_at_once,
     handshakes_under_way_get_503_at_a_drain,
@@ -49,6 +50,31 @@ fn a_drain_echoes_what_was_received_then_says_1001(engine: &str) {
         assert_eq!(common::counter_in(summary, "binaries"), 150);
         assert_eq!(common::counter_in(summary, "accepted"), common::counter_in(summary, "ended"));
     }
+}
+
+fn a_drain_says_1001_to_a_client_that_never_pauses(engine: &str) {
+    let server = Server::start(engine, &[]);
+    let mut client = server.connect();
+    let mut echoed = 0;
+    client.echo(OpCode::Text, b"before");
+    server.signal(Signal::TERM);
+    loop {
+        client.send(OpCode::Text, b"and on");
+        let answer = client.read_frame().expect("an echo, then a Close");
+        if answer.opcode == OpCode::Close {
+            assert_eq!(answer.payload, close_payload(1001, ""));
+            break;
+        }
+        assert_eq!(answer.payload, b"and on");
+        echoed += 1;
+    }
+    assert!(echoed > 0, "what was on its way is echoed");
+    client.send(OpCode::Close, &close_payload(1001, ""));
+    client.expect_end();
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+    let summary = log.iter().find(|line| line.contains("ended: ")).expect("a summary");
+    assert_eq!(common::counter_in(summary, "cuts"), 0);
 }
 
 fn a_drain_does_not_wait_for_ever(engine: &str) {
@@ -198,6 +224,7 @@ fn options_come_from_the_environment_too() {
         .env("RINGBACK_LISTEN", "127.0.0.1:0")
         .env("RINGBACK_PATH", "/from-env")
         .env("RINGBACK_ENGINE", "epoll");
+    command.env("RINGBACK_NO_PIN", "1");
     let server = Server::spawn(command);
     let mut client = server.connect_raw();
     client.send_bytes(handshake("/from-env", "").as_bytes());

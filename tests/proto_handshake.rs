@@ -1,6 +1,6 @@
 //! Requests, good and bad: each row alone, with bytes behind it, cut at every byte and byte by byte.
 
-use ringback::proto::handshake::{HEAD_MAX, Handshake, Refusal, Rules, Step, accept_key};
+use ringback::proto::handshake::{HEAD_MAX, Handshake, Refusal, Rules, Step, accept_key, page_response};
 
 /// What a row of the table must lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +9,8 @@ enum Outcome {
     Page,
     Refused(Refusal),
 }
+const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
 use Outcome::{Accepted, Page, Refused};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -400,14 +402,16 @@ fn refusals_say_their_status_and_what_it_asks_for() {
     ];
     for (refusal, status, expected) in table {
         assert_eq!(refusal.status(), status);
-        let response = refusal.response();
+        let response = refusal.response(DATE);
         let (parsed_status, headers) = read_response(&response);
         assert_eq!(parsed_status, status);
         for (name, value) in expected {
             let values: Vec<_> = headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect();
             assert_eq!(values, [*value], "{refusal:?}: {name}");
         }
-        let known = ["Connection", "Content-Length", "Content-Type"];
+        let dates: Vec<_> = headers.iter().filter(|(name, _)| name == "Date").map(|(_, v)| v.as_str()).collect();
+        assert_eq!(dates, [DATE], "{refusal:?}");
+        let known = ["Connection", "Content-Length", "Content-Type", "Date"];
         for (name, _) in &headers {
             let is_expected = expected.iter().any(|(expected, _)| expected == name);
             assert!(is_expected || known.contains(&name.as_str()), "{refusal:?}: {name}");
@@ -434,7 +438,7 @@ fn outcome_of(step: &Step) -> Option<Outcome> {
     match step {
         Step::More => None,
         Step::Accepted { .. } => Some(Accepted),
-        Step::Page { .. } => Some(Page),
+        Step::Page => Some(Page),
         Step::Refused(refusal) => Some(Refused(*refusal)),
     }
 }
@@ -470,8 +474,8 @@ fn check_fed(
             assert_eq!(before + consumed, row_len, "{:?}", row());
             (response, 101)
         }
-        Step::Page { response } => (response, 200),
-        Step::Refused(refusal) => (refusal.response(), refusal.status()),
+        Step::Page => (page_response(&rules.page, DATE), 200),
+        Step::Refused(refusal) => (refusal.response(DATE), refusal.status()),
         Step::More => unreachable!("compared above"),
     };
     let (parsed, headers) = read_response(&response);
@@ -484,8 +488,8 @@ fn check_fed(
 
 #[test]
 fn the_answer_to_head_has_no_content() {
-    let get = Refusal::Method.response();
-    let head = Refusal::Head.response();
+    let get = Refusal::Method.response(DATE);
+    let head = Refusal::Head.response(DATE);
     assert!(head.starts_with(b"HTTP/1.1 405 ") && head.ends_with(b"\r\n\r\n"));
     assert!(!get.ends_with(b"\r\n\r\n"));
 }
@@ -510,7 +514,7 @@ fn read_response(bytes: &[u8]) -> (u16, Vec<(String, String)>) {
         assert_eq!(head_len, bytes.len());
     } else {
         assert_eq!(lengths.len(), 1);
-        if bytes != Refusal::Head.response() {
+        if bytes != Refusal::Head.response(DATE) {
             assert_eq!(lengths[0].1, (bytes.len() - head_len).to_string());
         }
     }

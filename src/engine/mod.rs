@@ -1,4 +1,4 @@
-//! Three ways to move a connection's bytes between a socket and [`Connection`](crate::proto::Connection).
+//! Two ways to move a connection's bytes between a socket and [`Connection`](crate::proto::Connection).
 //!
 //! The engine is chosen once, at the start: [`choose`] says which, and why not a better one.
 

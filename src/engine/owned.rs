@@ -74,8 +74,12 @@ pub(super) fn serve<S: Stream>(
                     continue;
                 }
             }
-            if reading.is_none() && session.may_read() {
-                reading.set(Some(receive(&stream, &context, session.class())));
+            if reading.is_none() {
+                if session.may_read() {
+                    reading.set(Some(receive(&stream, &context, session.class())));
+                } else {
+                    session.on_not_read();
+                }
             }
 
             let mut waited = false;

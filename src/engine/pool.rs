@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::proto::HEADROOM;
 
-/// The size in bytes of a small buffer, its headroom included: what an idle connection may hold.
+/// The size in bytes of a small buffer, its headroom included: what a connection begins with.
 pub(super) const SMALL: usize = 4 << 10;
 
 /// How many free buffers of a size are kept.

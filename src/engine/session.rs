@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{self, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use tokio::time::{Sleep, sleep};
@@ -19,7 +19,7 @@ use super::Context;
 use super::context::Presence;
 use super::pool::{Buffer, Class, SMALL};
 use crate::proto::budget::Charge;
-use crate::proto::handshake::{Handshake, Refusal, Step};
+use crate::proto::handshake::{Handshake, Refusal, Step, page_response};
 use crate::proto::{Connection, HEADROOM, Progress, Standing, close};
 use crate::server::{Admission, Phase};
 
@@ -32,6 +32,9 @@ const LINGER_BYTES: usize = 4 << 20;
 
 /// At a drain, what arrives within this time of the last bytes counts as received before.
 const DRAIN_QUIET: Duration = Duration::from_millis(50);
+
+/// At a drain, how long a peer that never pauses is echoed; from then on the Close is due at the next end of a message.
+const DRAIN_BUSY: Duration = Duration::from_secs(1);
 
 /// At a drain, how long the rest of a message that has begun is waited for.
 const DRAIN_MESSAGE: Duration = Duration::from_secs(1);
@@ -92,15 +95,16 @@ pub(super) struct Session {
     unsent: usize,
     /// Bytes under way; `in_flight <= unsent`.
     in_flight: usize,
+    /// Of the handshake, of the next step of a farewell, of a last write, or of lingering: as the stage has it.
     deadline: Option<Pin<Box<Sleep>>>,
     class: Class,
     short_receives: u8,
     /// How many buffers are in the queue.
     queued_buffers: u8,
-    /// The peer has ended its side, or reading failed.
+    /// The peer has ended its side.
     end_of_stream: bool,
     is_paused: bool,
-    drain: Drain,
+    farewell: Farewell,
 }
 
 enum Stage {
@@ -116,11 +120,11 @@ enum Stage {
     Over,
 }
 
-/// What an open connection waits for at a drain.
+/// What an open connection waits for before its Close(1001).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Drain {
-    /// There is none, or the Close is given out.
-    Not,
+enum Farewell {
+    /// Nothing: there is no drain, or the Close is given out.
+    NotDue,
     /// That nothing comes for a while.
     Quiet,
     /// The rest of a message.
@@ -144,7 +148,7 @@ impl Session {
             queued_buffers: 0,
             end_of_stream: false,
             is_paused: false,
-            drain: Drain::Not,
+            farewell: Farewell::NotDue,
         };
         if let Start::Refuse(refusal) = start {
             session.refuse(refusal);
@@ -187,21 +191,25 @@ impl Session {
 
     /// Whether to read: not beyond what may be unsent. A connection that owes nothing may always read, so that those
     /// who use the budget up do not stop the others.
-    pub(super) fn may_read(&mut self) -> bool {
-        if self.end_of_stream || self.is_over() {
-            return false;
-        }
-        if !matches!(self.stage, Stage::Open(_)) || self.unsent == 0 {
-            return true;
-        }
+    pub(super) fn may_read(&self) -> bool {
         let config = &self.presence.context.shared.config;
-        let may = self.unsent < config.unsent_limit
-            && !self.presence.context.settings.budget.is_exhausted_for(config.receive_buffer_size);
-        if !may && !self.is_paused {
+        let budget = &self.presence.context.settings.budget;
+        match self.stage {
+            _ if self.end_of_stream => false,
+            Stage::Over => false,
+            Stage::Open(_) if self.unsent > 0 => {
+                self.unsent < config.unsent_limit && !budget.is_exhausted_for(config.receive_buffer_size)
+            }
+            _ => true,
+        }
+    }
+
+    /// It is not read from for now: counted once, until it is again.
+    pub(super) fn on_not_read(&mut self) {
+        if !self.is_paused && !self.end_of_stream {
+            self.is_paused = true;
             self.presence.context.stats.read_pauses.add(1);
         }
-        self.is_paused = !may;
-        may
     }
 
     /// The buffer that the next read takes.
@@ -237,11 +245,12 @@ impl Session {
             self.on_end_of_stream();
             return;
         }
+        self.is_paused = false;
         self.adapt_class(received, buffer.room());
         match &mut self.stage {
             Stage::Open(_) => {
                 self.receive(buffer, HEADROOM..HEADROOM + received);
-                self.await_quiet();
+                self.await_farewell();
             }
             Stage::Handshake(handshake) => {
                 let filled = HEADROOM..HEADROOM + received;
@@ -282,19 +291,10 @@ impl Session {
         match &mut self.stage {
             Stage::Handshake(_) => self.refuse(Refusal::Timeout),
             Stage::Open(connection) => {
-                if self.drain == Drain::Quiet && connection.is_mid_message() {
-                    self.drain = Drain::Message;
-                    self.deadline = Some(Box::pin(sleep(DRAIN_MESSAGE)));
+                if self.farewell == Farewell::Quiet && connection.is_mid_message() {
+                    self.await_message();
                 } else {
-                    self.drain = Drain::Not;
-                    let frame = connection.close(close::GOING_AWAY);
-                    let is_closed = connection.standing() == Standing::Closed;
-                    if let Some(frame) = frame {
-                        self.push_bytes(&frame);
-                    }
-                    if is_closed {
-                        self.flush();
-                    }
+                    self.say_farewell();
                 }
             }
             Stage::Flushing { .. } | Stage::Lingering { .. } => self.cut(),
@@ -308,21 +308,50 @@ impl Session {
             (Phase::Stopping, _) => self.cut(),
             (Phase::Draining, Stage::Handshake(_)) => self.refuse(Refusal::Draining),
             (Phase::Draining, Stage::Open(_)) => {
-                self.drain = Drain::Quiet;
-                self.await_quiet();
+                self.farewell = Farewell::Quiet;
+                self.await_farewell();
             }
             _ => {}
         }
     }
 
-    /// At a drain, Close(1001) is due once nothing more comes and no message is unfinished.
-    fn await_quiet(&mut self) {
+    /// At a drain, the Close is due once nothing more comes and no message is unfinished. A peer that never pauses
+    /// gets it at the end of a message.
+    fn await_farewell(&mut self) {
         let Stage::Open(connection) = &self.stage else {
             return;
         };
-        if self.drain == Drain::Quiet || self.drain == Drain::Message && !connection.is_mid_message() {
-            self.drain = Drain::Quiet;
-            self.deadline = Some(Box::pin(sleep(DRAIN_QUIET)));
+        let is_busy = self.presence.context.drain.elapsed() > DRAIN_BUSY;
+        match (self.farewell, connection.is_mid_message()) {
+            (Farewell::NotDue, _) | (Farewell::Message, true) => {}
+            (Farewell::Quiet, true) if is_busy => self.await_message(),
+            (Farewell::Quiet | Farewell::Message, false) if is_busy => self.say_farewell(),
+            (Farewell::Quiet, _) | (Farewell::Message, false) => {
+                self.farewell = Farewell::Quiet;
+                self.deadline = Some(Box::pin(sleep(DRAIN_QUIET)));
+            }
+        }
+    }
+
+    fn await_message(&mut self) {
+        self.farewell = Farewell::Message;
+        self.deadline = Some(Box::pin(sleep(DRAIN_MESSAGE)));
+    }
+
+    /// Gives out Close(1001). From then on the peer's is awaited, as long as the drain lasts.
+    fn say_farewell(&mut self) {
+        self.farewell = Farewell::NotDue;
+        self.deadline = None;
+        let Stage::Open(connection) = &mut self.stage else {
+            return;
+        };
+        let frame = connection.close(close::GOING_AWAY);
+        let is_closed = connection.standing() == Standing::Closed;
+        if let Some(frame) = frame {
+            self.push_bytes(&frame);
+        }
+        if is_closed {
+            self.flush();
         }
     }
 
@@ -339,9 +368,9 @@ impl Session {
                     return self.receive(buffer, frames);
                 }
             }
-            Step::Page { response } => {
+            Step::Page => {
                 self.presence.context.stats.refusals.add(1);
-                self.push_bytes(&response);
+                self.push_bytes(&page_response(&self.presence.context.shared.rules.page, &date()));
                 self.flush();
             }
             Step::Refused(refusal) => self.refuse(refusal),
@@ -396,7 +425,7 @@ impl Session {
     fn refuse(&mut self, refusal: Refusal) {
         tracing::debug!(reason = %refusal, "a request was refused");
         self.presence.context.stats.refusals.add(1);
-        self.push_bytes(&refusal.response());
+        self.push_bytes(&refusal.response(&date()));
         self.flush();
     }
 
@@ -468,6 +497,11 @@ impl Session {
             self.queue.get_or_insert_default().push_back(outgoing);
         }
     }
+}
+
+/// The present time as HTTP writes it.
+fn date() -> String {
+    httpdate::fmt_http_date(SystemTime::now())
 }
 
 impl Drop for Session {

@@ -1,4 +1,4 @@
-//! The bytes that may wait in memory to be sent, a process over (DESIGN: every growth has a bound and a counter).
+//! The bytes that may wait in memory to be sent, all over the process.
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -21,7 +21,8 @@ const TEXT_BLOCK: usize = 16 << 10;
 /// What all connections of a worker share.
 #[derive(Debug)]
 pub struct Settings {
-    /// The longest payload, in bytes, that is echoed as one frame; longer ones go out as fragments.
+    /// The longest payload, in bytes, that is gathered if need be, to be echoed as one frame. A longer one goes out as
+    /// fragments, each as it arrives.
     pub whole_frame_max: u64,
     /// The longest message, in bytes, over all its fragments; 0 for no limit.
     pub max_message_size: u64,
@@ -35,7 +36,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Connection {
     pub(super) settings: Rc<Settings>,
-    pub(super) phase: Phase,
+    pub(super) expected: Expected,
     /// The frame under way, if it is being gathered: room for a header, then the unmasked payload so far.
     pub(super) gathered: Option<Box<Gathered>>,
     /// Payload bytes that the headers of the message under way have announced.
@@ -48,17 +49,17 @@ pub struct Connection {
 
 const _: () = assert!(size_of::<Connection>() <= 96);
 
-/// Where the stream of frames stands.
+/// What comes next in the stream of frames.
 #[derive(Debug)]
-pub(super) enum Phase {
+pub(super) enum Expected {
     /// In a header, of which `bytes[..len]` are here; `len < HEADER_MAX`. Between frames `len` is 0.
     Header { bytes: [u8; HEADER_MAX], len: u8 },
     /// In a payload.
     Payload(Frame),
 }
 
-impl Phase {
-    pub(super) const BETWEEN: Self = Self::Header { bytes: [0; HEADER_MAX], len: 0 };
+impl Expected {
+    pub(super) const NEW_FRAME: Self = Self::Header { bytes: [0; HEADER_MAX], len: 0 };
 }
 
 /// A frame whose payload is not wholly here yet.
@@ -112,7 +113,7 @@ impl Connection {
     pub const fn new(settings: Rc<Settings>) -> Self {
         Self {
             settings,
-            phase: Phase::BETWEEN,
+            expected: Expected::NEW_FRAME,
             gathered: None,
             message_len: 0,
             message: Message::None,
@@ -155,14 +156,14 @@ impl Connection {
         if self.standing != Standing::Open {
             return None;
         }
-        self.standing = match &mut self.phase {
+        self.standing = match &mut self.expected {
             // The peer's Close is under way: it sends no other, and what stands in this one no longer matters.
-            Phase::Payload(Frame { opcode: OpCode::Close, .. }) => Standing::Closed,
-            Phase::Payload(frame) => {
+            Expected::Payload(Frame { opcode: OpCode::Close, .. }) => Standing::Closed,
+            Expected::Payload(frame) => {
                 frame.route = Route::Discard;
                 Standing::Closing
             }
-            Phase::Header { .. } => Standing::Closing,
+            Expected::Header { .. } => Standing::Closing,
         };
         self.gathered = None;
         Some(close_frame(code))
@@ -185,13 +186,13 @@ impl Connection {
     /// Whether the peer is in the middle of a frame or of a message.
     #[must_use]
     pub const fn is_mid_message(&self) -> bool {
-        !matches!((&self.message, &self.phase), (Message::None, Phase::Header { len: 0, .. }))
+        !matches!((&self.message, &self.expected), (Message::None, Expected::Header { len: 0, .. }))
     }
 
     fn run(&mut self, turn: &mut Turn<'_>) -> Result<(), ProtocolError> {
         while turn.at < turn.end && self.standing.reads() {
-            match self.phase {
-                Phase::Header { len: 0, .. } => {
+            match self.expected {
+                Expected::Header { len: 0, .. } => {
                     self.echo_short_messages(turn)?;
                     let bytes = turn.buffer.get(turn.at..turn.end).unwrap_or_default();
                     if let Some((header, len)) = self.parse_header(bytes)? {
@@ -202,7 +203,7 @@ impl Connection {
                         turn.at = turn.end;
                     }
                 }
-                Phase::Header { mut bytes, len } => {
+                Expected::Header { mut bytes, len } => {
                     let filled = usize::from(len);
                     let arrived = turn.buffer.get(turn.at..turn.end).unwrap_or_default();
                     for (to, from) in bytes.iter_mut().skip(filled).zip(arrived) {
@@ -210,7 +211,7 @@ impl Connection {
                     }
                     let together = bytes.get(..HEADER_MAX.min(filled + arrived.len())).unwrap_or_default();
                     if let Some((header, header_len)) = self.parse_header(together)? {
-                        self.phase = Phase::BETWEEN;
+                        self.expected = Expected::NEW_FRAME;
                         turn.at += header_len - filled;
                         self.begin(turn, header)?;
                     } else {
@@ -218,7 +219,7 @@ impl Connection {
                         turn.at = turn.end;
                     }
                 }
-                Phase::Payload(frame) => self.take_piece(turn, frame)?,
+                Expected::Payload(frame) => self.take_piece(turn, frame)?,
             }
         }
         Ok(())
@@ -317,7 +318,7 @@ impl Connection {
             *to = *from;
             len += 1;
         }
-        self.phase = Phase::Header { bytes, len };
+        self.expected = Expected::Header { bytes, len };
     }
 
     /// Goes on behind a complete header: its rules over the message are judged before any payload is taken.
@@ -343,7 +344,7 @@ impl Connection {
         } else {
             Route::Stream { begun: false, held: 0 }
         };
-        self.phase = Phase::Payload(Frame { route, ..frame });
+        self.expected = Expected::Payload(Frame { route, ..frame });
         Ok(())
     }
 
@@ -368,7 +369,7 @@ impl Connection {
             turn.at = turn.end;
             self.standing = Standing::Closed;
         } else if frame.remaining > 0 {
-            self.phase = Phase::Payload(Frame { route: Route::Discard, ..frame });
+            self.expected = Expected::Payload(Frame { route: Route::Discard, ..frame });
         } else {
             self.skip_frame(frame);
         }
@@ -485,7 +486,7 @@ impl Connection {
     fn fail(&mut self, error: ProtocolError) -> Option<CloseFrame> {
         let tail = (self.standing == Standing::Open).then(|| close_frame(error.close_code()));
         self.standing = Standing::Failed(error);
-        self.phase = Phase::BETWEEN;
+        self.expected = Expected::NEW_FRAME;
         self.gathered = None;
         tail
     }

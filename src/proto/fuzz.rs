@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use super::budget::{Budget, Total};
 use super::frame::{HEADER_MAX, Header, OpCode, Sender};
-use super::handshake::{Handshake, Rules, Step};
+use super::handshake::{Handshake, Rules, Step, page_response};
 use super::utf8::Validator;
 use super::{Connection, Counts, Gathered, HEADROOM, Settings, Standing};
 use crate::mask::{self, Key};
+
+/// Any time will do.
+const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
 /// Beside the room that a connection may write to.
 const GUARD: usize = 8;
@@ -222,8 +225,8 @@ fn shake_hands(stream: &[u8], rules: &Rules, cuts: &[usize]) -> (Step, Vec<u8>) 
                 *consumed += before;
                 response.clone()
             }
-            Step::Page { response } => response.clone(),
-            Step::Refused(refusal) => refusal.response(),
+            Step::Page => page_response("a page", DATE),
+            Step::Refused(refusal) => refusal.response(DATE),
         };
         assert_is_one_response(&response);
         return (step, response);

@@ -51,11 +51,8 @@ pub enum Step {
         /// How many bytes of the last piece belong to the head.
         consumed: usize,
     },
-    /// A request for the page: send `response`, then end the connection.
-    Page {
-        /// The 200 response.
-        response: Vec<u8>,
-    },
+    /// A request for the page: send [`page_response`], then end the connection.
+    Page,
     /// Not a handshake: send [`Refusal::response`], then end the connection. Nothing behind it is parsed.
     Refused(Refusal),
 }
@@ -143,8 +140,10 @@ impl Refusal {
     }
 
     /// The whole HTTP response: the status, one line of text that says why, and `Connection: close`.
+    ///
+    /// `date` is the present time as RFC 9110 §5.6.7 writes it; a server with a clock has to say it (§6.6.1).
     #[must_use]
-    pub fn response(self) -> Vec<u8> {
+    pub fn response(self, date: &str) -> Vec<u8> {
         let (reason, extra) = match self.status() {
             403 => ("Forbidden", ""),
             404 => ("Not Found", ""),
@@ -157,7 +156,8 @@ impl Refusal {
             _ => ("Bad Request", ""),
         };
         let connection = if self.status() == 426 { "Upgrade, close" } else { "close" };
-        let mut response = text_response(self.status(), reason, connection, extra, &format!("{self}\n"));
+        let mut response =
+            text_response(self.status(), reason, connection, extra, date, &format!("{self}\n"));
         if self == Self::Head {
             let end = memchr::memmem::find(&response, b"\r\n\r\n").map_or(response.len(), |at| at + 4);
             response.truncate(end);
@@ -231,7 +231,7 @@ fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Refusal> {
 fn judge(head: &[u8], rules: &Rules, consumed: usize) -> Step {
     match parse(head).and_then(|request| answer(&request, rules)) {
         Ok(Answer::Accept(key)) => Step::Accepted { response: accept_response(key), consumed },
-        Ok(Answer::Page) => Step::Page { response: text_response(200, "OK", "close", "", &rules.page) },
+        Ok(Answer::Page) => Step::Page,
         Err(refusal) => Step::Refused(refusal),
     }
 }
@@ -428,12 +428,25 @@ fn accept_response(key: &[u8]) -> Vec<u8> {
     .into_bytes()
 }
 
+/// The whole HTTP response with the page; `date` as in [`Refusal::response`].
+#[must_use]
+pub fn page_response(page: &str, date: &str) -> Vec<u8> {
+    text_response(200, "OK", "close", "", date, page)
+}
+
 /// A whole response with a text body after which the connection ends.
-fn text_response(status: u16, reason: &str, connection: &str, extra: &str, body: &str) -> Vec<u8> {
+fn text_response(
+    status: u16,
+    reason: &str,
+    connection: &str,
+    extra: &str,
+    date: &str,
+    body: &str,
+) -> Vec<u8> {
     let mut response = String::with_capacity(256 + body.len());
     let written = write!(
         response,
-        "HTTP/1.1 {status} {reason}\r\nConnection: {connection}\r\nContent-Length: {}\r\n\
+        "HTTP/1.1 {status} {reason}\r\nDate: {date}\r\nConnection: {connection}\r\nContent-Length: {}\r\n\
          Content-Type: text/plain; charset=utf-8\r\n{extra}\r\n{body}",
         body.len()
     );

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::ProtocolError;
-use super::connection::{Connection, Frame, Message, Phase, Route, Turn, put_header};
+use super::connection::{Connection, Expected, Frame, Message, Route, Turn, put_header};
 use super::frame::{Header, OpCode};
 use super::progress::{Gathered, widen};
 use crate::mask;
@@ -17,10 +17,10 @@ impl Connection {
         let here = turn.end - turn.at;
         let len = usize::try_from(frame.remaining).map_or(here, |remaining| remaining.min(here));
         let remaining = frame.remaining - widen(len);
-        self.phase = if remaining == 0 {
-            Phase::BETWEEN
+        self.expected = if remaining == 0 {
+            Expected::NEW_FRAME
         } else {
-            Phase::Payload(Frame { remaining, key: frame.key.advanced(len), ..frame })
+            Expected::Payload(Frame { remaining, key: frame.key.advanced(len), ..frame })
         };
         match frame.route {
             Route::Whole if remaining == 0 && self.gathered.is_none() => self.echo_whole(turn, frame, len),
@@ -157,7 +157,7 @@ impl Connection {
         let fragment_len = held + len - hold;
         if is_last {
             self.end_frame(turn, frame)?;
-        } else if let Phase::Payload(next) = &mut self.phase {
+        } else if let Expected::Payload(next) = &mut self.expected {
             // `hold` is at most 3.
             let held = u8::try_from(hold).unwrap_or(0);
             next.route = Route::Stream { begun: begun || fragment_len > 0, held };

@@ -33,6 +33,8 @@ pub struct Server {
     phase: watch::Sender<Phase>,
     stats: Vec<Arc<WorkerStats>>,
     workers: Vec<JoinHandle<io::Result<()>>>,
+    /// How many workers have ended.
+    ended: watch::Sender<usize>,
 }
 
 /// What every worker is told.
@@ -67,7 +69,14 @@ impl Server {
             config: config.clone(),
         });
         let (phase, _) = watch::channel(Phase::Running);
-        let mut server = Self { addresses, engine, phase, stats: Vec::new(), workers: Vec::new() };
+        let mut server = Self {
+            addresses,
+            engine,
+            phase,
+            stats: Vec::new(),
+            workers: Vec::new(),
+            ended: watch::channel(0).0,
+        };
         for (index, listeners) in listeners.into_iter().enumerate() {
             let stats = Arc::new(WorkerStats::default());
             server.stats.push(Arc::clone(&stats));
@@ -79,6 +88,7 @@ impl Server {
                 shared: Arc::clone(&shared),
                 stats,
                 phase: server.phase.subscribe(),
+                ended: server.ended.clone(),
             };
             server.workers.push(workers::spawn(setup)?);
         }
@@ -119,10 +129,14 @@ impl Server {
         self.enter(Phase::Stopping);
     }
 
-    /// Whether all workers have ended.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.workers.iter().all(JoinHandle::is_finished)
+    /// Resolves once a worker has ended: while the server runs, that is a failure, which [`Self::join`] names.
+    pub async fn any_ended(&self) {
+        self.until_ended(1).await;
+    }
+
+    /// Resolves once all workers have ended.
+    pub async fn all_ended(&self) {
+        self.until_ended(self.workers.len()).await;
     }
 
     /// Waits until all workers have ended, and gives the last counters.
@@ -137,6 +151,11 @@ impl Server {
         Ok(Snapshot::sum(self.stats.iter().map(AsRef::as_ref)))
     }
 
+    async fn until_ended(&self, workers: usize) {
+        // The sender is here, so it is not dropped meanwhile.
+        let _ = self.ended.subscribe().wait_for(|&ended| ended >= workers).await;
+    }
+
     fn enter(&self, phase: Phase) {
         self.phase.send_if_modified(|current| {
             let later = phase > *current;
@@ -146,7 +165,7 @@ impl Server {
     }
 }
 
-/// Why a server did not start. Each message says what to do about it.
+/// Why a server did not start or did not go on. Each message says what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -191,8 +210,8 @@ pub enum StartError {
         /// How many connections were asked for.
         wanted: Option<usize>,
     },
-    /// A worker's thread or runtime could not be set up.
-    #[error("a worker could not start: {0}")]
+    /// A worker's thread or runtime could not be set up, or failed later.
+    #[error("a worker failed: {0}")]
     Worker(#[source] io::Error),
 }
 

@@ -30,6 +30,17 @@ pub(super) struct Setup {
     pub(super) shared: Arc<Shared>,
     pub(super) stats: Arc<WorkerStats>,
     pub(super) phase: watch::Receiver<Phase>,
+    /// Counts the workers that have ended.
+    pub(super) ended: watch::Sender<usize>,
+}
+
+/// Counts its worker among those that have ended, in whatever way.
+struct Ended(watch::Sender<usize>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.send_modify(|ended| *ended += 1);
+    }
 }
 
 /// How many workers there are, and on which CPUs.
@@ -87,6 +98,7 @@ pub(super) fn spawn(setup: Setup) -> Result<JoinHandle<io::Result<()>>, StartErr
 
 /// A worker's thread.
 fn run(setup: Setup, ready: &mpsc::SyncSender<()>) -> io::Result<()> {
+    let _ended = Ended(setup.ended.clone());
     if let Some(cpu) = setup.cpu {
         let mut only = CpuSet::new();
         only.set(cpu);
