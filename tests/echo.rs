@@ -20,6 +20,7 @@ on_each_engine! {
     the_refusal_arrives_while_the_client_sends,
     the_page_and_other_paths,
     a_client_may_end_its_side_first,
+    a_reset_behind_a_message_ends_the_connection,
     frames_that_arrive_whole_are_not_copied,
     long_messages_are_cut_off,
     only_allowed_origins,
@@ -208,6 +209,19 @@ fn a_client_may_end_its_side_first(engine: &str) {
     assert_eq!(client.read_message(), (OpCode::Text, b"last words".to_vec()));
     client.expect_end();
     server.wait_for_counter("ended", 1);
+}
+
+/// The message can be read still, but its reply cannot be sent: what says so is the write alone.
+fn a_reset_behind_a_message_ends_the_connection(engine: &str) {
+    let server = Server::start(engine, &[]);
+    let clients: Vec<_> = (0..10).map(|_| server.connect()).collect();
+    server.signal(rustix::process::Signal::STOP);
+    for mut client in clients {
+        client.send(OpCode::Text, b"and gone");
+        socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("a TCP socket");
+    }
+    server.signal(rustix::process::Signal::CONT);
+    server.wait_for_counter("ended", 10);
 }
 
 fn frames_that_arrive_whole_are_not_copied(engine: &str) {

@@ -67,6 +67,10 @@ pub(super) fn serve<S: Stream>(
         while !session.is_over() {
             if writing.is_none() {
                 writing = write(&stream, &mut session);
+                if session.is_over() {
+                    // The peer was found gone. With no read under way nothing else would say so.
+                    break;
+                }
                 if writing.is_none() && session.should_end_writing() {
                     // The peer may be gone already.
                     let _ = stream.shutdown(Shutdown::Write);
