@@ -409,7 +409,8 @@ fn refusals_say_their_status_and_what_it_asks_for() {
             let values: Vec<_> = headers.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect();
             assert_eq!(values, [*value], "{refusal:?}: {name}");
         }
-        let dates: Vec<_> = headers.iter().filter(|(name, _)| name == "Date").map(|(_, v)| v.as_str()).collect();
+        let dates: Vec<_> =
+            headers.iter().filter(|(name, _)| name == "Date").map(|(_, v)| v.as_str()).collect();
         assert_eq!(dates, [DATE], "{refusal:?}");
         let known = ["Connection", "Content-Length", "Content-Type", "Date"];
         for (name, _) in &headers {

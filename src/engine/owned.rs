@@ -16,7 +16,7 @@ use super::session::{Outgoing, Session, Start};
 use crate::server::{Admission, Phase};
 
 /// How many events a connection handles before others have their turn, when it never has to wait.
-const TURN: usize = 32;
+const TURN: u8 = 32;
 
 /// A connected socket. Buffers are moved in and come back with the result, for the kernel may own them meanwhile.
 pub(super) trait Stream {
@@ -63,7 +63,9 @@ pub(super) fn serve<S: Stream>(
         let mut writing = None;
         let mut listener = None;
         let mut heard = Phase::Running;
-        let mut turn = 0;
+        let mut turn = 0_u8;
+        let mut is_settled = false;
+        let mut yields = 0_u8;
         while !session.is_over() {
             if writing.is_none() {
                 writing = write(&stream, &mut session);
@@ -93,6 +95,14 @@ pub(super) fn serve<S: Stream>(
                 {
                     return Poll::Ready(Event::Sent(result, outgoing));
                 }
+                if context.drain.phase() != heard {
+                    return Poll::Ready(Event::Phase(context.drain.phase()));
+                }
+                // A read comes before a deadline, for what is here came in time. But a peer whose bytes never cease
+                // does not put the deadline off for ever.
+                if turn == TURN - 1 && session.poll_deadline(task).is_ready() {
+                    return Poll::Ready(Event::Deadline);
+                }
                 if let Some(read) = reading.as_mut().as_pin_mut()
                     && let Poll::Ready((result, buffer)) = read.poll(task)
                 {
@@ -100,9 +110,6 @@ pub(super) fn serve<S: Stream>(
                 }
                 if session.poll_deadline(task).is_ready() {
                     return Poll::Ready(Event::Deadline);
-                }
-                if context.drain.phase() != heard {
-                    return Poll::Ready(Event::Phase(context.drain.phase()));
                 }
                 listener.get_or_insert_with(|| context.drain.listen(task.waker().clone()));
                 waited = true;
@@ -115,8 +122,11 @@ pub(super) fn serve<S: Stream>(
                 }
                 Event::Received(result, buffer) => {
                     reading.set(None);
+                    is_settled = false;
                     session.on_received(result, buffer);
                 }
+                // What is here came in time: the reactor looks before the deadline is held against the peer.
+                Event::Deadline if !is_settled => (is_settled, yields) = (true, 2),
                 Event::Deadline => session.on_deadline(),
                 Event::Phase(phase) => {
                     heard = phase;
@@ -125,7 +135,10 @@ pub(super) fn serve<S: Stream>(
             }
             turn = if waited { 0 } else { turn + 1 };
             if turn == TURN {
-                turn = 0;
+                (turn, yields) = (0, 1);
+            }
+            while yields > 0 {
+                yields -= 1;
                 tokio::task::yield_now().await;
             }
         }

@@ -33,10 +33,11 @@ const LINGER_BYTES: usize = 4 << 20;
 /// At a drain, what arrives within this time of the last bytes counts as received before.
 const DRAIN_QUIET: Duration = Duration::from_millis(50);
 
-/// At a drain, how long a peer that never pauses is echoed; from then on the Close is due at the next end of a message.
+/// At a drain, how long a peer that never pauses is echoed: no longer than half of the drain's timeout. From then on
+/// its Close is due at the next end of a message.
 const DRAIN_BUSY: Duration = Duration::from_secs(1);
 
-/// At a drain, how long the rest of a message that has begun is waited for.
+/// At a drain, how long the rest of a message that has begun is waited for: no longer than a quarter of its timeout.
 const DRAIN_MESSAGE: Duration = Duration::from_secs(1);
 
 /// How many received buffers may wait to be sent; further replies are copied to the heap.
@@ -321,7 +322,8 @@ impl Session {
         let Stage::Open(connection) = &self.stage else {
             return;
         };
-        let is_busy = self.presence.context.drain.elapsed() > DRAIN_BUSY;
+        let context = &self.presence.context;
+        let is_busy = context.drain.elapsed() > DRAIN_BUSY.min(context.shared.config.drain_timeout / 2);
         match (self.farewell, connection.is_mid_message()) {
             (Farewell::NotDue, _) | (Farewell::Message, true) => {}
             (Farewell::Quiet, true) if is_busy => self.await_message(),
@@ -335,7 +337,8 @@ impl Session {
 
     fn await_message(&mut self) {
         self.farewell = Farewell::Message;
-        self.deadline = Some(Box::pin(sleep(DRAIN_MESSAGE)));
+        let timeout = self.presence.context.shared.config.drain_timeout / 4;
+        self.deadline = Some(Box::pin(sleep(DRAIN_MESSAGE.min(timeout))));
     }
 
     /// Gives out Close(1001). From then on the peer's is awaited, as long as the drain lasts.
