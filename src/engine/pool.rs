@@ -7,8 +7,9 @@ use crate::proto::HEADROOM;
 /// The size in bytes of a small buffer, its headroom included: what a connection begins with.
 pub(super) const SMALL: usize = 4 << 10;
 
-/// How many free buffers of a size are kept.
+/// How many free buffers of a size are kept, and how many bytes of them; one is kept whatever its size.
 const FREE_MAX: usize = 64;
+const FREE_BYTES_MAX: usize = 8 << 20;
 
 /// Which of the two sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl Pool {
     /// Takes a buffer back.
     pub(super) fn give(&self, buffer: Buffer) {
         let mut free = self.free(buffer.class).borrow_mut();
-        if free.len() < FREE_MAX {
+        if free.len() < (FREE_BYTES_MAX / buffer.bytes.len()).clamp(1, FREE_MAX) {
             free.push(buffer.bytes);
         }
     }
@@ -67,6 +68,23 @@ impl Pool {
         match class {
             Class::Small => small,
             Class::Big => big,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_bounded_whatever_the_size() {
+        for (big, kept) in [(1 << 10, FREE_MAX), (64 << 10, FREE_MAX), (1 << 20, 7), (16 << 20, 1)] {
+            let pool = Pool::new(big);
+            let taken: Vec<_> = (0..100).map(|_| pool.take(Class::Big)).collect();
+            for buffer in taken {
+                pool.give(buffer);
+            }
+            assert_eq!(pool.free(Class::Big).borrow().len(), kept, "{big} bytes");
         }
     }
 }
