@@ -72,7 +72,11 @@ pub(super) fn connections_max(
     let allowed = descriptors.saturating_sub(fixed);
     let wanted_or_one = wanted.unwrap_or(1);
     if allowed < wanted_or_one {
-        return Err(StartError::Descriptors { limit: descriptors, needed: fixed + wanted_or_one, wanted });
+        return Err(StartError::Descriptors {
+            limit: descriptors,
+            needed: fixed.saturating_add(wanted_or_one),
+            wanted,
+        });
     }
     Ok(wanted.unwrap_or(allowed))
 }
@@ -93,8 +97,10 @@ mod tests {
 
     #[test]
     fn more_connections_than_descriptors_are_refused() {
-        let error = connections_max(Some(usize::MAX / 2), 2, 1).unwrap_err();
-        assert!(error.to_string().contains("ulimit -n"), "{error}");
+        for wanted in [usize::MAX / 2, usize::MAX] {
+            let error = connections_max(Some(wanted), 2, 1).unwrap_err();
+            assert!(error.to_string().contains("ulimit -n"), "{error}");
+        }
         assert!(connections_max(None, 2, 1).unwrap() > 0);
     }
 }
