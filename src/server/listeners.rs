@@ -25,12 +25,9 @@ pub(super) fn bind(
     let mut bound = Vec::new();
     for &asked in &config.listen {
         let fail = |source| StartError::Bind { address: asked, source };
-        if asked.port() != 0 {
-            probe(asked).map_err(fail)?;
-        }
         let mut address = asked;
-        for listeners in &mut per_worker {
-            let listener = listen(address).map_err(fail)?;
+        for (worker, listeners) in per_worker.iter_mut().enumerate() {
+            let listener = if worker == 0 { take(address) } else { share(address) }.map_err(fail)?;
             if let Some(name) = &config.congestion_control {
                 // Accepted sockets inherit it.
                 SockRef::from(&listener)
@@ -46,21 +43,23 @@ pub(super) fn bind(
     Ok((per_worker, bound))
 }
 
-/// Finds out whether anybody listens at `address`: SO_REUSEPORT would let a second server of the same user join
-/// silently and take half of the connections of the first.
-fn probe(address: SocketAddr) -> io::Result<()> {
+/// The first listener at `address`, with the port to itself until it listens: SO_REUSEPORT from the start would let a
+/// second server of the same user join silently and take half of the connections of the first.
+fn take(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(address)?;
-    socket.bind(&address.into())
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket(address)?;
-    socket.set_reuse_port(true)?;
-    // Accepted sockets inherit it.
-    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
+    // From now on it can be joined, by those who ask for it before they bind.
+    socket.set_reuse_port(true)?;
+    Ok(socket.into())
+}
+
+/// A further listener, to share the port with.
+fn share(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
@@ -72,5 +71,41 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
         // [::] and 0.0.0.0 can be listened at beside each other.
         socket.set_only_v6(true)?;
     }
+    // Accepted sockets inherit it.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::thread;
+
+    use super::*;
+
+    fn config(address: &str) -> Config {
+        Config { listen: vec![address.parse().expect("an address")], ..Config::default() }
+    }
+
+    #[test]
+    fn the_kernel_spreads_connections_over_the_workers() {
+        let (workers, addresses) = bind(&config("127.0.0.1:0"), 3).unwrap();
+        let _clients: Vec<_> = (0..200).map(|_| TcpStream::connect(addresses[0]).unwrap()).collect();
+        for listeners in &workers {
+            assert!(listeners[0].accept().is_ok(), "each worker gets some of 200");
+        }
+    }
+
+    #[test]
+    fn of_servers_that_start_at_the_same_moment_one_has_the_port() {
+        for _ in 0..200 {
+            let free = bind(&config("127.0.0.1:0"), 1).unwrap().1[0].to_string();
+            let started: Vec<_> = thread::scope(|scope| {
+                let starts: Vec<_> = (0..4).map(|_| scope.spawn(|| bind(&config(&free), 1))).collect();
+                starts.into_iter().filter_map(|start| start.join().unwrap().ok()).collect()
+            });
+            assert_eq!(started.len(), 1, "one has the port");
+        }
+    }
 }
