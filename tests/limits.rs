@@ -20,6 +20,7 @@ on_each_engine! {
     a_slow_handshake_gets_408,
     slow_readers_share_the_total,
     too_many_connections_get_503,
+    accepting_goes_on_after_descriptors_ran_out,
     idle_connections_are_small,
     a_flooder_does_not_stop_the_others,
 }
@@ -158,6 +159,26 @@ fn too_many_connections_get_503(engine: &str) {
     server.wait_for_counter("ended", 2);
     server.connect().echo(OpCode::Text, b"room again");
     first.echo(OpCode::Text, b"still here");
+}
+
+fn accepting_goes_on_after_descriptors_ran_out(engine: &str) {
+    use rustix::process::{Resource, Rlimit, Signal, prlimit};
+    let server = Server::start(engine, &[]);
+    let few = Rlimit { current: Some(40), maximum: Some(40) };
+    prlimit(Some(server.pid()), Resource::Nofile, few).expect("a child may be limited");
+    let mut clients: Vec<_> = (0..60).map(|_| server.connect_raw()).collect();
+    // Long enough for several attempts, short enough for the handshakes' deadline.
+    thread::sleep(Duration::from_secs(1));
+    clients.truncate(1);
+    server.connect().echo(OpCode::Text, b"room again");
+    drop(clients);
+    server.signal(Signal::TERM);
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0));
+    let summary = log.iter().find(|line| line.contains("ended: ")).expect("a summary");
+    assert!(common::counter_in(summary, "accept_pauses") > 2, "{summary}");
+    let said = log.iter().filter(|line| line.contains("accepting pauses")).count();
+    assert_eq!(said, 1, "it is said once, not at each attempt: {log:?}");
 }
 
 fn idle_connections_are_small(engine: &str) {

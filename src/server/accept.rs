@@ -3,7 +3,7 @@
 use std::io;
 use std::net;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
@@ -16,6 +16,9 @@ use crate::proto::handshake::Refusal;
 /// How long accepting pauses when the process or the kernel has run out of something.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How often the log says so at most: whoever can use up the descriptors could fill the log too.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How many connections beyond the limit are being told so, per worker; further ones wait in the backlog.
 const REFUSALS_MAX: usize = 64;
 
@@ -26,6 +29,7 @@ pub(super) async fn accept(
     context: Rc<Context>,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
+    let mut logged = None;
     while context.drain.phase() == Phase::Running {
         let accepted = tokio::select! {
             biased;
@@ -34,7 +38,7 @@ pub(super) async fn accept(
         };
         match accepted {
             Ok((socket, _peer)) => begin(socket, engine, &context).await,
-            Err(error) => recover(&error, &context).await,
+            Err(error) => recover(&error, &context, &mut logged).await,
         }
     }
     let listener = listener.into_std()?;
@@ -85,22 +89,25 @@ fn spawn(
 }
 
 /// A connection that ended in the queue is none of our business; running out of something is waited out.
-async fn recover(error: &io::Error, context: &Context) {
+async fn recover(error: &io::Error, context: &Context, logged: &mut Option<Instant>) {
     if is_the_peers(error) {
         return;
     }
-    tracing::warn!(%error, pause = ?PAUSE, "accepting pauses");
+    if logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
+        *logged = Some(Instant::now());
+        tracing::warn!(%error, pause = ?PAUSE, "accepting pauses");
+    }
     context.stats.accept_pauses.add(1);
     tokio::time::sleep(PAUSE).await;
 }
 
-/// Errors of the connection that was about to be accepted (accept(2), "Error handling").
+/// Errors of the connection that was about to be accepted (accept(2), "Error handling"). Not EPERM: a filter or a
+/// security module that says so leaves the connection in the queue, and says it again.
 fn is_the_peers(error: &io::Error) -> bool {
     let peers = [
         Errno::CONNABORTED,
         Errno::INTR,
         Errno::PROTO,
-        Errno::PERM,
         Errno::NETDOWN,
         Errno::NETUNREACH,
         Errno::HOSTDOWN,
