@@ -22,6 +22,7 @@ on_each_engine! {
     too_many_connections_get_503,
     accepting_goes_on_after_descriptors_ran_out,
     idle_connections_are_small,
+    connections_that_fell_silent_after_bulk_are_small,
     a_flooder_does_not_stop_the_others,
 }
 
@@ -193,6 +194,23 @@ fn idle_connections_are_small(engine: &str) {
     // On tokio-uring the kernel owns a small receive buffer for each.
     let bound = if engine == "epoll" { 1024 } else { 4096 + 1536 };
     assert!(each <= bound, "{each} bytes an idle connection");
+}
+
+fn connections_that_fell_silent_after_bulk_are_small(engine: &str) {
+    let server = Server::start(engine, &[]);
+    let before = server.resident();
+    let connections = 1000;
+    let mut idle: Vec<_> = (0..connections).map(|_| server.connect()).collect();
+    for client in &mut idle {
+        // The first is gathered, and then two buffers take turns: the kernel keeps one that was written to.
+        for _ in 0..3 {
+            client.echo(OpCode::Binary, &pattern(60_000));
+        }
+    }
+    let grown = server.resident().saturating_sub(before);
+    println!("{engine}: {} bytes of resident memory a connection", grown / connections);
+    // What is kept for bulk does not depend on how many there are.
+    assert!(grown < 40 * MIB, "{grown} bytes");
 }
 
 fn a_flooder_does_not_stop_the_others(engine: &str) {
