@@ -184,8 +184,8 @@ impl Session {
 
     /// The write side is shut.
     pub(super) fn on_writing_ended(&mut self) {
-        if let Stage::Flushing { discarded } = self.stage {
-            self.stage = if self.end_of_stream { Stage::Over } else { Stage::Lingering { discarded } };
+        if matches!(self.stage, Stage::Flushing { .. }) {
+            self.stage = if self.end_of_stream { Stage::Over } else { Stage::Lingering { discarded: 0 } };
             self.deadline = Some(Box::pin(sleep(LINGER_TIMEOUT)));
         }
     }
@@ -198,6 +198,7 @@ impl Session {
         match self.stage {
             _ if self.end_of_stream => false,
             Stage::Over => false,
+            Stage::Flushing { discarded } => discarded <= LINGER_BYTES,
             Stage::Open(_) if self.unsent > 0 => {
                 self.unsent < config.unsent_limit && !budget.is_exhausted_for(config.receive_buffer_size)
             }
@@ -259,7 +260,12 @@ impl Session {
                     handshake.receive(&buffer.bytes[filled.clone()], &self.presence.context.shared.rules);
                 self.on_handshake(step, buffer, filled);
             }
-            Stage::Flushing { discarded } | Stage::Lingering { discarded } => {
+            // What we owe is sent first, however much comes; past the limit it is not read.
+            Stage::Flushing { discarded } => {
+                *discarded += received;
+                self.presence.context.pool.give(buffer);
+            }
+            Stage::Lingering { discarded } => {
                 *discarded += received;
                 let too_much = *discarded > LINGER_BYTES;
                 self.presence.context.pool.give(buffer);
@@ -518,3 +524,7 @@ impl Drop for Session {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;
