@@ -15,6 +15,7 @@ on_each_engine! {
     a_drain_echoes_what_was_received_then_says_1001,
     a_drain_says_1001_to_a_client_that_never_pauses,
     a_drain_does_not_wait_for_ever,
+    a_drain_ends_a_client_whose_bytes_never_cease,
     a_second_signal_ends_at_once,
     handshakes_under_way_get_503_at_a_drain,
     started_twice_on_one_port,
@@ -91,6 +92,33 @@ fn a_drain_does_not_wait_for_ever(engine: &str) {
     let (status, _) = server.wait();
     assert_eq!(status.code(), Some(0));
     assert!(began.elapsed() >= Duration::from_millis(2990), "they are waited for");
+}
+
+/// Its message never ends, and the next read is ready at once.
+fn a_drain_ends_a_client_whose_bytes_never_cease(engine: &str) {
+    let flood: Vec<u8> = (0..100_000).flat_map(|_| frame(false, OpCode::Continuation, b"")).collect();
+    let server = Server::start(engine, &["--drain-timeout", "30s"]);
+    let mut client = server.connect();
+    client.send_bytes(&frame(false, OpCode::Binary, b""));
+    let mut sender = client.stream.try_clone().expect("a second handle");
+    thread::scope(|scope| {
+        scope.spawn(move || while std::io::Write::write_all(&mut sender, &flood).is_ok() {});
+        scope.spawn(move || {
+            let close = [&[0x88, 2][..], &close_payload(1001, "")].concat();
+            let mut chunk = vec![0; 1 << 20];
+            let mut end = Vec::new();
+            while !end.ends_with(&close) {
+                let read = client.stream.read(&mut chunk).expect("a Close before the end");
+                assert_ne!(read, 0, "a Close before the end");
+                end.extend_from_slice(&chunk[..read]);
+                end.drain(..end.len().saturating_sub(close.len()));
+            }
+            client.stream.shutdown(std::net::Shutdown::Both).expect("a connected socket");
+        });
+        thread::sleep(Duration::from_millis(300));
+        server.signal(Signal::TERM);
+    });
+    assert_eq!(server.wait().0.code(), Some(0));
 }
 
 fn a_second_signal_ends_at_once(engine: &str) {

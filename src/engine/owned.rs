@@ -44,6 +44,8 @@ enum Event {
     Received(io::Result<usize>, Option<Buffer>),
     Sent(io::Result<()>, Outgoing),
     Deadline,
+    /// The deadline, and bytes that never cease.
+    Overdue,
     Phase(Phase),
 }
 
@@ -101,7 +103,7 @@ pub(super) fn serve<S: Stream>(
                 // A read comes before a deadline, for what is here came in time. But a peer whose bytes never cease
                 // does not put the deadline off for ever.
                 if turn == TURN - 1 && session.poll_deadline(task).is_ready() {
-                    return Poll::Ready(Event::Deadline);
+                    return Poll::Ready(Event::Overdue);
                 }
                 if let Some(read) = reading.as_mut().as_pin_mut()
                     && let Poll::Ready((result, buffer)) = read.poll(task)
@@ -127,7 +129,7 @@ pub(super) fn serve<S: Stream>(
                 }
                 // What is here came in time: the reactor looks before the deadline is held against the peer.
                 Event::Deadline if !is_settled => (is_settled, yields) = (true, 2),
-                Event::Deadline => session.on_deadline(),
+                Event::Deadline | Event::Overdue => session.on_deadline(),
                 Event::Phase(phase) => {
                     heard = phase;
                     session.on_phase(phase);
