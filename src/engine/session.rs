@@ -20,7 +20,7 @@ use super::context::Presence;
 use super::pool::{Buffer, Class, SMALL};
 use crate::proto::budget::Charge;
 use crate::proto::handshake::{Handshake, Refusal, Step, page_response};
-use crate::proto::{Connection, HEADROOM, Progress, Standing, close};
+use crate::proto::{Connection, Gathered, HEADROOM, Progress, Standing, close};
 use crate::server::{Admission, Phase};
 
 /// How long each of the last writes may take: a peer that goes on reading gets everything.
@@ -396,8 +396,7 @@ impl Session {
             connection.receive(&mut buffer.bytes, filled);
         self.presence.context.stats.add(&counts);
         if let Some(head) = head {
-            let head = *head;
-            self.push(Outgoing::Heap { bytes: head.bytes, charge: head.charge });
+            self.push_gathered(*head);
         }
         let mut tail = tail.as_ref().map(<[u8; 4]>::as_slice);
         if let Some(frame) = tail
@@ -478,6 +477,18 @@ impl Session {
         }
         let charge = self.presence.context.settings.budget.charge(buffer.bytes.len());
         self.push(Outgoing::Received { buffer, range, charge });
+    }
+
+    /// Queues a gathered frame. Behind a peer that is slow to take them, short ones are put together: each for itself
+    /// takes more memory than it has bytes.
+    fn push_gathered(&mut self, gathered: Gathered) {
+        let Gathered { bytes, charge } = gathered;
+        if self.unsent > 0 && bytes.len() < SMALL {
+            self.presence.context.stats.bytes_spilled.add(bytes.len() as u64);
+            self.push_bytes(&bytes);
+        } else {
+            self.push(Outgoing::Heap { bytes, charge });
+        }
     }
 
     /// Queues bytes that are copied to the heap, behind others there if it has room.

@@ -110,3 +110,19 @@ async fn what_comes_before_the_close_is_sent_does_not_cost_the_peer_its_close() 
     feed(&mut session, &garbage);
     assert!(!session.is_over() && session.may_read(), "the peer's end is awaited");
 }
+
+/// Each of them takes far more memory than it has bytes.
+#[tokio::test(start_paused = true)]
+async fn tiny_gathered_frames_are_put_together_behind_a_slow_peer() {
+    let mut session = open();
+    feed(&mut session, &frame(OpCode::Binary, &[7; 60_000]));
+    let _under_way = session.next_outgoing().expect("the echo");
+    let tiny = frame(OpCode::Binary, b"ab");
+    for _ in 0..10_000 {
+        let (first, last) = tiny.split_at(tiny.len() - 1);
+        feed(&mut session, first);
+        feed(&mut session, last);
+    }
+    let queued = usize::from(session.next.is_some()) + session.queue.as_ref().map_or(0, |queue| queue.len());
+    assert!(queued < 10, "{queued} pieces for 40,000 bytes");
+}
