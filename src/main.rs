@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use ringback::cli::{self, LogFormat};
 use ringback::config::Config;
@@ -13,6 +14,9 @@ use tracing_subscriber::EnvFilter;
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Within this time a second signal to end counts as the first one.
+const ECHO_TIME: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let (config, log_format) = match cli::parse() {
@@ -55,7 +59,7 @@ fn run(config: &Config) -> Result<(), StartError> {
             () = tokio::time::sleep(config.drain_timeout) => {
                 tracing::warn!("the drain timeout has passed: what is left is cut");
             }
-            () = signals.until_told_to_end(&server) => tracing::warn!("a second signal: what is left is cut"),
+            () = signals.until_told_again(&server) => tracing::warn!("a second signal: what is left is cut"),
         }
         server.stop();
         let stats = server.join().map_err(StartError::Worker)?;
@@ -67,14 +71,16 @@ fn run(config: &Config) -> Result<(), StartError> {
 /// One line on standard output for each address; whoever started the server may wait for it.
 fn announce(server: &Server, config: &Config) {
     let mut stdout = io::stdout().lock();
+    let mut engines: Vec<_> = server.engines().iter().map(ToString::to_string).collect();
+    engines.dedup();
     for address in server.addresses() {
         // A closed standard output is no reason to stop.
         let _ = writeln!(
             stdout,
             "listening on ws://{address}{} (engine {}, {} workers)",
             config.path,
-            server.engine(),
-            server.workers(),
+            engines.join(" and "),
+            server.engines().len(),
         );
     }
     let _ = stdout.flush();
@@ -94,6 +100,17 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             stats: signal(SignalKind::user_defined1())?,
         })
+    }
+
+    /// Waits for a further one. What comes right behind the first is the same one, sent to the group too.
+    async fn until_told_again(&mut self, server: &Server) {
+        let echoes = async {
+            loop {
+                self.until_told_to_end(server).await;
+            }
+        };
+        let _: Result<(), _> = tokio::time::timeout(ECHO_TIME, echoes).await;
+        self.until_told_to_end(server).await;
     }
 
     /// Waits for SIGTERM or SIGINT; SIGUSR1 logs the counters meanwhile.

@@ -126,6 +126,8 @@ fn a_second_signal_ends_at_once(engine: &str) {
     let mut silent = server.connect();
     server.signal(Signal::TERM);
     assert_eq!(silent.read_close(), 1001);
+    // One that comes right behind the first is the same one.
+    thread::sleep(Duration::from_millis(400));
     server.signal(Signal::TERM);
     let (status, _) = server.wait();
     assert_eq!(status.code(), Some(0));
@@ -302,6 +304,37 @@ fn where_io_uring_is_refused_auto_takes_epoll_and_a_named_engine_says_why() {
         assert_eq!(lines.len(), 1, "one line says why: {log:?}");
         assert!(lines[0].contains(says) && lines[0].contains("epoll"), "{}", lines[0]);
     }
+}
+
+/// One ring can be had, and none for the second worker.
+#[test]
+fn where_locked_memory_is_short_auto_takes_epoll_for_the_rest() {
+    // Root has no such limit.
+    let is_root = rustix::process::getuid().is_root();
+    let program = if is_root { "setpriv" } else { "prlimit" };
+    let no_privileges =
+        ["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "prlimit"];
+    let arguments =
+        ["--memlock=65536", env!("CARGO_BIN_EXE_ringback"), "--listen=127.0.0.1:0", "--workers=4"];
+    let command = |engine: &str| {
+        let mut command = std::process::Command::new(program);
+        command
+            .args(if is_root { &no_privileges[..] } else { &[] })
+            .args(arguments)
+            .args(["--engine", engine]);
+        command
+    };
+    let named = match command("tokio-uring").output() {
+        Ok(output) if output.status.code() == Some(69) => output,
+        other => return println!("SKIPPED: memory cannot be made short by {program}: {other:?}"),
+    };
+    assert!(stderr(&named).contains("ulimit -l"), "{}", stderr(&named));
+    let server = Server::spawn(command("auto"));
+    server.connect().echo(OpCode::Text, b"on whichever engine");
+    server.signal(Signal::TERM);
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(log.iter().filter(|line| line.contains("io_uring is not used")).count(), 1, "{log:?}");
 }
 
 /// Makes io_uring_setup(2) fail in this thread and in what it starts.

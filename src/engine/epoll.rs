@@ -12,10 +12,18 @@ use super::pool::Buffer;
 use super::session::Outgoing;
 use crate::proto::HEADROOM;
 
-/// Runs `future`, and what it spawns, on this thread.
-pub(super) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(tokio::task::LocalSet::new().block_on(&runtime, future))
+/// A runtime for one thread, whose tasks never leave it.
+pub(crate) struct Runtime(tokio::runtime::Runtime);
+
+impl Runtime {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self(tokio::runtime::Builder::new_current_thread().enable_all().build()?))
+    }
+
+    /// Runs `future`, and what it spawns.
+    pub(super) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        tokio::task::LocalSet::new().block_on(&self.0, future)
+    }
 }
 
 /// The stream of an accepted socket.

@@ -46,25 +46,53 @@ impl fmt::Display for Engine {
 ///
 /// [`StartError::Engine`] when the engine asked for by name cannot run.
 pub fn choose(choice: EngineChoice) -> Result<Engine, StartError> {
-    let refused = match choice {
-        EngineChoice::Epoll => return Ok(Engine::Epoll),
-        EngineChoice::Auto | EngineChoice::TokioUring => match tokio_uring::probe() {
-            Ok(()) => return Ok(Engine::TokioUring),
-            Err(error) => reason(&error),
-        },
-    };
-    if choice == EngineChoice::TokioUring {
-        return Err(StartError::Engine { engine: Engine::TokioUring, reason: refused });
+    if choice == EngineChoice::Epoll {
+        return Ok(Engine::Epoll);
     }
-    tracing::warn!(engine = %Engine::Epoll, "io_uring is not used: {refused}");
+    match tokio_uring::probe() {
+        Ok(()) => Ok(Engine::TokioUring),
+        Err(error) => fall_back(choice, Engine::TokioUring, &error),
+    }
+}
+
+/// What is taken in place of an `engine` that cannot run; nothing, where it was asked for by name.
+///
+/// # Errors
+///
+/// [`StartError::Engine`] then.
+pub(crate) fn fall_back(
+    choice: EngineChoice,
+    engine: Engine,
+    error: &io::Error,
+) -> Result<Engine, StartError> {
+    let reason = reason(error);
+    if choice != EngineChoice::Auto {
+        return Err(StartError::Engine { engine, reason });
+    }
+    tracing::warn!(engine = %Engine::Epoll, "io_uring is not used: {reason}");
     Ok(Engine::Epoll)
 }
 
-/// Runs `future`, and what it spawns, on this thread.
-pub(crate) fn block_on<F: Future>(engine: Engine, future: F) -> io::Result<F::Output> {
-    match engine {
-        Engine::TokioUring => tokio_uring::block_on(future),
-        Engine::Epoll => epoll::block_on(future),
+/// What runs the tasks of a worker, on the thread that made it.
+pub(crate) enum Runtime {
+    TokioUring(::tokio_uring::Runtime),
+    Epoll(epoll::Runtime),
+}
+
+impl Runtime {
+    pub(crate) fn new(engine: Engine) -> io::Result<Self> {
+        Ok(match engine {
+            Engine::TokioUring => Self::TokioUring(tokio_uring::runtime_in_time()?),
+            Engine::Epoll => Self::Epoll(epoll::Runtime::new()?),
+        })
+    }
+
+    /// Runs `future`, and what it spawns.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        match self {
+            Self::TokioUring(runtime) => runtime.block_on(future),
+            Self::Epoll(runtime) => runtime.block_on(future),
+        }
     }
 }
 

@@ -75,6 +75,10 @@ pub(super) fn serve<S: Stream>(
                     // The peer was found gone. With no read under way nothing else would say so.
                     break;
                 }
+                if writing.is_none() && session.has_outgoing() {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 if writing.is_none() && session.should_end_writing() {
                     // The peer may be gone already.
                     let _ = stream.shutdown(Shutdown::Write);
@@ -164,7 +168,8 @@ fn write<'a, S: Stream>(
     stream: &'a S,
     session: &mut Session,
 ) -> Option<Pin<Box<impl Future<Output = Sent> + use<'a, S>>>> {
-    while let Some(outgoing) = session.next_outgoing() {
+    for _ in 0..TURN {
+        let outgoing = session.next_outgoing()?;
         match stream.try_write(outgoing.bytes()) {
             Ok(sent) if sent == outgoing.bytes().len() => session.on_sent(&Ok(()), outgoing),
             Ok(sent) => return Some(Box::pin(stream.write_rest(outgoing, sent))),

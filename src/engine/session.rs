@@ -177,6 +177,11 @@ impl Session {
         Some(outgoing)
     }
 
+    /// Whether there is anything to send next.
+    pub(super) const fn has_outgoing(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// Whether everything is sent that ever will be.
     pub(super) fn should_end_writing(&self) -> bool {
         matches!(self.stage, Stage::Flushing { .. }) && self.unsent == 0

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::thread;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio_uring::Runtime;
@@ -20,6 +21,10 @@ use crate::proto::HEADROOM;
 /// The entries of a submission queue; the completion queue has twice as many.
 const ENTRIES: u32 = 256;
 
+/// How often, and after which time, a ring is asked for again when there is no memory for it.
+const NO_MEMORY_RETRIES: usize = 5;
+const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
+
 /// Whether a ring can be set up at all. It is tried in a thread of its own: a runtime cannot be dropped within another.
 pub(super) fn probe() -> io::Result<()> {
     let probe = || runtime().map(drop);
@@ -27,9 +32,18 @@ pub(super) fn probe() -> io::Result<()> {
         .unwrap_or_else(|_| Err(io::Error::other("the probe panicked")))
 }
 
-/// Runs `future`, and what it spawns, on this thread.
-pub(super) fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
-    Ok(runtime()?.block_on(future))
+/// A runtime; where there is no memory for it, one that is asked for again for a while: the kernel counts the locked
+/// memory of a ring that is gone, such as the probe's, some time longer.
+pub(super) fn runtime_in_time() -> io::Result<Runtime> {
+    for _ in 0..NO_MEMORY_RETRIES {
+        match runtime() {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => {
+                thread::sleep(NO_MEMORY_PAUSE);
+            }
+            result => return result,
+        }
+    }
+    runtime()
 }
 
 /// The stream of an accepted socket, made a blocking one: with O_NONBLOCK the kernel answers EAGAIN instead of waiting.

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::Admission;
 use super::drain::Phase;
+use super::listeners::BACKLOG;
 use crate::engine::{self, Context, Engine, Start};
 use crate::proto::handshake::Refusal;
 
@@ -20,15 +21,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How many connections beyond the limit are being told so, per worker; further ones wait in the backlog.
-const REFUSALS_MAX: usize = 64;
+pub(super) const REFUSALS_MAX: usize = 16;
 
 /// Accepts until the drain begins, then takes what is queued: closing a listener would reset it.
-pub(super) async fn accept(
-    listener: net::TcpListener,
-    engine: Engine,
-    context: Rc<Context>,
-) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
+pub(super) async fn accept(listener: TcpListener, engine: Engine, context: Rc<Context>) -> io::Result<()> {
     let mut logged = None;
     while context.drain.phase() == Phase::Running {
         let accepted = tokio::select! {
@@ -42,17 +38,18 @@ pub(super) async fn accept(
         }
     }
     let listener = listener.into_std()?;
-    loop {
+    for _ in 0..BACKLOG {
         match listener.accept().and_then(|(socket, _peer)| from_std(socket)) {
             Ok(socket) => spawn(socket, engine, &context, Start::Refuse(Refusal::Draining), None),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "queued connections are left behind");
-                return Ok(());
+                break;
             }
         }
     }
+    Ok(())
 }
 
 fn from_std(socket: net::TcpStream) -> io::Result<TcpStream> {

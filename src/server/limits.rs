@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::StartError;
+use super::accept::REFUSALS_MAX;
 
-/// Descriptors that are not connections: standard streams, listeners, and what each worker's runtime opens.
+/// Descriptors that are not connections: standard streams, listeners, what each worker's runtime opens, and those who
+/// are told that there is no room.
 const DESCRIPTORS_FIXED: usize = 16;
-const DESCRIPTORS_PER_WORKER: usize = 12;
+const DESCRIPTORS_PER_WORKER: usize = 12 + REFUSALS_MAX;
 
 /// The connections of the process, counted.
 #[derive(Debug)]

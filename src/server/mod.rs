@@ -29,7 +29,7 @@ pub use workers::available_cpus;
 #[derive(Debug)]
 pub struct Server {
     addresses: Vec<SocketAddr>,
-    engine: Engine,
+    engines: Vec<Engine>,
     phase: watch::Sender<Phase>,
     stats: Vec<Arc<WorkerStats>>,
     workers: Vec<JoinHandle<io::Result<()>>>,
@@ -53,7 +53,7 @@ impl Server {
     ///
     /// When the engine asked for cannot run, an address cannot be listened at, or there are too few descriptors.
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        let engine = engine::choose(config.engine)?;
+        let mut engine = engine::choose(config.engine)?;
         let cpus = workers::Placement::find(config.workers, config.pin);
         let connections_max =
             limits::connections_max(config.max_connections, cpus.workers, config.listen.len())?;
@@ -71,7 +71,7 @@ impl Server {
         let (phase, _) = watch::channel(Phase::Running);
         let mut server = Self {
             addresses,
-            engine,
+            engines: Vec::new(),
             phase,
             stats: Vec::new(),
             workers: Vec::new(),
@@ -90,7 +90,11 @@ impl Server {
                 phase: server.phase.subscribe(),
                 ended: server.ended.clone(),
             };
-            server.workers.push(workers::spawn(setup)?);
+            // What one worker could not have, the next ones need not ask for.
+            let (worker, taken) = workers::spawn(setup)?;
+            engine = taken;
+            server.engines.push(engine);
+            server.workers.push(worker);
         }
         Ok(server)
     }
@@ -101,16 +105,10 @@ impl Server {
         &self.addresses
     }
 
-    /// How it moves bytes.
+    /// How each worker moves bytes.
     #[must_use]
-    pub const fn engine(&self) -> Engine {
-        self.engine
-    }
-
-    /// How many workers it has.
-    #[must_use]
-    pub fn workers(&self) -> usize {
-        self.workers.len()
+    pub fn engines(&self) -> &[Engine] {
+        &self.engines
     }
 
     /// The counters of all workers.

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::drain::Phase;
 use super::stats::WorkerStats;
 use super::{Shared, StartError, accept};
-use crate::engine::{self, Context, Engine};
+use crate::engine::{self, Context, Engine, Runtime};
 
 /// How long connections that were cut may take to give their buffers back.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -80,15 +80,16 @@ fn affinity() -> Vec<usize> {
     (0..CpuSet::MAX_CPU).filter(|&cpu| mask.is_set(cpu)).collect()
 }
 
-/// Starts a worker's thread, and waits until its runtime stands.
-pub(super) fn spawn(setup: Setup) -> Result<JoinHandle<io::Result<()>>, StartError> {
+/// Starts a worker's thread, and waits until it accepts. Gives the engine that it took.
+pub(super) fn spawn(setup: Setup) -> Result<(JoinHandle<io::Result<()>>, Engine), StartError> {
     let (ready, is_ready) = mpsc::sync_channel(1);
     let handle = thread::Builder::new()
         .name(format!("ringback-{}", setup.index))
         .spawn(move || run(setup, &ready))
         .map_err(StartError::Worker)?;
     match is_ready.recv() {
-        Ok(()) => Ok(handle),
+        Ok(Ok(engine)) => Ok((handle, engine)),
+        Ok(Err(error)) => Err(error),
         Err(mpsc::RecvError) => Err(StartError::Worker(match handle.join() {
             Ok(Err(error)) => error,
             _ => io::Error::other("its thread ended"),
@@ -97,7 +98,7 @@ pub(super) fn spawn(setup: Setup) -> Result<JoinHandle<io::Result<()>>, StartErr
 }
 
 /// A worker's thread.
-fn run(setup: Setup, ready: &mpsc::SyncSender<()>) -> io::Result<()> {
+fn run(mut setup: Setup, ready: &mpsc::SyncSender<Result<Engine, StartError>>) -> io::Result<()> {
     let _ended = Ended(setup.ended.clone());
     if let Some(cpu) = setup.cpu {
         let mut only = CpuSet::new();
@@ -106,21 +107,33 @@ fn run(setup: Setup, ready: &mpsc::SyncSender<()>) -> io::Result<()> {
             tracing::warn!(worker = setup.index, cpu, %error, "not pinned");
         }
     }
-    let engine = setup.engine;
-    engine::block_on(engine, async move {
-        let _ = ready.send(());
-        serve(setup).await
-    })?
+    let runtime = match Runtime::new(setup.engine) {
+        Err(error) if setup.engine != Engine::Epoll => {
+            match engine::fall_back(setup.shared.config.engine, setup.engine, &error) {
+                Ok(engine) => setup.engine = engine,
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    return Ok(());
+                }
+            }
+            Runtime::new(setup.engine)?
+        }
+        runtime => runtime?,
+    };
+    runtime.block_on(serve(setup, ready))
 }
 
 /// Accepts and serves connections until the phase says to end.
-async fn serve(setup: Setup) -> io::Result<()> {
+async fn serve(setup: Setup, ready: &mpsc::SyncSender<Result<Engine, StartError>>) -> io::Result<()> {
     let context = Rc::new(Context::new(&setup.shared, setup.stats));
     let mut acceptors = Vec::new();
     for listener in setup.listeners {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
         let acceptor = accept::accept(listener, setup.engine, Rc::clone(&context));
         acceptors.push(tokio::task::spawn_local(acceptor));
     }
+    // Whoever waits for it may have given up.
+    let _ = ready.send(Ok(setup.engine));
     let mut phase = setup.phase;
     follow(&mut phase, &context, Phase::Draining).await;
     for acceptor in acceptors {
