@@ -16,15 +16,15 @@ use ringback::proto::frame::{HEADER_MAX, Header, OpCode, Sender};
 /// Longer than anything here takes, so that a test fails instead of hanging.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Defines a test for each engine from functions that take its name.
+/// Defines a test for each engine from functions that take its name, with the attributes that stand before it.
 #[macro_export]
 macro_rules! on_each_engine {
-    ($($test:ident,)+) => {
+    ($($(#[$attribute:meta])* $test:ident,)+) => {
         mod epoll {
-            $(#[test] fn $test() { super::$test("epoll"); })+
+            $(#[test] $(#[$attribute])* fn $test() { super::$test("epoll"); })+
         }
         mod tokio_uring {
-            $(#[test] fn $test() {
+            $(#[test] $(#[$attribute])* fn $test() {
                 if $crate::common::is_runnable("tokio-uring") {
                     super::$test("tokio-uring");
                 }
@@ -97,6 +97,21 @@ impl Server {
         kib * 1024
     }
 
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
+    }
+
+    /// Processor time that it has used, in user and system mode, in ticks of 10 ms (USER_HZ, proc_pid_stat(5)).
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        // The name of the program, in parentheses, may contain anything; utime and stime are fields 14 and 15.
+        let (_, behind_name) = stat.rsplit_once(')').expect("a name in parentheses");
+        let ticks = behind_name.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map(|field| field.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(10 * ticks)
+    }
+
     /// A counter, as SIGUSR1 logs it.
     pub(crate) fn counter(&self, name: &str) -> u64 {
         self.signal(rustix::process::Signal::USR1);
@@ -132,19 +147,21 @@ impl Server {
     /// A client whose handshake has been answered with 101.
     pub(crate) fn connect(&self) -> Client {
         let mut client = self.connect_raw();
-        client.send_bytes(handshake("/ws", "").as_bytes());
-        let head = client.read_head();
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        client.open();
+        client
+    }
+
+    /// As [`Self::connect`], over a socket whose options a test has set.
+    pub(crate) fn connect_over(&self, socket: socket2::Socket) -> Client {
+        socket.connect(&self.address.into()).expect("the server listens");
+        let mut client = Client::new(socket.into());
+        client.open();
         client
     }
 
     /// A client that has said nothing yet.
     pub(crate) fn connect_raw(&self) -> Client {
-        let stream = TcpStream::connect(self.address).expect("the server listens");
-        stream.set_nodelay(true).expect("a TCP socket");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a duration");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a duration");
-        Client { stream, received: Vec::new() }
+        Client::new(TcpStream::connect(self.address).expect("the server listens"))
     }
 }
 
@@ -222,6 +239,20 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    fn new(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).expect("a TCP socket");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a duration");
+        stream.set_write_timeout(Some(DEADLINE)).expect("a duration");
+        Self { stream, received: Vec::new() }
+    }
+
+    /// Does the handshake.
+    fn open(&mut self) {
+        self.send_bytes(handshake("/ws", "").as_bytes());
+        let head = self.read_head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    }
+
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the server takes it");
     }

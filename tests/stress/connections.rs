@@ -1,0 +1,289 @@
+//! Connections that come and go: by resets, at a drain, and where there is no room for them.
+
+use std::io::Write as _;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringback::proto::frame::OpCode;
+use rustix::process::{Resource, Rlimit, Signal, prlimit};
+use socket2::SockRef;
+
+use crate::common::{Client, Server, close_payload, command, frame, handshake, header, pattern, volume};
+use crate::{MIB, connections, on_each_engine, wait_until_open};
+
+on_each_engine! {
+    resets_with_unread_echoes_end,
+    #[ignore = "volume: 60,000 resets, 15 s"]
+    resets_at_every_stage_leave_nothing,
+    #[ignore = "volume: a drain of 2,500 busy connections, 10 s"]
+    a_drain_loses_no_message_that_was_sent_before,
+    #[ignore = "volume: 200 connections where 64 files may be open, 5 s"]
+    connections_beyond_the_limit_of_files_wait_or_get_503,
+    #[ignore = "volume: no file more may be opened, 3 s"]
+    without_a_free_file_accepting_waits,
+}
+
+/// When a client resets its connection.
+const STAGES: [fn(&Server) -> Client; 6] =
+    [silent, mid_request, open, mid_frame, with_unread_echoes, after_our_close];
+
+fn silent(server: &Server) -> Client {
+    server.connect_raw()
+}
+
+fn mid_request(server: &Server) -> Client {
+    let mut client = server.connect_raw();
+    client.send_bytes(b"GET /ws HTTP/1.1\r\nHost: loc");
+    client
+}
+
+fn open(server: &Server) -> Client {
+    server.connect()
+}
+
+fn mid_frame(server: &Server) -> Client {
+    let mut client = server.connect();
+    client.send_bytes(&header(true, OpCode::Binary, 1000));
+    client.send_bytes(&[0; 500]);
+    client
+}
+
+fn with_unread_echoes(server: &Server) -> Client {
+    let mut client = server.connect();
+    client.send_bytes(&frame(false, OpCode::Binary, &[0; 3000]));
+    client.send_bytes(&frame(false, OpCode::Continuation, &[0; 3000]).repeat(10));
+    client
+}
+
+fn after_our_close(server: &Server) -> Client {
+    let mut client = server.connect();
+    client.send(OpCode::Continuation, b"of nothing");
+    assert_eq!(client.read_close(), 1002);
+    client
+}
+
+fn resets_at_every_stage_leave_nothing(engine: &str) {
+    let server = Server::start(engine, &[]);
+    let descriptors = server.descriptors();
+    let reset = |count: usize| {
+        for _ in 0..count {
+            for connect in STAGES {
+                let client = connect(&server);
+                // Closing sends RST, whatever is unsent or unread (socket(7)).
+                SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("a socket");
+            }
+        }
+        wait_until_open(&server, 0);
+        server.resident()
+    };
+    let count = volume(10_000);
+    // What the first ones allocate is there for the later ones.
+    let before = reset(500.min(count));
+    let after = reset(count);
+    println!(
+        "{engine}: resident {} KiB, and {} KiB after {count} resets at each stage",
+        before / 1024,
+        after / 1024
+    );
+    assert!(after < before + 2 * MIB, "memory grows from {before} to {after} bytes");
+    assert_eq!(server.descriptors(), descriptors);
+    assert_eq!(server.counter("accepted"), server.counter("ended"));
+    server.connect().echo(OpCode::Text, b"served as ever");
+}
+
+/// On epoll the write of an echo fails before the reset is read: the connection must end by that too.
+fn resets_with_unread_echoes_end(engine: &str) {
+    let server = Server::start(engine, &[]);
+    for _ in 0..100 {
+        let client = with_unread_echoes(&server);
+        SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("a socket");
+    }
+    wait_until_open(&server, 0);
+}
+
+/// Four threads send on their connections in turn while the signal comes.
+fn a_drain_loses_no_message_that_was_sent_before(engine: &str) {
+    const THREADS: usize = 4;
+    let count = connections(volume(2500)).max(THREADS);
+    let server = Server::start(engine, &["--drain-timeout", "50s"]);
+    let mut clients: Vec<_> = (0..count).map(|_| Sender::connect(&server)).collect();
+    let ends = AtomicBool::new(false);
+    let before = thread::scope(|scope| {
+        let mut shares = clients.chunks(count.div_ceil(THREADS));
+        let sending: Vec<_> =
+            shares.by_ref().map(|share| scope.spawn(|| send_in_turn(share, &ends))).collect();
+        while !sending.iter().all(|thread| thread.is_finished()) && clients[count - 1].sent() < 3 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // Each was sent before the signal: its bytes were taken by the kernel.
+        let before: Vec<_> = clients.iter().map(Sender::sent).collect();
+        server.signal(Signal::TERM);
+        thread::sleep(Duration::from_millis(20));
+        ends.store(true, Ordering::Relaxed);
+        before
+    });
+    let (mut sent, mut echoed) = (0, 0);
+    for (client, before) in clients.iter_mut().zip(before) {
+        let echoes = client.read_to_close();
+        assert!(echoes >= before, "{echoes} of {before} messages come back that were sent before the signal");
+        assert!(echoes <= client.sent());
+        (sent, echoed) = (sent + before, echoed + echoes);
+    }
+    println!("{engine}: of {count} connections {sent} messages were sent before the signal, {echoed} echoed");
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+    assert!(!log.iter().any(|line| line.contains("timeout has passed")), "{log:?}");
+}
+
+/// A client that sends numbered messages.
+struct Sender {
+    client: Client,
+    /// How many messages were sent to their last byte.
+    sent: AtomicU64,
+}
+
+impl Sender {
+    /// Their sizes, in turn.
+    const SIZES: [usize; 3] = [10, 1000, 6000];
+
+    fn connect(server: &Server) -> Self {
+        Self { client: server.connect(), sent: AtomicU64::new(0) }
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent.load(Ordering::SeqCst)
+    }
+
+    fn message(number: u64) -> Vec<u8> {
+        let size = Self::SIZES[usize::try_from(number % 3).expect("under 3")];
+        let mut payload = pattern(size);
+        payload[..8].copy_from_slice(&number.to_be_bytes());
+        payload
+    }
+
+    /// Sends the next one; `false` when the server has ended.
+    fn send(&self) -> bool {
+        let bytes = frame(true, OpCode::Binary, &Self::message(self.sent()));
+        let is_sent = (&self.client.stream).write_all(&bytes).is_ok();
+        self.sent.fetch_add(u64::from(is_sent), Ordering::SeqCst);
+        is_sent
+    }
+
+    /// Reads echoes in their order up to the server's Close(1001), and the end; gives how many.
+    fn read_to_close(&mut self) -> u64 {
+        for number in 0.. {
+            let reply = self.client.read_frame().expect("a Close before the end");
+            if reply.opcode == OpCode::Close {
+                assert_eq!(reply.payload, close_payload(1001, ""));
+                self.client.send(OpCode::Close, &reply.payload);
+                self.client.expect_end();
+                return number;
+            }
+            assert!(reply.payload == Self::message(number), "message {number} comes back in its place");
+        }
+        unreachable!("there are not that many")
+    }
+}
+
+/// Sends a message on each of these connections, again and again: no more than are taken without being read.
+fn send_in_turn(clients: &[Sender], ends: &AtomicBool) {
+    for _ in 0..12 {
+        for client in clients {
+            if ends.load(Ordering::Relaxed) || !client.send() {
+                return;
+            }
+        }
+    }
+}
+
+/// Some are admitted, others are told that there is no room, and further ones wait for a file to be free.
+fn connections_beyond_the_limit_of_files_wait_or_get_503(engine: &str) {
+    let server = Server::spawn(with_files(
+        64,
+        command(&["--listen", "127.0.0.1:0", "--workers", "1", "--engine", engine]),
+    ));
+    let mut all: Vec<_> = (0..200)
+        .map(|_| {
+            let mut client = server.connect_raw();
+            client.send_bytes(handshake("/ws", "").as_bytes());
+            client
+        })
+        .collect();
+    server.wait_for_counter("accept_pauses", 1);
+    let admitted = usize::try_from(server.counter("handshakes")).expect("a few");
+    assert!((20..64).contains(&admitted), "{admitted} connections of 64 files");
+    let mut others = all.split_off(admitted);
+    for client in &mut all {
+        assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+        client.echo(OpCode::Text, b"there is room for me");
+    }
+    expect_rest(engine, &server);
+    let refused = server.counter("refusals");
+    for client in others.drain(..) {
+        let mut client = client;
+        let head = client.read_head();
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    }
+    println!(
+        "{engine}: {admitted} admitted, {refused} refused in 2 s, {} in the end",
+        server.counter("refusals")
+    );
+    for client in &mut all {
+        client.echo(OpCode::Text, b"still there");
+    }
+    drop(all.split_off(admitted / 2));
+    wait_until_open(&server, admitted as u64 / 2);
+    server.connect().echo(OpCode::Text, b"room again");
+}
+
+/// The limit may be lowered under a running server, or the whole system run out of files.
+fn without_a_free_file_accepting_waits(engine: &str) {
+    let server = Server::start(engine, &[]);
+    let mut first: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    let open = server.descriptors() as u64;
+    let limit = Rlimit { current: Some(open), maximum: Some(open) };
+    prlimit(Some(server.pid()), Resource::Nofile, limit).expect("a limit may be lowered");
+    let mut waiting: Vec<_> = (0..50).map(|_| server.connect_raw()).collect();
+    for client in &mut waiting {
+        client.send_bytes(handshake("/ws", "").as_bytes());
+    }
+    server.wait_for_counter("accept_pauses", 1);
+    // A number below the limit may have been free.
+    let accepted = server.counter("accepted");
+    assert!(accepted < 30, "{accepted} connections are accepted of 20 for which there are files");
+    expect_rest(engine, &server);
+    assert_eq!(server.counter("accepted"), accepted);
+    for client in &mut first {
+        client.echo(OpCode::Text, b"meanwhile");
+    }
+    // Each that leaves makes room for one that waits.
+    for mut client in waiting {
+        drop(first.pop());
+        let head = client.read_head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        client.echo(OpCode::Text, b"waited");
+        if first.is_empty() {
+            first.push(client);
+        }
+    }
+}
+
+/// That the server does next to nothing for two seconds.
+fn expect_rest(engine: &str, server: &Server) {
+    let (before, began) = (server.processor_time(), Instant::now());
+    thread::sleep(Duration::from_secs(2));
+    let (used, time) = (server.processor_time() - before, began.elapsed());
+    println!("{engine}: {used:?} of processor time in {time:?} without a free file");
+    assert!(used <= time / 20 + Duration::from_millis(50), "{used:?} of {time:?} are spent on accepting");
+}
+
+/// The same command, with this limit of open files.
+fn with_files(limit: u32, command: Command) -> Command {
+    let mut limited = Command::new("sh");
+    limited.arg("-c").arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\"")).arg(command.get_program());
+    limited.args(command.get_args()).stdin(std::process::Stdio::null());
+    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    limited
+}

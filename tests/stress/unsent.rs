@@ -1,0 +1,120 @@
+//! Replies that their clients do not take.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringback::proto::frame::OpCode;
+use socket2::{Domain, Socket, Type};
+
+use crate::common::{Server, frame, pattern, volume};
+use crate::{KIB, MIB, beside_echoes, connections, on_each_engine, wait_until_open};
+
+on_each_engine! {
+    #[ignore = "volume: 1,000 slow readers for 60 s"]
+    slow_readers_take_bounded_memory,
+    #[ignore = "volume: 20 × 16 MiB sent before they are read"]
+    what_was_sent_before_reading_comes_back_whole,
+}
+
+/// What a connection may hold: replies up to `--unsent-limit`, the receive that goes beyond it, a frame that is being
+/// gathered, and where the kernel owns it the buffer of the next receive: 64 KiB each. The allocator rounds each up by
+/// less than a quarter.
+fn each_max(engine: &str) -> u64 {
+    let parts = if engine == "epoll" { 3 } else { 4 };
+    parts * 64 * KIB * 5 / 4
+}
+
+fn slow_readers_take_bounded_memory(engine: &str) {
+    let count = connections(volume(1000));
+    let time = Duration::from_millis(600 * volume(100) as u64).max(Duration::from_secs(2));
+    let server = Server::start(engine, &["--unsent-limit", "64KiB"]);
+    let mut never = Slow::connect(&server);
+    let mut slow: Vec<_> = (0..count).map(|_| Slow::connect(&server)).collect();
+    let bytes = frame(true, OpCode::Binary, &pattern(60_000));
+    let idle = server.resident();
+    let (most, mut echoes) = beside_echoes(&server, || {
+        let (began, mut most) = (Instant::now(), 0);
+        while began.elapsed() < time {
+            never.send(&bytes);
+            for client in &mut slow {
+                client.send(&bytes);
+                client.read(1000);
+            }
+            most = server.resident().max(most);
+            thread::sleep(Duration::from_millis(100));
+        }
+        most
+    });
+    let (grown, last) = (most.saturating_sub(idle), server.resident().saturating_sub(idle));
+    echoes.sort_unstable();
+    println!(
+        "{engine}: {count} slow readers for {time:?}: at most {} KiB each and {} MiB together, {} MiB in the end; {} \
+         echoes meanwhile took at most {:?}",
+        grown / KIB / count as u64,
+        grown / MIB,
+        last / MIB,
+        echoes.len(),
+        echoes.last()
+    );
+    assert!(server.counter("read_pauses") >= count as u64, "each has been slow");
+    assert!(echoes.len() > 10, "{} echoes beside slow readers", echoes.len());
+    assert!(
+        grown <= (count as u64 + 1) * each_max(engine) + 2 * MIB,
+        "{grown} bytes for {count} slow readers"
+    );
+    drop((slow, never));
+    wait_until_open(&server, 0);
+    server.connect().echo(OpCode::Binary, &pattern(60_000));
+}
+
+/// A client that sends all it can and reads little.
+struct Slow {
+    stream: TcpStream,
+    /// How much of a frame was sent.
+    offset: usize,
+}
+
+impl Slow {
+    fn connect(server: &Server) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        // Segments as on an Ethernet: with those of the loopback the kernel would hold megabytes for each.
+        socket.set_tcp_mss(1460).expect("a TCP option");
+        socket.set_recv_buffer_size(16 << 10).expect("a size");
+        let client = server.connect_over(socket);
+        client.stream.set_nonblocking(true).expect("a socket");
+        Self { stream: client.stream, offset: 0 }
+    }
+
+    fn send(&mut self, frame: &[u8]) {
+        // So that the others have their turn, however much the server takes.
+        for _ in 0..16 {
+            match self.stream.write(&frame[self.offset..]) {
+                Ok(sent) => self.offset = (self.offset + sent) % frame.len(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => panic!("a slow reader is not cut: {error}"),
+            }
+        }
+    }
+
+    fn read(&mut self, at_most: usize) {
+        match self.stream.read(&mut vec![0; at_most]) {
+            Ok(0) => panic!("the server ends"),
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+    }
+}
+
+fn what_was_sent_before_reading_comes_back_whole(engine: &str) {
+    let server = Server::start(engine, &[]);
+    let payload = pattern(16 << 20);
+    let bytes = frame(true, OpCode::Binary, &payload);
+    let mut client = server.connect();
+    for _ in 0..volume(20) {
+        client.send_bytes(&bytes);
+        assert!(client.read_message() == (OpCode::Binary, payload.clone()), "the same bytes come back");
+    }
+    println!("{engine}: {} bytes were spilled", server.counter("bytes_spilled"));
+}
