@@ -226,24 +226,26 @@ fn a_flooder_does_not_make_the_others_wait(engine: &str) {
         ("frames of a byte", frame(true, OpCode::Binary, b"x")),
         ("empty frames", frame(true, OpCode::Binary, b"")),
     ];
-    let (mut quiet, mut flooded) = (Vec::new(), Vec::new());
-    for (name, bytes) in &floods {
-        quiet.extend(echo_times(&mut clients));
-        let before = server.counter("frames");
-        let mut times = beside_flood(&server, bytes, || echo_times(&mut clients));
+    // The flooder itself takes processors from everybody; so it floods another server for comparison.
+    let elsewhere = Server::start(engine, &[]);
+    let p99 = |mut times: Vec<Duration>| {
         times.sort_unstable();
+        percentile(&times, 99)
+    };
+    for (name, bytes) in &floods {
+        let quiet = p99(echo_times(&mut clients));
+        let beside_another = p99(beside_flood(&elsewhere, bytes, || echo_times(&mut clients)));
+        let before = server.counter("frames");
+        let flooded = p99(beside_flood(&server, bytes, || echo_times(&mut clients)));
         let frames = server.counter("frames") - before;
-        println!("{engine}: p99 {:?} beside {frames} {name}", percentile(&times, 99));
-        assert!(frames > 10 * times.len() as u64, "{frames} {name} are no flood");
-        flooded.push((name, percentile(&times, 99)));
-    }
-    quiet.sort_unstable();
-    let quiet = percentile(&quiet, 99);
-    println!("{engine}: p99 {quiet:?} without a flood");
-    for (name, flooded) in flooded {
-        // The machine is shared: a time slice or two of others is nobody's fault.
-        let bound = 3 * quiet + Duration::from_millis(20);
-        assert!(flooded <= bound, "p99 goes from {quiet:?} to {flooded:?} beside {name}");
+        println!(
+            "{engine}: p99 {flooded:?} beside {frames} {name}, {quiet:?} without, {beside_another:?} while another \
+             server is flooded"
+        );
+        assert!(frames > 10 * (volume(400) * clients.len()) as u64, "{frames} {name} are no flood");
+        // A time slice or two of others on the machine are nobody's fault.
+        let bound = 3 * quiet.max(beside_another) + Duration::from_millis(20);
+        assert!(flooded <= bound, "p99 is {flooded:?} beside {name}, more than {bound:?}");
     }
 }
 
