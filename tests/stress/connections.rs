@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use ringback::proto::frame::OpCode;
@@ -114,7 +114,7 @@ fn a_drain_loses_no_message_that_was_sent_before(engine: &str) {
         let mut shares = clients.chunks(count.div_ceil(THREADS));
         let sending: Vec<_> =
             shares.by_ref().map(|share| scope.spawn(|| send_in_turn(share, &ends))).collect();
-        while !sending.iter().all(|thread| thread.is_finished()) && clients[count - 1].sent() < 3 {
+        while !sending.iter().all(ScopedJoinHandle::is_finished) && clients[count - 1].sent() < 3 {
             thread::sleep(Duration::from_millis(1));
         }
         // Each was sent before the signal: its bytes were taken by the kernel.
@@ -202,7 +202,7 @@ fn send_in_turn(clients: &[Sender], ends: &AtomicBool) {
 fn connections_beyond_the_limit_of_files_wait_or_get_503(engine: &str) {
     let server = Server::spawn(with_files(
         64,
-        command(&["--listen", "127.0.0.1:0", "--workers", "1", "--engine", engine]),
+        &command(&["--listen", "127.0.0.1:0", "--workers", "1", "--engine", engine]),
     ));
     let mut all: Vec<_> = (0..200)
         .map(|_| {
@@ -280,7 +280,7 @@ fn expect_rest(engine: &str, server: &Server) {
 }
 
 /// The same command, with this limit of open files.
-fn with_files(limit: u32, command: Command) -> Command {
+fn with_files(limit: u32, command: &Command) -> Command {
     let mut limited = Command::new("sh");
     limited.arg("-c").arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\"")).arg(command.get_program());
     limited.args(command.get_args()).stdin(std::process::Stdio::null());
