@@ -16,7 +16,7 @@ use super::session::{Outgoing, Session, Start};
 use crate::server::{Admission, Phase};
 
 /// How many events a connection handles before others have their turn, when it never has to wait.
-const TURN: u8 = 32;
+const TURN: u8 = 4;
 
 /// A connected socket. Buffers are moved in and come back with the result, for the kernel may own them meanwhile.
 pub(super) trait Stream {
