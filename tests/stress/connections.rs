@@ -212,6 +212,13 @@ fn connections_beyond_the_limit_of_files_wait_or_get_503(engine: &str) {
         })
         .collect();
     server.wait_for_counter("accept_pauses", 1);
+    // The first is told that there is no room before the last of those with room is answered.
+    server.wait_for_counter("handshakes", 10);
+    let mut answered = 0;
+    while answered < server.counter("handshakes") {
+        answered = server.counter("handshakes");
+        thread::sleep(Duration::from_millis(200));
+    }
     let admitted = usize::try_from(server.counter("handshakes")).expect("a few");
     assert!((10..64).contains(&admitted), "{admitted} connections of 64 files");
     let mut others = all.split_off(admitted);
