@@ -34,12 +34,6 @@ impl Limits {
         let admission = Admission(Arc::clone(self));
         (admitted < self.connections_max).then_some(admission)
     }
-
-    /// The most connections that are admitted.
-    #[must_use]
-    pub const fn connections_max(&self) -> usize {
-        self.connections_max
-    }
 }
 
 /// A place among the connections of the process.

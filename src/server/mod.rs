@@ -23,7 +23,6 @@ use crate::proto::handshake::Rules;
 pub use drain::Phase;
 pub use limits::{Admission, Limits};
 pub use stats::{Snapshot, WorkerStats};
-pub use workers::available_cpus;
 
 /// A server that runs in threads of its own.
 #[derive(Debug)]

@@ -67,8 +67,7 @@ impl Placement {
 }
 
 /// How many CPUs the process may use: the smaller of its affinity mask and its cgroup's quota.
-#[must_use]
-pub fn available_cpus() -> usize {
+fn available_cpus() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
