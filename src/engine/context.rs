@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use super::clock::Clock;
 use super::pool::Pool;
 use crate::proto::Settings;
 use crate::proto::budget::Budget;
@@ -17,7 +18,8 @@ pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) drain: Drain,
-    pub(super) pool: Pool,
+    pub(super) clock: Clock,
+    pub(super) pool: Rc<Pool>,
     pub(super) settings: Rc<Settings>,
     connections: Cell<usize>,
     refusals: Cell<usize>,
@@ -33,6 +35,7 @@ impl Context {
             shared: Arc::clone(shared),
             stats,
             drain: Drain::default(),
+            clock: Clock::new(),
             pool: Pool::new(config.receive_buffer_size),
             settings: Rc::new(Settings {
                 whole_frame_max: config.whole_frame_max,

@@ -7,9 +7,10 @@ use std::net::Shutdown;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::owned::Stream;
-use super::pool::Buffer;
-use super::session::Outgoing;
+use super::buffer::ReceiveBuffer as _;
+use super::outgoing::Outgoing;
+use super::owned::{Sent, Stream};
+use super::pool::PooledBuffer;
 use crate::proto::HEADROOM;
 
 /// A runtime for one thread, whose tasks never leave it.
@@ -40,8 +41,8 @@ impl Stream for EpollStream {
         poll_fn(|task| self.0.poll_read_ready(task)).await
     }
 
-    async fn read(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
-        let room = &mut buffer.bytes[HEADROOM..];
+    async fn read(&self, mut buffer: PooledBuffer) -> (io::Result<usize>, PooledBuffer) {
+        let room = &mut buffer.bytes_mut()[HEADROOM..];
         let mut read = Err(ErrorKind::WouldBlock.into());
         // A short read has emptied the socket. To say so here saves the read that would only find it empty; what
         // arrives meanwhile is a new edge and sets the readiness again.
@@ -64,7 +65,7 @@ impl Stream for EpollStream {
         self.0.try_write(bytes)
     }
 
-    async fn write_rest(&self, outgoing: Outgoing, mut sent: usize) -> (io::Result<()>, Outgoing) {
+    async fn write_rest(&self, outgoing: Outgoing<PooledBuffer>, mut sent: usize) -> Sent {
         while sent < outgoing.bytes().len() {
             match self.0.try_write(&outgoing.bytes()[sent..]) {
                 Ok(written) => sent += written,

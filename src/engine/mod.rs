@@ -2,10 +2,14 @@
 //!
 //! The engine is chosen once, at the start: [`choose`] says which, and why not a better one.
 
+mod buffer;
+mod clock;
 mod context;
 mod epoll;
+mod outgoing;
 mod owned;
 mod pool;
+mod send_queue;
 mod session;
 mod tokio_uring;
 

@@ -8,11 +8,16 @@ use std::io;
 use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{self, Poll};
+
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Context;
-use super::pool::{Buffer, Class};
-use super::session::{Outgoing, Session, Start};
+use super::buffer::Class;
+use super::clock::{Clock, Moment};
+use super::outgoing::Outgoing;
+use super::pool::PooledBuffer;
+use super::session::{Session, Start};
 use crate::server::{Admission, Phase};
 
 /// How many events a connection handles before others have their turn, when it never has to wait.
@@ -24,25 +29,25 @@ pub(super) trait Stream {
     async fn readable(&self) -> io::Result<()>;
 
     /// Reads into `buffer`, behind its headroom; 0 is the end of the stream.
-    async fn read(&self, buffer: Buffer) -> (io::Result<usize>, Buffer);
+    async fn read(&self, buffer: PooledBuffer) -> (io::Result<usize>, PooledBuffer);
 
     /// Writes what the socket takes without waiting, where the engine can; else nothing.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Writes all of `outgoing` but its first `sent` bytes.
-    async fn write_rest(&self, outgoing: Outgoing, sent: usize) -> Sent;
+    async fn write_rest(&self, outgoing: Outgoing<PooledBuffer>, sent: usize) -> Sent;
 
     /// shutdown(2).
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
 }
 
 /// What comes of a write.
-type Sent = (io::Result<()>, Outgoing);
+pub(super) type Sent = (io::Result<()>, Outgoing<PooledBuffer>);
 
 /// What the loop waits for.
 enum Event {
-    Received(io::Result<usize>, Option<Buffer>),
-    Sent(io::Result<()>, Outgoing),
+    Received(io::Result<usize>, Option<PooledBuffer>),
+    Sent(io::Result<()>, Outgoing<PooledBuffer>),
     Deadline,
     /// The deadline, and bytes that never cease.
     Overdue,
@@ -63,6 +68,7 @@ pub(super) fn serve<S: Stream>(
     async move {
         let mut reading = pin!(None);
         let mut writing = None;
+        let mut alarm = None;
         let mut listener = None;
         let mut heard = Phase::Running;
         let mut turn = 0_u8;
@@ -106,7 +112,9 @@ pub(super) fn serve<S: Stream>(
                 }
                 // A read comes before a deadline, for what is here came in time. But a peer whose bytes never cease
                 // does not put the deadline off for ever.
-                if turn == TURN - 1 && session.poll_deadline(task).is_ready() {
+                if turn == TURN - 1
+                    && poll_alarm(&mut alarm, session.deadline(), &context.clock, task).is_ready()
+                {
                     return Poll::Ready(Event::Overdue);
                 }
                 if let Some(read) = reading.as_mut().as_pin_mut()
@@ -114,7 +122,7 @@ pub(super) fn serve<S: Stream>(
                 {
                     return Poll::Ready(Event::Received(result, buffer));
                 }
-                if session.poll_deadline(task).is_ready() {
+                if poll_alarm(&mut alarm, session.deadline(), &context.clock, task).is_ready() {
                     return Poll::Ready(Event::Deadline);
                 }
                 listener.get_or_insert_with(|| context.drain.listen(task.waker().clone()));
@@ -154,19 +162,35 @@ pub(super) fn serve<S: Stream>(
             let (result, outgoing) = write.await;
             session.on_sent(&result, outgoing);
         }
-        if let Some(read) = reading.as_mut().as_pin_mut()
-            && let (_, Some(buffer)) = read.await
-        {
-            context.pool.give(buffer);
+        if let Some(read) = reading.as_mut().as_pin_mut() {
+            drop(read.await);
         }
     }
+}
+
+/// Resolves at `deadline`. The alarm, in a box as it is rare, is set anew when the deadline has changed.
+fn poll_alarm(
+    alarm: &mut Option<Pin<Box<Sleep>>>,
+    deadline: Option<Moment>,
+    clock: &Clock,
+    task: &mut task::Context<'_>,
+) -> Poll<()> {
+    let Some(deadline) = deadline.and_then(|moment| clock.instant(moment)).map(Instant::from_std) else {
+        *alarm = None;
+        return Poll::Pending;
+    };
+    let sleep = alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+    if sleep.deadline() != deadline {
+        sleep.as_mut().reset(deadline);
+    }
+    sleep.as_mut().poll(task)
 }
 
 /// Writes what is due as far as the socket takes it. What has to be waited for is the future that comes back: rare on
 /// epoll, and so in a box.
 fn write<'a, S: Stream>(
     stream: &'a S,
-    session: &mut Session,
+    session: &mut Session<PooledBuffer>,
 ) -> Option<Pin<Box<impl Future<Output = Sent> + use<'a, S>>>> {
     for _ in 0..TURN {
         let outgoing = session.next_outgoing()?;
@@ -188,7 +212,7 @@ fn receive<S: Stream>(
     stream: &S,
     context: &Context,
     class: Class,
-) -> impl Future<Output = (io::Result<usize>, Option<Buffer>)> {
+) -> impl Future<Output = (io::Result<usize>, Option<PooledBuffer>)> {
     async move {
         if let Err(error) = stream.readable().await {
             return (Err(error), None);
@@ -212,6 +236,7 @@ mod tests {
             size_of::<F>()
         }
         let size = size_of_output(serve::<EpollStream>);
+
         assert!(size <= 400, "{size} bytes");
     }
 }

@@ -1,11 +1,12 @@
 //! Receive buffers of two sizes, shared by the connections of a worker.
 
 use std::cell::{Cell, RefCell};
+use std::mem;
+use std::rc::Rc;
 
+use super::buffer::{Class, ReceiveBuffer, SMALL};
 use crate::proto::HEADROOM;
-
-/// The size in bytes of a small buffer, its headroom included: what a connection begins with.
-pub(super) const SMALL: usize = 4 << 10;
+use crate::proto::budget::{Budget, Charge};
 
 /// How many free buffers of a size are kept, and how many bytes of them; one is kept whatever its size.
 const FREE_MAX: usize = 64;
@@ -15,44 +16,23 @@ const FREE_BYTES_MAX: usize = 8 << 20;
 /// for each read, it keeps a big one for every peer that sent bulk and then fell silent.
 const BIG_BYTES_MAX: usize = 16 << 20;
 
-/// Which of the two sizes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
-    Small,
-    Big,
-}
-
-/// A buffer to receive into, at [`HEADROOM`]. Its length is its size: every byte is initialised.
-#[derive(Debug)]
-pub(super) struct Buffer {
-    pub(super) bytes: Vec<u8>,
-    class: Class,
-}
-
-impl Buffer {
-    /// How many bytes can be received into it.
-    pub(super) fn room(&self) -> usize {
-        self.bytes.len() - HEADROOM
-    }
-}
-
 /// The free buffers of a worker, last used first: these are in the cache.
 #[derive(Debug)]
 pub(super) struct Pool {
     big: usize,
     /// How many big buffers are out.
     big_out: Cell<usize>,
-    free: [RefCell<Vec<Vec<u8>>>; 2],
+    free: [RefCell<Vec<Box<Memory>>>; 2],
 }
 
 impl Pool {
     /// A pool whose big buffers receive up to `big` bytes.
-    pub(super) fn new(big: usize) -> Self {
-        Self { big: big + HEADROOM, big_out: Cell::new(0), free: Default::default() }
+    pub(super) fn new(big: usize) -> Rc<Self> {
+        Rc::new(Self { big: big + HEADROOM, big_out: Cell::new(0), free: Default::default() })
     }
 
     /// A buffer of this class, or a small one when as many big ones as may be are out.
-    pub(super) fn take(&self, mut class: Class) -> Buffer {
+    pub(super) fn take(self: &Rc<Self>, mut class: Class) -> PooledBuffer {
         if class == Class::Big {
             if (self.big_out.get() + 1) * self.big <= BIG_BYTES_MAX.max(self.big) {
                 self.big_out.set(self.big_out.get() + 1);
@@ -64,22 +44,27 @@ impl Pool {
             Class::Small => SMALL.min(self.big),
             Class::Big => self.big,
         };
-        let bytes = self.free(class).borrow_mut().pop().unwrap_or_else(|| vec![0; size]);
-        Buffer { bytes, class }
+        let memory = self.free(class).borrow_mut().pop();
+        let memory = memory.unwrap_or_else(|| Box::new(Memory { bytes: vec![0; size], class, charge: None }));
+        PooledBuffer { memory: Some(memory), pool: Rc::clone(self) }
     }
 
-    /// Takes a buffer back.
-    pub(super) fn give(&self, buffer: Buffer) {
-        if buffer.class == Class::Big {
+    /// Takes a buffer's memory back, and the buffer out of the count even where its bytes were lost.
+    fn give(&self, mut memory: Box<Memory>) {
+        memory.charge = None;
+        if memory.class == Class::Big {
             self.big_out.set(self.big_out.get() - 1);
         }
-        let mut free = self.free(buffer.class).borrow_mut();
-        if free.len() < (FREE_BYTES_MAX / buffer.bytes.len()).clamp(1, FREE_MAX) {
-            free.push(buffer.bytes);
+        if memory.bytes.is_empty() {
+            return;
+        }
+        let mut free = self.free(memory.class).borrow_mut();
+        if free.len() < (FREE_BYTES_MAX / memory.bytes.len()).clamp(1, FREE_MAX) {
+            free.push(memory);
         }
     }
 
-    fn free(&self, class: Class) -> &RefCell<Vec<Vec<u8>>> {
+    fn free(&self, class: Class) -> &RefCell<Vec<Box<Memory>>> {
         let [small, big] = &self.free;
         match class {
             Class::Small => small,
@@ -88,9 +73,75 @@ impl Pool {
     }
 }
 
+/// A buffer to receive into, at [`HEADROOM`]. An idle connection holds room for several of these: so they are small.
+#[derive(Debug)]
+pub(super) struct PooledBuffer {
+    /// `None` only while it is dropped.
+    memory: Option<Box<Memory>>,
+    pool: Rc<Pool>,
+}
+
+/// What the pool keeps of a buffer.
+#[derive(Debug)]
+struct Memory {
+    /// As long as its size: every byte is initialised. Empty while the kernel owns them.
+    bytes: Vec<u8>,
+    class: Class,
+    /// Held while the buffer waits to be sent.
+    charge: Option<Charge>,
+}
+
+impl PooledBuffer {
+    /// Takes the bytes out, for the kernel to own them. A buffer that is dropped without them has lost them.
+    pub(super) fn take_bytes(&mut self) -> Vec<u8> {
+        self.memory.as_mut().map(|memory| mem::take(&mut memory.bytes)).unwrap_or_default()
+    }
+
+    /// Puts the bytes back that were taken out.
+    pub(super) fn put_bytes(&mut self, bytes: Vec<u8>) {
+        if let Some(memory) = &mut self.memory {
+            memory.bytes = bytes;
+        }
+    }
+}
+
+impl ReceiveBuffer for PooledBuffer {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self.memory.as_ref().map_or(&[], |memory| &memory.bytes)
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.memory.as_mut().map_or(&mut [], |memory| &mut memory.bytes)
+    }
+
+    fn charge(&mut self, budget: &Rc<Budget>) {
+        if let Some(memory) = &mut self.memory {
+            memory.charge = Some(budget.charge(memory.bytes.len()));
+        }
+    }
+
+    fn is_scarce(&self) -> bool {
+        false
+    }
+}
+
+impl Drop for PooledBuffer {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory.take() {
+            self.pool.give(memory);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn class(buffer: &PooledBuffer) -> Class {
+        buffer.memory.as_ref().expect("it is not dropped").class
+    }
 
     #[test]
     fn what_is_kept_is_bounded_whatever_the_size() {
@@ -100,12 +151,22 @@ mod tests {
             let pool = Pool::new(big);
             for _ in 0..2 {
                 let taken: Vec<_> = (0..1000).map(|_| pool.take(Class::Big)).collect();
-                assert_eq!(taken.iter().filter(|buffer| buffer.class == Class::Big).count(), out);
-                for buffer in taken {
-                    pool.give(buffer);
-                }
+                assert_eq!(taken.iter().filter(|buffer| class(buffer) == Class::Big).count(), out);
+                drop(taken);
                 assert_eq!(pool.free(Class::Big).borrow().len(), kept, "{big} bytes");
             }
         }
+    }
+
+    #[test]
+    fn a_buffer_whose_memory_is_lost_counts_no_longer() {
+        let pool = Pool::new(BIG_BYTES_MAX);
+        let mut buffer = pool.take(Class::Big);
+        assert_eq!(class(&pool.take(Class::Big)), Class::Small, "the one big buffer is out");
+        drop(buffer.take_bytes());
+        drop(buffer);
+        assert!(pool.free(Class::Big).borrow().is_empty());
+        let next = pool.take(Class::Big);
+        assert_eq!((class(&next), next.bytes().len()), (Class::Big, BIG_BYTES_MAX + HEADROOM));
     }
 }

@@ -1,22 +1,76 @@
 //! Sessions without sockets, on a clock that only the test moves.
 
-use std::future::poll_fn;
+use std::cell::Cell;
 use std::sync::Arc;
 
-use tokio::time::advance;
-
+use super::super::clock::Clock;
+use super::super::pool::PooledBuffer;
 use super::*;
 use crate::config::Config;
-use crate::proto::budget::Total;
+use crate::proto::budget::{Budget, Total};
 use crate::proto::frame::{HEADER_MAX, Header, OpCode};
 use crate::proto::handshake::Rules;
-use crate::server::{Limits, Shared, WorkerStats};
+use crate::server::{Limits, Shared, Snapshot, WorkerStats};
 
 const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-/// A session whose handshake is answered.
-fn open() -> Session {
+/// A buffer of 16 bytes, as an engine may have that hands out numbered memory of its own.
+struct Lent {
+    lender: Rc<Lender>,
+    bytes: Box<Vec<u8>>,
+}
+
+/// Who counts the buffers that are out.
+#[derive(Default)]
+struct Lender {
+    out: Cell<usize>,
+    is_scarce: Cell<bool>,
+}
+
+impl Lender {
+    fn lend(self: &Rc<Self>) -> Lent {
+        self.out.set(self.out.get() + 1);
+        Lent { lender: Rc::clone(self), bytes: Box::new(vec![0; SMALL]) }
+    }
+}
+
+impl ReceiveBuffer for Lent {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    fn charge(&mut self, _: &Rc<Budget>) {}
+
+    fn is_scarce(&self) -> bool {
+        self.lender.is_scarce.get()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.lender.out.set(self.lender.out.get() - 1);
+    }
+}
+
+// Each connection holds these. One that is idle has nothing else but what is in the protocol's 56 bytes.
+const _: () = {
+    assert!(size_of::<Lent>() == 16);
+    assert!(size_of::<Outgoing<Lent>>() == 24);
+    assert!(size_of::<Option<Outgoing<Lent>>>() == 24);
+    assert!(size_of::<Session<Lent>>() <= 136);
+};
+
+/// A session with buffers of the pool, whose handshake is answered.
+fn open() -> Session<PooledBuffer> {
+    open_with(|session| session.presence.context.pool.take(session.class()))
+}
+
+fn open_with<B: ReceiveBuffer>(take: impl Fn(&Session<B>) -> B) -> Session<B> {
     let config = Config::default();
     let shared = Arc::new(Shared {
         rules: Rules { path: config.path.clone(), page: String::new(), allowed_origins: Vec::new() },
@@ -25,24 +79,44 @@ fn open() -> Session {
         config,
     });
     let admission = shared.limits.admit();
-    let context = Rc::new(Context::new(&shared, Arc::new(WorkerStats::default())));
-    let mut session = Session::new(Start::Handshake, &context, admission);
-    feed(&mut session, HANDSHAKE);
+    let mut context = Context::new(&shared, Arc::new(WorkerStats::default()));
+    context.clock = Clock::still();
+    let mut session = Session::new(Start::Handshake, &Rc::new(context), admission);
+    feed_with(&mut session, HANDSHAKE, take);
     let response = session.next_outgoing().expect("the 101");
     session.on_sent(&Ok(()), response);
     session
 }
 
 /// Has the session receive `bytes`, a buffer at a time.
-fn feed(session: &mut Session, bytes: &[u8]) {
+fn feed(session: &mut Session<PooledBuffer>, bytes: &[u8]) {
+    feed_with(session, bytes, |session| session.presence.context.pool.take(session.class()));
+}
+
+fn feed_with<B: ReceiveBuffer>(session: &mut Session<B>, bytes: &[u8], take: impl Fn(&Session<B>) -> B) {
     let mut rest = bytes;
     while !rest.is_empty() {
-        let mut buffer = session.presence.context.pool.take(session.class());
-        let (piece, behind) = rest.split_at(rest.len().min(buffer.room()));
-        buffer.bytes[HEADROOM..HEADROOM + piece.len()].copy_from_slice(piece);
+        let mut buffer = take(session);
+        let room = &mut buffer.bytes_mut()[HEADROOM..];
+        let (piece, behind) = rest.split_at(rest.len().min(room.len()));
+        room[..piece.len()].copy_from_slice(piece);
         session.on_received(Ok(piece.len()), Some(buffer));
         rest = behind;
     }
+}
+
+/// Sends all there is, as a peer that takes everything.
+fn send_all<B: ReceiveBuffer>(session: &mut Session<B>) -> Vec<u8> {
+    let mut sent = Vec::new();
+    while let Some(outgoing) = session.next_outgoing() {
+        sent.extend_from_slice(outgoing.bytes());
+        session.on_sent(&Ok(()), outgoing);
+    }
+    sent
+}
+
+fn spilled<B: ReceiveBuffer>(session: &Session<B>) -> u64 {
+    Snapshot::sum([&*session.presence.context.stats]).bytes_spilled
 }
 
 /// A client's frame; a key of zero leaves the payload as it is.
@@ -54,12 +128,24 @@ fn frame(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     [&header[..header_len], payload].concat()
 }
 
-async fn is_overdue(session: &mut Session) -> bool {
-    poll_fn(|task| Poll::Ready(session.poll_deadline(task).is_ready())).await
+/// What an unmasked frame of the server holds of so many bytes.
+fn reply(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
+    let mut header = [0; HEADER_MAX];
+    let payload_len = payload.len() as u64;
+    let header_len = Header { fin: true, opcode, payload_len, key: None }.encode(&mut header);
+    [&header[..header_len], payload].concat()
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_its_bytes_slowly_gets_all_of_them() {
+fn advance<B>(session: &Session<B>, by: Duration) {
+    session.presence.context.clock.advance(by);
+}
+
+fn is_overdue<B: ReceiveBuffer>(session: &Session<B>) -> bool {
+    session.deadline().is_some_and(|due| due <= session.presence.context.clock.now())
+}
+
+#[test]
+fn a_peer_that_takes_its_bytes_slowly_gets_all_of_them() {
     let mut session = open();
     for _ in 0..10 {
         feed(&mut session, &frame(OpCode::Binary, &[7; 60_000]));
@@ -67,28 +153,28 @@ async fn a_peer_that_takes_its_bytes_slowly_gets_all_of_them() {
     feed(&mut session, &frame(OpCode::Close, b""));
     let mut sent = 0;
     while let Some(outgoing) = session.next_outgoing() {
-        assert!(!is_overdue(&mut session).await, "{sent} bytes are sent, and more are under way");
-        advance(FLUSH_TIMEOUT / 2).await;
+        assert!(!is_overdue(&session), "{sent} bytes are sent, and more are under way");
+        advance(&session, FLUSH_TIMEOUT / 2);
         sent += outgoing.len();
         session.on_sent(&Ok(()), outgoing);
     }
     assert!(sent > 600_000 && session.should_end_writing(), "{sent} bytes");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_nothing_any_more_is_cut() {
+#[test]
+fn a_peer_that_takes_nothing_any_more_is_cut() {
     let mut session = open();
     feed(&mut session, &frame(OpCode::Close, b""));
     let _under_way = session.next_outgoing().expect("the Close");
-    assert!(!is_overdue(&mut session).await);
-    advance(FLUSH_TIMEOUT + Duration::from_millis(1)).await;
-    assert!(is_overdue(&mut session).await);
+    assert!(!is_overdue(&session));
+    advance(&session, FLUSH_TIMEOUT);
+    assert!(is_overdue(&session));
     session.on_deadline();
     assert!(session.is_over());
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_comes_before_the_close_is_sent_does_not_cost_the_peer_its_close() {
+#[test]
+fn what_comes_before_the_close_is_sent_does_not_cost_the_peer_its_close() {
     let mut session = open();
     feed(&mut session, &frame(OpCode::Binary, &[7; 60_000]));
     let echo = session.next_outgoing().expect("the echo");
@@ -112,8 +198,8 @@ async fn what_comes_before_the_close_is_sent_does_not_cost_the_peer_its_close() 
 }
 
 /// Each of them takes far more memory than it has bytes.
-#[tokio::test(start_paused = true)]
-async fn tiny_gathered_frames_are_put_together_behind_a_slow_peer() {
+#[test]
+fn tiny_gathered_frames_are_put_together_behind_a_slow_peer() {
     let mut session = open();
     feed(&mut session, &frame(OpCode::Binary, &[7; 60_000]));
     let _under_way = session.next_outgoing().expect("the echo");
@@ -123,6 +209,78 @@ async fn tiny_gathered_frames_are_put_together_behind_a_slow_peer() {
         feed(&mut session, first);
         feed(&mut session, last);
     }
-    let queued = usize::from(session.next.is_some()) + session.queue.as_ref().map_or(0, |queue| queue.len());
+    let queued = session.queue.len();
     assert!(queued < 10, "{queued} pieces for 40,000 bytes");
+}
+
+#[test]
+fn what_did_not_go_out_is_sent_next() {
+    for spill in [false, true] {
+        let lender = Rc::new(Lender::default());
+        let mut session = open_with(|_| lender.lend());
+        let payloads = [[1; 2000], [2; 2000], [3; 2000]];
+        for payload in payloads {
+            feed_with(&mut session, &frame(OpCode::Binary, &payload), |_| lender.lend());
+        }
+        assert_eq!((lender.out.get(), spilled(&session)), (3, 0), "each waits where it was received");
+
+        let outgoing = session.next_outgoing().expect("the first");
+        let mut sent = outgoing.bytes()[..500].to_vec();
+        session.on_sent_in_part(outgoing, 500, spill);
+        assert_eq!(lender.out.get(), if spill { 2 } else { 3 });
+        assert_eq!(spilled(&session), if spill { 2004 - 500 } else { 0 });
+
+        // What is on the heap already is not copied again.
+        let outgoing = session.next_outgoing().expect("the rest of the first");
+        sent.extend_from_slice(&outgoing.bytes()[..4]);
+        session.on_sent_in_part(outgoing, 4, false);
+        assert_eq!(session.queue.len(), 3);
+        let expected = payloads.map(|payload| reply(OpCode::Binary, &payload)).concat();
+        assert_eq!(session.queue.unsent(), expected.len() - sent.len());
+
+        sent.extend_from_slice(&send_all(&mut session));
+        assert!(sent == expected, "everything in its order");
+        assert_eq!((session.queue.unsent(), lender.out.get()), (0, 0));
+    }
+}
+
+#[test]
+fn a_spilled_rest_is_charged_until_it_is_sent() {
+    let lender = Rc::new(Lender::default());
+    let mut session = open_with(|_| lender.lend());
+    let budget = Rc::clone(&session.presence.context.settings.budget);
+    let all = session.presence.context.shared.config.unsent_total;
+    assert!(!budget.is_exhausted_for(all));
+    feed_with(&mut session, &frame(OpCode::Binary, &[7; 2000]), |_| lender.lend());
+    let outgoing = session.next_outgoing().expect("the echo");
+    session.on_sent_in_part(outgoing, 1, true);
+    assert!(budget.is_exhausted_for(all) && !budget.is_exhausted_for(all - SMALL));
+    send_all(&mut session);
+    assert!(!budget.is_exhausted_for(all));
+}
+
+#[test]
+fn nothing_that_must_wait_keeps_a_scarce_buffer() {
+    let lender = Rc::new(Lender::default());
+    lender.is_scarce.set(true);
+    let mut session = open_with(|_| lender.lend());
+    for _ in 0..3 {
+        feed_with(&mut session, &frame(OpCode::Binary, &[7; 2000]), |_| lender.lend());
+    }
+    assert_eq!(lender.out.get(), 1, "the first need not wait");
+    assert_eq!(spilled(&session), 2 * 2004);
+    assert!(send_all(&mut session) == reply(OpCode::Binary, &[7; 2000]).repeat(3));
+    assert_eq!(lender.out.get(), 0);
+}
+
+#[test]
+fn a_session_that_ends_gives_its_buffers_back() {
+    let lender = Rc::new(Lender::default());
+    let mut session = open_with(|_| lender.lend());
+    for _ in 0..6 {
+        feed_with(&mut session, &frame(OpCode::Binary, &[7; 2000]), |_| lender.lend());
+    }
+    assert_eq!(lender.out.get(), 4, "the connection's share");
+    drop(session);
+    assert_eq!(lender.out.get(), 0);
 }

@@ -4,6 +4,7 @@
 //! keeps its read until it has ended, and ends it by shutdown(2).
 
 use std::io;
+use std::mem;
 use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
@@ -13,9 +14,9 @@ use tokio_uring::Runtime;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 
-use super::owned::Stream;
-use super::pool::Buffer;
-use super::session::Outgoing;
+use super::outgoing::{Memory, Outgoing};
+use super::owned::{Sent, Stream};
+use super::pool::PooledBuffer;
 use crate::proto::HEADROOM;
 
 /// The entries of a submission queue; the completion queue has twice as many.
@@ -77,10 +78,10 @@ impl Stream for UringStream {
         Ok(())
     }
 
-    async fn read(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
-        let bytes = std::mem::take(&mut buffer.bytes);
+    async fn read(&self, mut buffer: PooledBuffer) -> (io::Result<usize>, PooledBuffer) {
+        let bytes = buffer.take_bytes();
         let (result, room) = self.0.read(bytes.slice(HEADROOM..)).await;
-        buffer.bytes = room.into_inner();
+        buffer.put_bytes(room.into_inner());
         (result, buffer)
     }
 
@@ -88,20 +89,24 @@ impl Stream for UringStream {
         Ok(0)
     }
 
-    async fn write_rest(&self, outgoing: Outgoing, sent: usize) -> (io::Result<()>, Outgoing) {
+    async fn write_rest(&self, mut outgoing: Outgoing<PooledBuffer>, sent: usize) -> Sent {
         debug_assert_eq!(sent, 0, "nothing is written without waiting");
-        match outgoing {
-            Outgoing::Received { mut buffer, range, charge } => {
-                let bytes = std::mem::take(&mut buffer.bytes);
-                let (result, slice) = self.0.write_all(bytes.slice(range.clone())).await;
-                buffer.bytes = slice.into_inner();
-                (result, Outgoing::Received { buffer, range, charge })
+        let range = outgoing.range();
+        let result = match &mut outgoing.memory {
+            Memory::Received(buffer) => {
+                let bytes = buffer.take_bytes();
+                let (result, slice) = self.0.write_all(bytes.slice(range)).await;
+                buffer.put_bytes(slice.into_inner());
+                result
             }
-            Outgoing::Heap { bytes, charge } => {
-                let (result, bytes) = self.0.write_all(bytes).await;
-                (result, Outgoing::Heap { bytes, charge })
+            Memory::Heap(gathered) => {
+                let bytes = mem::take(&mut gathered.bytes);
+                let (result, slice) = self.0.write_all(bytes.slice(range)).await;
+                gathered.bytes = slice.into_inner();
+                result
             }
-        }
+        };
+        (result, outgoing)
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {

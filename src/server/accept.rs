@@ -15,13 +15,13 @@ use crate::engine::{self, Context, Engine, Start};
 use crate::proto::handshake::Refusal;
 
 /// How long accepting pauses when the process or the kernel has run out of something.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
 /// How often the log says so at most: whoever can use up the descriptors could fill the log too.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How many connections beyond the limit are being told so, per worker; further ones wait in the backlog.
-pub(super) const REFUSALS_MAX: usize = 16;
+pub(crate) const REFUSALS_MAX: usize = 16;
 
 /// Accepts until the drain begins, then takes what is queued: closing a listener would reset it.
 pub(super) async fn accept(listener: TcpListener, engine: Engine, context: Rc<Context>) -> io::Result<()> {
@@ -100,7 +100,7 @@ async fn recover(error: &io::Error, context: &Context, logged: &mut Option<Insta
 
 /// Errors of the connection that was about to be accepted (accept(2), "Error handling"). Not EPERM: a filter or a
 /// security module that says so leaves the connection in the queue, and says it again.
-fn is_the_peers(error: &io::Error) -> bool {
+pub(crate) fn is_the_peers(error: &io::Error) -> bool {
     let peers = [
         Errno::CONNABORTED,
         Errno::INTR,

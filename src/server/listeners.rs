@@ -9,7 +9,7 @@ use super::StartError;
 use crate::config::Config;
 
 /// The accept queue asked for; the kernel cuts it to `net.core.somaxconn`.
-pub(super) const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// Binds each address once a worker. Gives the listeners of each worker, and the addresses with their real ports.
 ///

@@ -1,9 +1,9 @@
 //! The server: listeners, one worker a CPU, and how it ends.
 
-mod accept;
+pub(crate) mod accept;
 pub mod drain;
 mod limits;
-mod listeners;
+pub(crate) mod listeners;
 mod page;
 pub mod stats;
 mod workers;

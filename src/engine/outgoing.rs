@@ -1,0 +1,105 @@
+//! Bytes to send, and the memory they lie in.
+
+use std::num::NonZero;
+use std::ops::Range;
+
+use super::buffer::ReceiveBuffer;
+use crate::proto::Gathered;
+
+/// How many bytes of replies are put together on the heap.
+const SPILL_CHUNK: usize = 64 << 10;
+
+/// Bytes to send, at least one. With a buffer of 16 bytes it takes 24, and so does an `Option` of it.
+#[derive(Debug)]
+pub(super) struct Outgoing<B> {
+    pub(super) memory: Memory<B>,
+    /// `memory[start..start + len]` is to be sent: on the heap, all from `start` on.
+    start: u32,
+    len: NonZero<u32>,
+}
+
+/// Where bytes to send lie.
+#[derive(Debug)]
+pub(super) enum Memory<B> {
+    /// In the buffer that their request was received into.
+    Received(B),
+    /// On the heap, charged to the budget.
+    Heap(Box<Gathered>),
+}
+
+impl<B: ReceiveBuffer> Outgoing<B> {
+    /// A reply in the buffer of its request; an empty one is none, and its buffer is free again.
+    ///
+    /// # Panics
+    ///
+    /// When a buffer is longer than 4 GiB. The longest that can be asked for has 16 MiB.
+    pub(super) fn received(buffer: B, range: Range<usize>) -> Option<Self> {
+        Self::new(Memory::Received(buffer), range)
+    }
+
+    /// Bytes of our own, all of them.
+    ///
+    /// # Panics
+    ///
+    /// When they are more than 4 GiB: a send(2) takes less than 2 GiB.
+    pub(super) fn heap(gathered: Box<Gathered>) -> Option<Self> {
+        let range = 0..gathered.bytes.len();
+        Self::new(Memory::Heap(gathered), range)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        let all = match &self.memory {
+            Memory::Received(buffer) => buffer.bytes(),
+            Memory::Heap(gathered) => &gathered.bytes,
+        };
+        &all[self.range()]
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.len.get() as usize
+    }
+
+    /// Where in its memory it lies.
+    pub(super) const fn range(&self) -> Range<usize> {
+        let start = self.start as usize;
+        start..start + self.len()
+    }
+
+    /// Whether it holds a receive buffer.
+    pub(super) const fn holds_buffer(&self) -> bool {
+        matches!(self.memory, Memory::Received(_))
+    }
+
+    /// What is left of it once its first `sent` bytes have gone out.
+    pub(super) fn without(self, sent: usize) -> Option<Self> {
+        let Range { start, end } = self.range();
+        debug_assert!(start + sent <= end, "no more is sent than was given");
+        Self::new(self.memory, start + sent..end)
+    }
+
+    /// Puts `more` behind it, where it lies on the heap and has room.
+    pub(super) fn try_append(&mut self, more: &[u8]) -> bool {
+        let Memory::Heap(gathered) = &mut self.memory else {
+            return false;
+        };
+        let Gathered { bytes, charge } = &mut **gathered;
+        let Some(end) = bytes.len().checked_add(more.len()).filter(|&end| end <= SPILL_CHUNK) else {
+            return false;
+        };
+        let before = bytes.capacity();
+        bytes.extend_from_slice(more);
+        charge.grow(bytes.capacity().saturating_sub(before));
+        self.len = length(self.start as usize..end).unwrap_or(self.len);
+        true
+    }
+
+    fn new(memory: Memory<B>, range: Range<usize>) -> Option<Self> {
+        let start = u32::try_from(range.start).expect("buffers are shorter than 4 GiB");
+        Some(Self { memory, start, len: length(range)? })
+    }
+}
+
+/// How many bytes there are, if any.
+fn length(range: Range<usize>) -> Option<NonZero<u32>> {
+    NonZero::new(u32::try_from(range.len()).expect("buffers are shorter than 4 GiB"))
+}

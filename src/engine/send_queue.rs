@@ -1,0 +1,175 @@
+//! What a connection has to send: in order, one write at a time, and no more memory than the peer is worth.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::BytesMut;
+
+use super::Context;
+use super::buffer::{ReceiveBuffer, SMALL};
+use super::outgoing::Outgoing;
+use crate::proto::Gathered;
+
+/// How many received buffers may wait to be sent; further replies are copied to the heap.
+const BUFFERS_SHARE: u8 = 4;
+
+/// How many bytes of a gathered frame are sent at once: a send(2) takes less than 2 GiB, and io_uring counts in 32 bits.
+const PIECE_MAX: usize = 1 << 30;
+
+/// What a connection has to send.
+#[derive(Debug)]
+pub(super) struct SendQueue<B> {
+    /// What is sent next, and what comes behind it. The queue owns heap only while a peer is slow.
+    next: Option<Outgoing<B>>,
+    #[expect(clippy::box_collection, reason = "an idle connection holds 8 bytes for it instead of 32")]
+    behind: Option<Box<VecDeque<Outgoing<B>>>>,
+    /// Bytes in the queue and under way.
+    unsent: usize,
+    /// How many buffers are in the queue: at most the share, and one that was under way.
+    buffers: u8,
+    is_under_way: bool,
+}
+
+impl<B: ReceiveBuffer> SendQueue<B> {
+    pub(super) const fn new() -> Self {
+        Self { next: None, behind: None, unsent: 0, buffers: 0, is_under_way: false }
+    }
+
+    /// How many bytes are in the queue and under way.
+    pub(super) const fn unsent(&self) -> usize {
+        self.unsent
+    }
+
+    /// Whether there is anything to send next.
+    pub(super) const fn has_next(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// What to send next. It is under way until [`Self::on_sent`] or [`Self::on_sent_in_part`].
+    #[inline]
+    pub(super) fn pop(&mut self) -> Option<Outgoing<B>> {
+        debug_assert!(!self.is_under_way, "one write at a time");
+        let outgoing = self.next.take()?;
+        if let Some(behind) = &mut self.behind {
+            self.next = behind.pop_front();
+            if behind.is_empty() {
+                self.behind = None;
+            }
+        }
+        self.buffers -= u8::from(outgoing.holds_buffer());
+        self.is_under_way = true;
+        Some(outgoing)
+    }
+
+    /// What was under way is sent, or never will be.
+    #[inline]
+    pub(super) fn on_sent(&mut self, outgoing: &Outgoing<B>) {
+        debug_assert!(self.is_under_way);
+        self.is_under_way = false;
+        self.unsent -= outgoing.len();
+    }
+
+    /// Of what was under way the first `sent` bytes went out: the rest is next. With `spill` it is copied to the heap,
+    /// so that its buffer is free again.
+    pub(super) fn on_sent_in_part(
+        &mut self,
+        outgoing: Outgoing<B>,
+        sent: usize,
+        spill: bool,
+        context: &Context,
+    ) {
+        debug_assert!(self.is_under_way);
+        self.is_under_way = false;
+        self.unsent -= sent;
+        let Some(mut rest) = outgoing.without(sent) else {
+            return;
+        };
+        if spill && rest.holds_buffer() {
+            context.stats.bytes_spilled.add(rest.len() as u64);
+            let Some(copy) = copy(rest.bytes(), context) else {
+                return;
+            };
+            rest = copy;
+        }
+        self.buffers += u8::from(rest.holds_buffer());
+        if let Some(second) = self.next.replace(rest) {
+            self.behind.get_or_insert_default().push_front(second);
+        }
+    }
+
+    /// Queues a reply that lies in a receive buffer. Behind a peer that is slow to take them, replies much smaller
+    /// than their buffer, those beyond the connection's share of buffers, and those in buffers that are scarce are
+    /// copied to the heap.
+    #[inline]
+    pub(super) fn push_received(&mut self, mut buffer: B, range: Range<usize>, context: &Context) {
+        if self.unsent > 0 && !range.is_empty() {
+            let is_worth_a_buffer = range.len() >= buffer.bytes().len() / 4;
+            if !is_worth_a_buffer || self.buffers >= BUFFERS_SHARE || buffer.is_scarce() {
+                context.stats.bytes_spilled.add(range.len() as u64);
+                return self.push_bytes(&buffer.bytes()[range], context);
+            }
+        }
+        if !range.is_empty() {
+            buffer.charge(&context.settings.budget);
+        }
+        self.push(Outgoing::received(buffer, range));
+    }
+
+    /// Queues a gathered frame. Behind a peer that is slow to take them, short ones are put together: each for itself
+    /// takes more memory than it has bytes.
+    pub(super) fn push_gathered(&mut self, gathered: Box<Gathered>, context: &Context) {
+        if self.unsent > 0 && gathered.bytes.len() < SMALL {
+            context.stats.bytes_spilled.add(gathered.bytes.len() as u64);
+            self.push_bytes(&gathered.bytes, context);
+        } else {
+            self.push_in_pieces(gathered, PIECE_MAX, context);
+        }
+    }
+
+    /// Queues bytes that are copied to the heap, behind others there if it has room.
+    pub(super) fn push_bytes(&mut self, more: &[u8], context: &Context) {
+        let last = self.behind.as_mut().and_then(|behind| behind.back_mut()).or(self.next.as_mut());
+        if last.is_some_and(|last| last.try_append(more)) {
+            self.unsent += more.len();
+        } else {
+            self.push(copy(more, context));
+        }
+    }
+
+    /// How much memory they take is charged to the last piece, which outlives the others.
+    fn push_in_pieces(&mut self, mut gathered: Box<Gathered>, piece_max: usize, context: &Context) {
+        while gathered.bytes.len() > piece_max {
+            let bytes = gathered.bytes.split_to(piece_max);
+            let charge = context.settings.budget.charge(0);
+            self.push(Outgoing::heap(Box::new(Gathered { bytes, charge })));
+        }
+        self.push(Outgoing::heap(gathered));
+    }
+
+    #[inline]
+    fn push(&mut self, outgoing: Option<Outgoing<B>>) {
+        let Some(outgoing) = outgoing else {
+            return;
+        };
+        self.unsent += outgoing.len();
+        self.buffers += u8::from(outgoing.holds_buffer());
+        if self.next.is_none() {
+            self.next = Some(outgoing);
+        } else {
+            self.behind.get_or_insert_default().push_back(outgoing);
+        }
+    }
+
+    /// How many pieces are queued.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.next.is_some()) + self.behind.as_ref().map_or(0, |behind| behind.len())
+    }
+}
+
+/// A copy on the heap, charged to the budget.
+fn copy<B: ReceiveBuffer>(bytes: &[u8], context: &Context) -> Option<Outgoing<B>> {
+    let bytes = BytesMut::from(bytes);
+    let charge = context.settings.budget.charge(bytes.capacity());
+    Outgoing::heap(Box::new(Gathered { bytes, charge }))
+}
