@@ -46,6 +46,16 @@ struct Arguments {
     #[arg(long, env = "RINGBACK_ENGINE", value_enum, default_value_t)]
     engine: EngineChoice,
 
+    /// Time that a worker of the ring engine looks for work before it sleeps: less latency for a busy CPU
+    #[arg(
+        long,
+        env = "RINGBACK_BUSY_POLL",
+        value_name = "TIME",
+        default_value = "0s",
+        value_parser = humantime::parse_duration
+    )]
+    busy_poll: Duration,
+
     /// Number of worker threads [default: as many as the process may use CPUs]
     #[arg(long, env = "RINGBACK_WORKERS", value_name = "N", value_parser = parse_workers)]
     workers: Option<usize>,
@@ -169,6 +179,7 @@ impl From<Arguments> for Config {
             path: arguments.path,
             allowed_origins: arguments.allowed_origin,
             engine: arguments.engine,
+            busy_poll: arguments.busy_poll,
             workers: arguments.workers,
             pin: !arguments.no_pin,
             receive_buffer_size: arguments.receive_buffer_size,

@@ -16,6 +16,8 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// How bytes are moved.
     pub engine: EngineChoice,
+    /// How long a worker of the ring engine looks for completions before it sleeps.
+    pub busy_poll: Duration,
     /// How many workers; `None` for as many as the process has CPUs.
     pub workers: Option<usize>,
     /// Whether each worker is pinned to a CPU of its own, where the process has enough of them.
@@ -46,6 +48,7 @@ impl Default for Config {
             path: "/ws".into(),
             allowed_origins: Vec::new(),
             engine: EngineChoice::Auto,
+            busy_poll: Duration::ZERO,
             workers: None,
             pin: true,
             receive_buffer_size: 64 << 10,
@@ -66,6 +69,8 @@ pub enum EngineChoice {
     /// The best one that the kernel allows.
     #[default]
     Auto,
+    /// io_uring, by itself.
+    Ring,
     /// io_uring by the tokio-uring crate.
     TokioUring,
     /// Readiness by epoll.

@@ -9,15 +9,17 @@ pub(super) const SMALL: usize = 4 << 10;
 
 /// Which of the two sizes of buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub enum Class {
+    /// What a connection begins with.
     Small,
+    /// For bulk.
     Big,
 }
 
 /// A receive buffer, whoever's memory it is. Dropped, it can be received into again.
 ///
 /// A session holds up to five of them for a slow peer, and one lies in each connection that sends: 16 bytes do well.
-pub(super) trait ReceiveBuffer {
+pub trait ReceiveBuffer {
     /// The whole buffer: what was received begins at [`HEADROOM`](crate::proto::HEADROOM).
     fn bytes(&self) -> &[u8];
 

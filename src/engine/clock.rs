@@ -17,6 +17,11 @@ impl Moment {
         Self(NonZero::<u64>::MIN.saturating_add(elapsed_us))
     }
 
+    /// Milliseconds since the clock was made, rounded up: then it has surely come.
+    pub(super) const fn millis(self) -> u64 {
+        (self.0.get() - 1).div_ceil(1000)
+    }
+
     const fn elapsed(self) -> Duration {
         Duration::from_micros(self.0.get() - 1)
     }
@@ -40,7 +45,6 @@ impl Clock {
         }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for an engine that looks for what is due"))]
     pub(super) fn now(&self) -> Moment {
         self.after(Duration::ZERO)
     }

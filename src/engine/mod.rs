@@ -1,4 +1,4 @@
-//! Two ways to move a connection's bytes between a socket and [`Connection`](crate::proto::Connection).
+//! Three ways to move a connection's bytes between a socket and [`Connection`](crate::proto::Connection).
 //!
 //! The engine is chosen once, at the start: [`choose`] says which, and why not a better one.
 
@@ -9,6 +9,7 @@ mod epoll;
 mod outgoing;
 mod owned;
 mod pool;
+pub mod ring;
 mod send_queue;
 mod session;
 mod tokio_uring;
@@ -29,6 +30,8 @@ pub(crate) use session::Start;
 /// How bytes are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
+    /// io_uring, by itself.
+    Ring,
     /// io_uring by the tokio-uring crate.
     TokioUring,
     /// Readiness by epoll.
@@ -38,6 +41,7 @@ pub enum Engine {
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Ring => "ring",
             Self::TokioUring => "tokio-uring",
             Self::Epoll => "epoll",
         })
@@ -50,12 +54,21 @@ impl fmt::Display for Engine {
 ///
 /// [`StartError::Engine`] when the engine asked for by name cannot run.
 pub fn choose(choice: EngineChoice) -> Result<Engine, StartError> {
-    if choice == EngineChoice::Epoll {
-        return Ok(Engine::Epoll);
-    }
-    match tokio_uring::probe() {
-        Ok(()) => Ok(Engine::TokioUring),
-        Err(error) => fall_back(choice, Engine::TokioUring, &error),
+    let mut engine = match choice {
+        EngineChoice::Auto | EngineChoice::Ring => Engine::Ring,
+        EngineChoice::TokioUring => Engine::TokioUring,
+        EngineChoice::Epoll => Engine::Epoll,
+    };
+    loop {
+        let probed = match engine {
+            Engine::Ring => ring::probe(),
+            Engine::TokioUring => tokio_uring::probe(),
+            Engine::Epoll => Ok(()),
+        };
+        match probed {
+            Ok(()) => return Ok(engine),
+            Err(error) => engine = fall_back(choice, engine, &error)?,
+        }
     }
 }
 
@@ -73,8 +86,13 @@ pub(crate) fn fall_back(
     if choice != EngineChoice::Auto {
         return Err(StartError::Engine { engine, reason });
     }
-    tracing::warn!(engine = %Engine::Epoll, "io_uring is not used: {reason}");
-    Ok(Engine::Epoll)
+    // What an old kernel lacks for the one it may still have for the other; a refusal goes for both.
+    let next = match (engine, Errno::from_io_error(error)) {
+        (Engine::Ring, Some(Errno::INVAL | Errno::OPNOTSUPP)) => Engine::TokioUring,
+        _ => Engine::Epoll,
+    };
+    tracing::warn!(engine = %next, "{engine} is not used: {reason}");
+    Ok(next)
 }
 
 /// What runs the tasks of a worker, on the thread that made it.
@@ -84,11 +102,12 @@ pub(crate) enum Runtime {
 }
 
 impl Runtime {
-    pub(crate) fn new(engine: Engine) -> io::Result<Self> {
-        Ok(match engine {
-            Engine::TokioUring => Self::TokioUring(tokio_uring::runtime_in_time()?),
-            Engine::Epoll => Self::Epoll(epoll::Runtime::new()?),
-        })
+    pub(crate) fn tokio_uring() -> io::Result<Self> {
+        tokio_uring::runtime_in_time().map(Self::TokioUring)
+    }
+
+    pub(crate) fn epoll() -> io::Result<Self> {
+        epoll::Runtime::new().map(Self::Epoll)
     }
 
     /// Runs `future`, and what it spawns.
@@ -98,29 +117,45 @@ impl Runtime {
             Self::Epoll(runtime) => runtime.block_on(future),
         }
     }
+
+    /// How its connections are served.
+    pub(crate) const fn spawner(&self) -> Spawner {
+        match self {
+            Self::TokioUring(_) => Spawner::TokioUring,
+            Self::Epoll(_) => Spawner::Epoll,
+        }
+    }
 }
 
-/// Serves a connection in a task of its own.
-pub(crate) fn spawn(
-    engine: Engine,
-    socket: TcpStream,
-    start: Start,
-    context: Rc<Context>,
-    admission: Option<Admission>,
-) {
-    match engine {
-        Engine::Epoll => {
-            tokio::task::spawn_local(owned::serve(epoll::stream(socket), start, context, admission));
+/// Serves a connection in a task of its own, on the runtime of this kind.
+#[derive(Clone, Copy)]
+pub(crate) enum Spawner {
+    TokioUring,
+    Epoll,
+}
+
+impl Spawner {
+    pub(crate) fn spawn(
+        self,
+        socket: TcpStream,
+        start: Start,
+        context: Rc<Context>,
+        admission: Option<Admission>,
+    ) {
+        match self {
+            Self::Epoll => {
+                tokio::task::spawn_local(owned::serve(epoll::stream(socket), start, context, admission));
+            }
+            Self::TokioUring => match tokio_uring::stream(socket) {
+                Ok(stream) => {
+                    tokio::task::spawn_local(owned::serve(stream, start, context, admission));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be taken over");
+                    context.stats.ended.add(1);
+                }
+            },
         }
-        Engine::TokioUring => match tokio_uring::stream(socket) {
-            Ok(stream) => {
-                tokio::task::spawn_local(owned::serve(stream, start, context, admission));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be taken over");
-                context.stats.ended.add(1);
-            }
-        },
     }
 }
 

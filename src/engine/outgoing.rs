@@ -11,7 +11,7 @@ const SPILL_CHUNK: usize = 64 << 10;
 
 /// Bytes to send, at least one. With a buffer of 16 bytes it takes 24, and so does an `Option` of it.
 #[derive(Debug)]
-pub(super) struct Outgoing<B> {
+pub struct Outgoing<B> {
     pub(super) memory: Memory<B>,
     /// `memory[start..start + len]` is to be sent: on the heap, all from `start` on.
     start: u32,
@@ -33,7 +33,8 @@ impl<B: ReceiveBuffer> Outgoing<B> {
     /// # Panics
     ///
     /// When a buffer is longer than 4 GiB. The longest that can be asked for has 16 MiB.
-    pub(super) fn received(buffer: B, range: Range<usize>) -> Option<Self> {
+    #[must_use]
+    pub fn received(buffer: B, range: Range<usize>) -> Option<Self> {
         Self::new(Memory::Received(buffer), range)
     }
 
@@ -47,7 +48,10 @@ impl<B: ReceiveBuffer> Outgoing<B> {
         Self::new(Memory::Heap(gathered), range)
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// The bytes.
+    #[must_use]
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
         let all = match &self.memory {
             Memory::Received(buffer) => buffer.bytes(),
             Memory::Heap(gathered) => &gathered.bytes,
@@ -63,6 +67,14 @@ impl<B: ReceiveBuffer> Outgoing<B> {
     pub(super) const fn range(&self) -> Range<usize> {
         let start = self.start as usize;
         start..start + self.len()
+    }
+
+    /// Whether it holds a receive buffer that others will need.
+    pub(super) fn is_scarce(&self) -> bool {
+        match &self.memory {
+            Memory::Received(buffer) => buffer.is_scarce(),
+            Memory::Heap(_) => false,
+        }
     }
 
     /// Whether it holds a receive buffer.

@@ -27,12 +27,22 @@ pub(super) struct SendQueue<B> {
     unsent: usize,
     /// How many buffers are in the queue: at most the share, and one that was under way.
     buffers: u8,
-    is_under_way: bool,
+    /// How many pieces are under way: in one write, for the bytes of two would mingle.
+    under_way: u8,
+    /// What is unsent waits for the peer: else it goes out with the next write.
+    is_slow: bool,
 }
 
 impl<B: ReceiveBuffer> SendQueue<B> {
     pub(super) const fn new() -> Self {
-        Self { next: None, behind: None, unsent: 0, buffers: 0, is_under_way: false }
+        Self { next: None, behind: None, unsent: 0, buffers: 0, under_way: 0, is_slow: true }
+    }
+
+    /// Whether the peer takes its bytes more slowly than they come. What an engine does not say holds for any peer that
+    /// is owed something.
+    #[inline]
+    pub(super) const fn set_slow(&mut self, is_slow: bool) {
+        self.is_slow = is_slow;
     }
 
     /// How many bytes are in the queue and under way.
@@ -48,7 +58,6 @@ impl<B: ReceiveBuffer> SendQueue<B> {
     /// What to send next. It is under way until [`Self::on_sent`] or [`Self::on_sent_in_part`].
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Outgoing<B>> {
-        debug_assert!(!self.is_under_way, "one write at a time");
         let outgoing = self.next.take()?;
         if let Some(behind) = &mut self.behind {
             self.next = behind.pop_front();
@@ -57,15 +66,14 @@ impl<B: ReceiveBuffer> SendQueue<B> {
             }
         }
         self.buffers -= u8::from(outgoing.holds_buffer());
-        self.is_under_way = true;
+        self.under_way += 1;
         Some(outgoing)
     }
 
     /// What was under way is sent, or never will be.
     #[inline]
     pub(super) fn on_sent(&mut self, outgoing: &Outgoing<B>) {
-        debug_assert!(self.is_under_way);
-        self.is_under_way = false;
+        self.under_way -= 1;
         self.unsent -= outgoing.len();
     }
 
@@ -78,8 +86,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
         spill: bool,
         context: &Context,
     ) {
-        debug_assert!(self.is_under_way);
-        self.is_under_way = false;
+        self.under_way -= 1;
         self.unsent -= sent;
         let Some(mut rest) = outgoing.without(sent) else {
             return;
@@ -102,7 +109,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
     /// copied to the heap.
     #[inline]
     pub(super) fn push_received(&mut self, mut buffer: B, range: Range<usize>, context: &Context) {
-        if self.unsent > 0 && !range.is_empty() {
+        if self.must_wait() && !range.is_empty() {
             let is_worth_a_buffer = range.len() >= buffer.bytes().len() / 4;
             if !is_worth_a_buffer || self.buffers >= BUFFERS_SHARE || buffer.is_scarce() {
                 context.stats.bytes_spilled.add(range.len() as u64);
@@ -118,7 +125,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
     /// Queues a gathered frame. Behind a peer that is slow to take them, short ones are put together: each for itself
     /// takes more memory than it has bytes.
     pub(super) fn push_gathered(&mut self, gathered: Box<Gathered>, context: &Context) {
-        if self.unsent > 0 && gathered.bytes.len() < SMALL {
+        if self.must_wait() && gathered.bytes.len() < SMALL {
             context.stats.bytes_spilled.add(gathered.bytes.len() as u64);
             self.push_bytes(&gathered.bytes, context);
         } else {
@@ -144,6 +151,12 @@ impl<B: ReceiveBuffer> SendQueue<B> {
             self.push(Outgoing::heap(Box::new(Gathered { bytes, charge })));
         }
         self.push(Outgoing::heap(gathered));
+    }
+
+    /// Whether a further reply would wait for the peer.
+    #[inline]
+    pub(super) const fn must_wait(&self) -> bool {
+        self.is_slow && self.unsent > 0
     }
 
     #[inline]

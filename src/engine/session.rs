@@ -49,7 +49,7 @@ pub(crate) enum Start {
 }
 
 /// One connection.
-pub(super) struct Session<B> {
+pub(crate) struct Session<B> {
     /// Its place among the connections of the worker, and what they share.
     presence: Presence,
     stage: Stage,
@@ -124,6 +124,12 @@ impl<B: ReceiveBuffer> Session<B> {
         self.queue.has_next()
     }
 
+    /// Whether there is something to do once what is under way is sent.
+    #[inline]
+    pub(super) const fn awaits_sent(&self) -> bool {
+        self.queue.has_next() || !matches!(self.stage, Stage::Open(_) | Stage::Handshake(_))
+    }
+
     /// Whether everything is sent that ever will be.
     pub(super) const fn should_end_writing(&self) -> bool {
         matches!(self.stage, Stage::Flushing { .. }) && self.queue.unsent() == 0
@@ -137,17 +143,29 @@ impl<B: ReceiveBuffer> Session<B> {
         }
     }
 
-    /// Whether to read: not beyond what may be unsent. A connection that owes nothing may always read, so that those
-    /// who use the budget up do not stop the others.
+    /// Whether the peer takes its bytes more slowly than they come: for an engine that can tell. Any other leaves it at
+    /// yes, and then it goes for every peer that is owed something.
+    pub(super) const fn set_slow(&mut self, is_slow: bool) {
+        self.queue.set_slow(is_slow);
+    }
+
+    /// How many bytes are queued and under way.
+    pub(super) const fn unsent(&self) -> usize {
+        self.queue.unsent()
+    }
+
+    /// Whether to read: not beyond what may be unsent, and then not before half of it is gone. A connection that owes
+    /// nothing may always read, so that those who use the budget up do not stop the others.
+    #[inline]
     pub(super) fn may_read(&self) -> bool {
-        let unsent = self.queue.unsent();
         match self.stage {
             _ if self.end_of_stream => false,
             Stage::Over => false,
             Stage::Flushing { discarded } => discarded <= LINGER_BYTES,
-            Stage::Open(_) if unsent > 0 => {
+            Stage::Open(_) if self.queue.must_wait() => {
                 let Context { shared, settings, .. } = &*self.presence.context;
-                unsent < shared.config.unsent_limit
+                let limit = shared.config.unsent_limit;
+                self.queue.unsent() < if self.is_paused { limit / 2 } else { limit }
                     && !settings.budget.is_exhausted_for(shared.config.receive_buffer_size)
             }
             _ => true,
@@ -173,8 +191,9 @@ impl<B: ReceiveBuffer> Session<B> {
     }
 
     /// A read has ended: with so many bytes in the buffer, at its [`HEADROOM`]; with none at the end of the stream.
+    /// Gives how many frames it was.
     #[inline]
-    pub(super) fn on_received(&mut self, result: io::Result<usize>, buffer: Option<B>) {
+    pub(super) fn on_received(&mut self, result: io::Result<usize>, buffer: Option<B>) -> u32 {
         match (result, buffer) {
             (Ok(0), _) => self.on_end_of_stream(),
             (Ok(received), Some(buffer)) => {
@@ -182,11 +201,11 @@ impl<B: ReceiveBuffer> Session<B> {
                 self.adapt_class(received, buffer.bytes().len() - HEADROOM);
                 let filled = HEADROOM..HEADROOM + received;
                 if matches!(self.stage, Stage::Open(_)) {
-                    self.receive(buffer, filled);
+                    let frames = self.receive(buffer, filled);
                     self.await_farewell();
-                } else {
-                    self.receive_unopened(buffer, filled);
+                    return frames;
                 }
+                self.receive_unopened(buffer, filled);
             }
             (Ok(_), None) => {}
             (Err(error), _) => {
@@ -196,6 +215,7 @@ impl<B: ReceiveBuffer> Session<B> {
                 }
             }
         }
+        0
     }
 
     /// A write has ended: all of `outgoing` is sent, or nothing more will be.
@@ -213,7 +233,6 @@ impl<B: ReceiveBuffer> Session<B> {
 
     /// Of `outgoing` only the first `sent` bytes went out: the rest is what is sent next. With `spill` it is copied to
     /// the heap, so that its receive buffer is free again.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for an engine whose sends may be short"))]
     pub(super) fn on_sent_in_part(&mut self, outgoing: Outgoing<B>, sent: usize, spill: bool) {
         self.queue.on_sent_in_part(outgoing, sent, spill, &self.presence.context);
     }
@@ -292,11 +311,11 @@ impl<B: ReceiveBuffer> Session<B> {
         }
     }
 
-    /// Feeds the protocol and queues its reply.
+    /// Feeds the protocol and queues its reply. Gives how many frames were taken.
     #[inline]
-    fn receive(&mut self, mut buffer: B, filled: Range<usize>) {
+    fn receive(&mut self, mut buffer: B, filled: Range<usize>) -> u32 {
         let Stage::Open(connection) = &mut self.stage else {
-            return;
+            return 0;
         };
         let context = &*self.presence.context;
         let Progress { head, mut body, tail, standing, counts } =
@@ -327,6 +346,7 @@ impl<B: ReceiveBuffer> Session<B> {
                 self.flush();
             }
         }
+        counts.frames
     }
 
     #[cold]

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Admission;
 use super::drain::Phase;
 use super::listeners::BACKLOG;
-use crate::engine::{self, Context, Engine, Start};
+use crate::engine::{Context, Spawner, Start};
 use crate::proto::handshake::Refusal;
 
 /// How long accepting pauses when the process or the kernel has run out of something.
@@ -24,7 +24,7 @@ pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) const REFUSALS_MAX: usize = 16;
 
 /// Accepts until the drain begins, then takes what is queued: closing a listener would reset it.
-pub(super) async fn accept(listener: TcpListener, engine: Engine, context: Rc<Context>) -> io::Result<()> {
+pub(super) async fn accept(listener: TcpListener, spawner: Spawner, context: Rc<Context>) -> io::Result<()> {
     let mut logged = None;
     while context.drain.phase() == Phase::Running {
         let accepted = tokio::select! {
@@ -33,14 +33,14 @@ pub(super) async fn accept(listener: TcpListener, engine: Engine, context: Rc<Co
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, _peer)) => begin(socket, engine, &context).await,
+            Ok((socket, _peer)) => begin(socket, spawner, &context).await,
             Err(error) => recover(&error, &context, &mut logged).await,
         }
     }
     let listener = listener.into_std()?;
     for _ in 0..BACKLOG {
         match listener.accept().and_then(|(socket, _peer)| from_std(socket)) {
-            Ok(socket) => spawn(socket, engine, &context, Start::Refuse(Refusal::Draining), None),
+            Ok(socket) => spawn(socket, spawner, &context, Start::Refuse(Refusal::Draining), None),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -58,14 +58,14 @@ fn from_std(socket: net::TcpStream) -> io::Result<TcpStream> {
 }
 
 /// Serves a connection, or tells it that there are too many.
-async fn begin(socket: TcpStream, engine: Engine, context: &Rc<Context>) {
+async fn begin(socket: TcpStream, spawner: Spawner, context: &Rc<Context>) {
     let admission = context.shared.limits.admit();
     let start = match &admission {
         Some(_) => Start::Handshake,
         None => Start::Refuse(Refusal::Full),
     };
     let is_full = admission.is_none();
-    spawn(socket, engine, context, start, admission);
+    spawn(socket, spawner, context, start, admission);
     if is_full {
         context.stats.accept_pauses.add(1);
         while context.refusals_under_way() >= REFUSALS_MAX && context.drain.phase() == Phase::Running {
@@ -76,13 +76,13 @@ async fn begin(socket: TcpStream, engine: Engine, context: &Rc<Context>) {
 
 fn spawn(
     socket: TcpStream,
-    engine: Engine,
+    spawner: Spawner,
     context: &Rc<Context>,
     start: Start,
     admission: Option<Admission>,
 ) {
     context.stats.accepted.add(1);
-    engine::spawn(engine, socket, start, Rc::clone(context), admission);
+    spawner.spawn(socket, start, Rc::clone(context), admission);
 }
 
 /// A connection that ended in the queue is none of our business; running out of something is waited out.

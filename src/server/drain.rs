@@ -1,10 +1,15 @@
 //! How a server ends: a phase that only moves on, and the connections of a worker that want to hear of it.
 
 use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use rustix::event::{EventfdFlags, eventfd};
 use slab::Slab;
+use tokio::sync::watch;
 
 /// What a server is at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +21,50 @@ pub enum Phase {
     Draining,
     /// Whatever is left is cut.
     Stopping,
+}
+
+/// Tells all workers of the phase. When it is dropped, they stop.
+#[derive(Debug)]
+pub(super) struct Announcer {
+    phase: watch::Sender<Phase>,
+    wakers: Vec<Arc<OwnedFd>>,
+}
+
+impl Announcer {
+    pub(super) fn new() -> Self {
+        Self { phase: watch::channel(Phase::Running).0, wakers: Vec::new() }
+    }
+
+    /// Where a worker reads the phase.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// An eventfd(2) that is written to at each change.
+    pub(super) fn waker(&mut self) -> io::Result<Arc<OwnedFd>> {
+        let waker = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        self.wakers.push(Arc::clone(&waker));
+        Ok(waker)
+    }
+
+    /// Moves on to `phase`, if it is a later one.
+    pub(super) fn announce(&self, phase: Phase) {
+        self.phase.send_if_modified(|current| {
+            let later = phase > *current;
+            *current = phase.max(*current);
+            later
+        });
+        for waker in &self.wakers {
+            // It only fails when 2^64 - 2 of them were not read.
+            let _ = rustix::io::write(waker, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Drop for Announcer {
+    fn drop(&mut self) {
+        self.announce(Phase::Stopping);
+    }
 }
 
 /// A worker's view of the phase, and whom to wake when it changes. It never leaves its thread.

@@ -13,6 +13,9 @@ use super::accept::REFUSALS_MAX;
 const DESCRIPTORS_FIXED: usize = 16;
 const DESCRIPTORS_PER_WORKER: usize = 12 + REFUSALS_MAX;
 
+/// The places of a ring's table of files at most: the kernel allocates them all at the start.
+const FILES_MAX: usize = 64 << 10;
+
 /// The connections of the process, counted.
 #[derive(Debug)]
 pub struct Limits {
@@ -56,14 +59,7 @@ pub(super) fn connections_max(
     workers: usize,
     listeners: usize,
 ) -> Result<usize, StartError> {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        // Raising the soft limit to the hard one needs no privilege; a failure leaves it as it was.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    }
-    let descriptors = getrlimit(Resource::Nofile)
-        .current
-        .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let descriptors = descriptors();
     let fixed = DESCRIPTORS_FIXED + workers * (DESCRIPTORS_PER_WORKER + listeners);
     let allowed = descriptors.saturating_sub(fixed);
     let wanted_or_one = wanted.unwrap_or(1);
@@ -75,6 +71,42 @@ pub(super) fn connections_max(
         });
     }
     Ok(wanted.unwrap_or(allowed))
+}
+
+/// As [`connections_max`], for connections that take no descriptor of the process: how many there may be, and how many
+/// on one worker. The table of files of each ring is bounded by the limit of descriptors all the same.
+///
+/// # Errors
+///
+/// [`StartError::Descriptors`] when there is room for fewer than `wanted`, or none at all.
+pub(super) fn direct_connections_max(
+    wanted: Option<usize>,
+    workers: usize,
+) -> Result<(usize, usize), StartError> {
+    let descriptors = descriptors();
+    let per_worker = descriptors.min(FILES_MAX).saturating_sub(REFUSALS_MAX);
+    let allowed = per_worker.saturating_mul(workers);
+    let wanted_or_one = wanted.unwrap_or(1);
+    if allowed < wanted_or_one {
+        return Err(StartError::Descriptors {
+            limit: descriptors,
+            needed: wanted_or_one.div_ceil(workers).saturating_add(REFUSALS_MAX),
+            wanted,
+        });
+    }
+    Ok((wanted.unwrap_or(allowed), per_worker.min(wanted.unwrap_or(allowed))))
+}
+
+/// The limit of descriptors, once the soft limit is as high as the hard one.
+fn descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Raising the soft limit to the hard one needs no privilege; a failure leaves it as it was.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    getrlimit(Resource::Nofile)
+        .current
+        .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]

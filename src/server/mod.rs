@@ -20,6 +20,8 @@ use crate::engine::{self, Engine};
 use crate::proto::budget::Total;
 use crate::proto::handshake::Rules;
 
+use drain::Announcer;
+
 pub use drain::Phase;
 pub use limits::{Admission, Limits};
 pub use stats::{Snapshot, WorkerStats};
@@ -29,7 +31,7 @@ pub use stats::{Snapshot, WorkerStats};
 pub struct Server {
     addresses: Vec<SocketAddr>,
     engines: Vec<Engine>,
-    phase: watch::Sender<Phase>,
+    phase: Announcer,
     stats: Vec<Arc<WorkerStats>>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     /// How many workers have ended.
@@ -54,8 +56,13 @@ impl Server {
     pub fn start(config: &Config) -> Result<Self, StartError> {
         let mut engine = engine::choose(config.engine)?;
         let cpus = workers::Placement::find(config.workers, config.pin);
-        let connections_max =
-            limits::connections_max(config.max_connections, cpus.workers, config.listen.len())?;
+        let (connections_max, per_worker) = match engine {
+            Engine::Ring => limits::direct_connections_max(config.max_connections, cpus.workers)?,
+            Engine::TokioUring | Engine::Epoll => {
+                let max = limits::connections_max(config.max_connections, cpus.workers, config.listen.len())?;
+                (max, max)
+            }
+        };
         let (listeners, addresses) = listeners::bind(config, cpus.workers)?;
         let shared = Arc::new(Shared {
             rules: Rules {
@@ -67,11 +74,10 @@ impl Server {
             unsent: Total::new(config.unsent_total),
             config: config.clone(),
         });
-        let (phase, _) = watch::channel(Phase::Running);
         let mut server = Self {
             addresses,
             engines: Vec::new(),
-            phase,
+            phase: Announcer::new(),
             stats: Vec::new(),
             workers: Vec::new(),
             ended: watch::channel(0).0,
@@ -87,6 +93,8 @@ impl Server {
                 shared: Arc::clone(&shared),
                 stats,
                 phase: server.phase.subscribe(),
+                wake: server.phase.waker().map_err(StartError::Worker)?,
+                connections_max: per_worker,
                 ended: server.ended.clone(),
             };
             // What one worker could not have, the next ones need not ask for.
@@ -118,12 +126,12 @@ impl Server {
 
     /// Stops accepting; what was received is echoed, then every connection gets Close(1001).
     pub fn drain(&self) {
-        self.enter(Phase::Draining);
+        self.phase.announce(Phase::Draining);
     }
 
     /// Cuts whatever is left.
     pub fn stop(&self) {
-        self.enter(Phase::Stopping);
+        self.phase.announce(Phase::Stopping);
     }
 
     /// Resolves once a worker has ended: while the server runs, that is a failure, which [`Self::join`] names.
@@ -151,14 +159,6 @@ impl Server {
     async fn until_ended(&self, workers: usize) {
         // The sender is here, so it is not dropped meanwhile.
         let _ = self.ended.subscribe().wait_for(|&ended| ended >= workers).await;
-    }
-
-    fn enter(&self, phase: Phase) {
-        self.phase.send_if_modified(|current| {
-            let later = phase > *current;
-            *current = phase.max(*current);
-            later
-        });
     }
 }
 

@@ -104,6 +104,20 @@ counters! {
     accept_pauses,
     /// Connections cut at a deadline or for sending on after the end.
     cuts,
+    /// Calls of io_uring_enter(2) by the ring engine.
+    enters,
+    /// Times that the ring engine's submission queue was full.
+    sq_full,
+    /// Times that the ring engine's completion queue was full, and completions waited in the kernel.
+    cq_overflows,
+    /// Completions of the ring engine for a connection that is gone, or for nothing that was asked.
+    stale_completions,
+    /// Times that there was no buffer to receive into (ENOBUFS).
+    buffers_exhausted,
+    /// Sends that the socket took only a part of.
+    short_sends,
+    /// Receives that were begun, the first of each connection among them.
+    rearms,
 }
 
 impl WorkerStats {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::num::NonZero;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use super::drain::Phase;
 use super::stats::WorkerStats;
 use super::{Shared, StartError, accept};
-use crate::engine::{self, Context, Engine, Runtime};
+use crate::engine::{self, Context, Engine, Runtime, Spawner, ring};
 
 /// How long connections that were cut may take to give their buffers back.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -30,9 +31,16 @@ pub(super) struct Setup {
     pub(super) shared: Arc<Shared>,
     pub(super) stats: Arc<WorkerStats>,
     pub(super) phase: watch::Receiver<Phase>,
+    /// An eventfd(2) that is written to when the phase changes: for the engine that cannot await.
+    pub(super) wake: Arc<OwnedFd>,
+    /// How many connections it may have.
+    pub(super) connections_max: usize,
     /// Counts the workers that have ended.
     pub(super) ended: watch::Sender<usize>,
 }
+
+/// Where a worker says which engine it took, or why none.
+type Ready = mpsc::SyncSender<Result<Engine, StartError>>;
 
 /// Counts its worker among those that have ended, in whatever way.
 struct Ended(watch::Sender<usize>);
@@ -97,7 +105,7 @@ pub(super) fn spawn(setup: Setup) -> Result<(JoinHandle<io::Result<()>>, Engine)
 }
 
 /// A worker's thread.
-fn run(mut setup: Setup, ready: &mpsc::SyncSender<Result<Engine, StartError>>) -> io::Result<()> {
+fn run(mut setup: Setup, ready: &Ready) -> io::Result<()> {
     let _ended = Ended(setup.ended.clone());
     if let Some(cpu) = setup.cpu {
         let mut only = CpuSet::new();
@@ -106,32 +114,52 @@ fn run(mut setup: Setup, ready: &mpsc::SyncSender<Result<Engine, StartError>>) -
             tracing::warn!(worker = setup.index, cpu, %error, "not pinned");
         }
     }
-    let runtime = match Runtime::new(setup.engine) {
-        Err(error) if setup.engine != Engine::Epoll => {
-            match engine::fall_back(setup.shared.config.engine, setup.engine, &error) {
-                Ok(engine) => setup.engine = engine,
-                Err(error) => {
-                    let _ = ready.send(Err(error));
-                    return Ok(());
+    loop {
+        let error = match setup.engine {
+            Engine::Ring => match ring(&setup) {
+                Ok(worker) => {
+                    // Whoever waits for it may have given up.
+                    let _ = ready.send(Ok(Engine::Ring));
+                    return worker.run(setup.listeners);
                 }
+                Err(error) => error,
+            },
+            Engine::TokioUring => match Runtime::tokio_uring() {
+                Ok(runtime) => return runtime.block_on(serve(runtime.spawner(), setup, ready)),
+                Err(error) => error,
+            },
+            Engine::Epoll => {
+                let runtime = Runtime::epoll()?;
+                return runtime.block_on(serve(runtime.spawner(), setup, ready));
             }
-            Runtime::new(setup.engine)?
+        };
+        match engine::fall_back(setup.shared.config.engine, setup.engine, &error) {
+            Ok(engine) => setup.engine = engine,
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return Ok(());
+            }
         }
-        runtime => runtime?,
-    };
-    runtime.block_on(serve(setup, ready))
+    }
 }
 
-/// Accepts and serves connections until the phase says to end.
-async fn serve(setup: Setup, ready: &mpsc::SyncSender<Result<Engine, StartError>>) -> io::Result<()> {
+/// A worker of the ring engine.
+fn ring(setup: &Setup) -> io::Result<ring::Worker<ring::Serving>> {
+    let context = Rc::new(Context::new(&setup.shared, Arc::clone(&setup.stats)));
+    let sizes = ring::sizes(&setup.shared.config, setup.connections_max);
+    let service = ring::Serving::new(context, setup.phase.clone());
+    ring::Worker::new(&sizes, service, Arc::clone(&setup.wake), Arc::clone(&setup.stats))
+}
+
+/// Accepts and serves connections in tasks, until the phase says to end.
+async fn serve(spawner: Spawner, setup: Setup, ready: &Ready) -> io::Result<()> {
     let context = Rc::new(Context::new(&setup.shared, setup.stats));
     let mut acceptors = Vec::new();
     for listener in setup.listeners {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let acceptor = accept::accept(listener, setup.engine, Rc::clone(&context));
+        let acceptor = accept::accept(listener, spawner, Rc::clone(&context));
         acceptors.push(tokio::task::spawn_local(acceptor));
     }
-    // Whoever waits for it may have given up.
     let _ = ready.send(Ok(setup.engine));
     let mut phase = setup.phase;
     follow(&mut phase, &context, Phase::Draining).await;

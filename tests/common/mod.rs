@@ -20,6 +20,13 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 #[macro_export]
 macro_rules! on_each_engine {
     ($($(#[$attribute:meta])* $test:ident,)+) => {
+        mod ring {
+            $(#[test] $(#[$attribute])* fn $test() {
+                if $crate::common::is_runnable("ring") {
+                    super::$test("ring");
+                }
+            })+
+        }
         mod epoll {
             $(#[test] $(#[$attribute])* fn $test() { super::$test("epoll"); })+
         }

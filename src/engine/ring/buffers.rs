@@ -1,0 +1,206 @@
+//! Receive buffers that the kernel picks from by itself: a ring of provided buffers (io_uring_register_buf_ring(3)).
+//!
+//! A buffer is the kernel's until a completion names it; then it is a [`Lease`], and ours alone, until that is dropped.
+#![expect(unsafe_code, reason = "memory that is shared with the kernel")]
+
+use std::cell::Cell;
+use std::io;
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::Submitter;
+use io_uring::types::BufRingEntry;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use super::quarantine::Quarantine;
+use crate::proto::HEADROOM;
+
+/// A group of equal buffers.
+#[derive(Debug)]
+pub(super) struct Group(Rc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    id: u16,
+    /// A power of two.
+    count: u16,
+    /// The size of a buffer in bytes, its headroom included.
+    size: usize,
+    /// What lies between the beginnings of two buffers, in bytes.
+    stride: usize,
+    /// How often a buffer was given to the kernel, modulo 2^16: where its next one stands in `entries`.
+    tail: Cell<u16>,
+    /// How many buffers the kernel may fill, or has filled and not told of yet.
+    available: Cell<u16>,
+    quarantine: Quarantine,
+    entries: Mapping,
+    memory: Mapping,
+}
+
+impl Group {
+    /// Registers `count` buffers of `size` bytes, headroom included, as group `id`. The kernel has all of them.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory, or the kernel knows no buffer rings (before 5.19).
+    ///
+    /// # Panics
+    ///
+    /// When `count` is not a power of two.
+    pub(super) fn register(submitter: &Submitter<'_>, id: u16, count: u16, size: usize) -> io::Result<Self> {
+        assert!(count.is_power_of_two(), "a ring has a power of two of entries");
+        assert!(size > HEADROOM);
+        let stride = Quarantine::stride(size);
+        let group = Inner {
+            id,
+            count,
+            size,
+            stride,
+            tail: Cell::new(0),
+            available: Cell::new(0),
+            quarantine: Quarantine::new(count),
+            entries: Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?,
+            memory: Mapping::new(usize::from(count) * stride)?,
+        };
+        let entries = group.entries.start.as_ptr().addr() as u64;
+        // SAFETY: the mapping holds `count` entries. It is unmapped when `Inner` is dropped, and `Ring`, the only one
+        // who registers groups, drops its `IoUring` before it lets go of them.
+        unsafe { submitter.register_buf_ring_with_flags(entries, count, id, 0)? };
+        for index in 0..count {
+            group.give(index);
+        }
+        Ok(Self(Rc::new(group)))
+    }
+
+    pub(super) fn id(&self) -> u16 {
+        self.0.id
+    }
+
+    /// How many buffers the kernel has to fill.
+    pub(super) fn available(&self) -> u16 {
+        self.0.available.get()
+    }
+
+    /// Keeps the memory for good: the kernel may still write to it.
+    pub(super) fn leak(&self) {
+        std::mem::forget(Rc::clone(&self.0));
+    }
+
+    /// The buffer that a completion names.
+    ///
+    /// # Safety
+    ///
+    /// The kernel has just handed out buffer `index` of this group: each of its completions is asked about once.
+    #[inline]
+    pub(super) unsafe fn lease(&self, index: u16) -> Lease {
+        assert!(index < self.0.count, "the kernel names a buffer that it was never given");
+        self.0.available.set(self.0.available.get() - 1);
+        Lease { group: Rc::clone(&self.0), index }
+    }
+}
+
+impl Inner {
+    /// Takes a buffer back from a lease.
+    #[inline]
+    fn take_back(&self, index: u16) {
+        match self.quarantine.enter(index, self.buffer(index), self.stride) {
+            None => self.give(index),
+            Some(None) => {}
+            Some(Some(released)) => self.give(released),
+        }
+    }
+
+    /// Gives buffer `index` to the kernel.
+    #[inline]
+    fn give(&self, index: u16) {
+        let at = self.tail.get() & (self.count - 1);
+        let address = self.buffer(index).as_ptr().addr() + HEADROOM;
+        let room = u32::try_from(self.size - HEADROOM).expect("buffers are smaller than 4 GiB");
+        let entries = self.entries.start.cast::<BufRingEntry>();
+        let tail = self.tail.get().wrapping_add(1);
+        // SAFETY: `at < count`, so the entry lies in the mapping; the kernel reads it only once the tail says so. The
+        // tail is a field of the first entry that no setter of an entry writes.
+        unsafe {
+            let entry = entries.add(usize::from(at)).as_mut();
+            entry.set_addr(address as u64);
+            entry.set_len(room);
+            entry.set_bid(index);
+            let published = AtomicU16::from_ptr(BufRingEntry::tail(entries.as_ptr()).cast_mut());
+            published.store(tail, Ordering::Release);
+        }
+        self.tail.set(tail);
+        self.available.set(self.available.get() + 1);
+    }
+
+    #[inline]
+    fn buffer(&self, index: u16) -> NonNull<u8> {
+        debug_assert!(index < self.count);
+        // SAFETY: `index < count`, and the mapping holds `count * stride` bytes.
+        unsafe { self.memory.start.add(usize::from(index) * self.stride) }
+    }
+}
+
+/// A buffer that is ours until it is dropped: then the kernel may fill it again.
+#[derive(Debug)]
+pub struct Lease {
+    group: Rc<Inner>,
+    index: u16,
+}
+
+impl Lease {
+    /// The whole buffer: what was received begins at [`HEADROOM`].
+    #[must_use]
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the buffer lies in the mapping, which lives as long as the group and was zeroed when it was mapped.
+        // Between the completion that named it and `drop` the kernel writes nothing there, and there is one lease.
+        unsafe { NonNull::slice_from_raw_parts(self.group.buffer(self.index), self.group.size).as_ref() }
+    }
+
+    /// As [`Self::bytes`], to be changed.
+    #[must_use]
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; and the lease is borrowed exclusively.
+        unsafe { NonNull::slice_from_raw_parts(self.group.buffer(self.index), self.group.size).as_mut() }
+    }
+
+    /// Whether so few buffers like it are left to the kernel that none of them should wait for a slow peer.
+    #[must_use]
+    #[inline]
+    pub fn is_scarce(&self) -> bool {
+        self.group.available.get() < self.group.count / 4
+    }
+}
+
+impl Drop for Lease {
+    #[inline]
+    fn drop(&mut self) {
+        self.group.take_back(self.index);
+    }
+}
+
+/// Memory of our own, zeroed and aligned to a page.
+#[derive(Debug)]
+struct Mapping {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl Mapping {
+    fn new(len: usize) -> io::Result<Self> {
+        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: without a place asked for, no other mapping is touched.
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), len, access, flags)? };
+        Ok(Self { start: NonNull::new(start.cast()).expect("no mapping is at 0"), len })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is our own, and nothing that borrows from it outlives what holds it.
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+        debug_assert!(unmapped.is_ok());
+    }
+}

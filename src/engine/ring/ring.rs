@@ -1,0 +1,490 @@
+//! A ring behind a safe surface: operations go in, events come out, and memory that the kernel may use is owned here.
+//!
+//! What the kernel may read or write stays where it is until the kernel has said that it is done: bytes to send are
+//! moved into a table, and receives take leased buffers of a registered group. The other operations name no memory.
+//!
+//! A reply is first sent with MSG_DONTWAIT and without a completion on success (IOSQE_CQE_SKIP_SUCCESS). Such a send
+//! is over when the enter that submits it returns: either a completion says how far it came, or there is none and all
+//! of it has gone out. It costs no completion, and never makes the wait for the next receive return early. Whoever
+//! does not take its bytes at once is sent the rest with a send that waits, and has a completion.
+#![expect(unsafe_code, reason = "submissions name memory")]
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+use rustix::event::PollFlags;
+use rustix::fd::BorrowedFd;
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use super::buffers::Group;
+use super::gather::Gather;
+use super::slots::Slots;
+use super::token::{Key, Op, Token};
+use super::{Class, Outgoing, Received, Sizes};
+use crate::server::WorkerStats;
+
+/// How long a ring that is dropped waits for what is under way.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A connected socket in the ring's own table of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Descriptor(u32);
+
+/// What has come to its end, or has come so far.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A connection came to this listener. `is_last` when the operation accepts no more.
+    Accepted { listener: u32, result: io::Result<Descriptor>, is_last: bool },
+    /// Bytes came, or with none the end of the stream. `is_last` when the operation receives no more.
+    Received { key: Key, result: Received, is_last: bool },
+    /// A send is over: how many bytes of the pieces went out, from the first on.
+    Sent { key: Key, result: io::Result<usize>, pieces: Pieces },
+    /// The connection's place in the table of files is free again.
+    Closed { key: Key },
+    /// Somebody wrote to the eventfd.
+    Woken { is_last: bool },
+}
+
+/// How long to wait for the first event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    No,
+    AtMost(Duration),
+    Forever,
+}
+
+/// How a send goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// As far as the socket takes the bytes at once. That all of them were taken is known after the next enter, which
+    /// does not return for it.
+    AtOnceSilently,
+    /// As far as the socket takes the bytes at once; the next enter returns for it.
+    AtOnce,
+    /// All of them, whatever time that takes.
+    Waiting,
+}
+
+/// What one send sends: in order, at least one piece and at most [`Pieces::MAX`].
+#[derive(Debug)]
+pub(super) struct Pieces {
+    pub(super) first: Outgoing,
+    /// Mostly empty, and then without heap.
+    pub(super) more: Vec<Outgoing>,
+}
+
+impl Pieces {
+    /// How many pieces go out at once at most.
+    pub(super) const MAX: usize = Gather::MAX;
+
+    fn len(&self) -> usize {
+        self.first.bytes().len() + self.more.iter().map(|piece| piece.bytes().len()).sum::<usize>()
+    }
+}
+
+/// Bytes that the kernel reads.
+#[derive(Debug)]
+struct UnderWay {
+    owner: Key,
+    pieces: Pieces,
+}
+
+/// A ring of this thread.
+pub(super) struct Ring {
+    uring: IoUring,
+    small: Group,
+    big: Group,
+    /// What is being sent. An entry is moved, but not the bytes: they lie in leases and on the heap.
+    sends: Slots<UnderWay>,
+    /// Sends that are over when the kernel has taken all submissions, unless a completion has said so before.
+    at_once: Vec<Key>,
+    concluded: usize,
+    /// Scatter lists of sends not submitted yet.
+    gathers: Vec<Gather>,
+    spare_gathers: Vec<Gather>,
+    /// Submissions that the full queue had no room for.
+    backlog: VecDeque<squeue::Entry>,
+    stats: Arc<WorkerStats>,
+}
+
+impl Ring {
+    /// Sets a ring up.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says to the first thing that it refuses.
+    pub(super) fn new(sizes: &Sizes, stats: Arc<WorkerStats>) -> io::Result<Self> {
+        let uring = set_up(sizes)?;
+        let submitter = uring.submitter();
+        submitter.register_files_sparse(sizes.files)?;
+        let small = Group::register(&submitter, 0, sizes.small_count, sizes.small_size)?;
+        let big = Group::register(&submitter, 1, sizes.big_count, sizes.big_size)?;
+        Ok(Self {
+            uring,
+            small,
+            big,
+            sends: Slots::new(),
+            at_once: Vec::new(),
+            concluded: 0,
+            gathers: Vec::new(),
+            spare_gathers: Vec::new(),
+            backlog: VecDeque::new(),
+            stats,
+        })
+    }
+
+    /// Accepts into the table of files: one connection, or one after the other until the operation is cancelled.
+    pub(super) fn accept(&mut self, listener: u32, socket: BorrowedFd<'_>, is_multishot: bool) {
+        let fd = Fd(socket.as_raw_fd());
+        let entry = if is_multishot {
+            opcode::AcceptMulti::new(fd).allocate_file_index(true).build()
+        } else {
+            opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
+                .file_index(Some(DestinationSlot::auto_target()))
+                .build()
+        };
+        // SAFETY: no address is asked for, so the operation names no memory.
+        unsafe { self.push(&entry.user_data(accept_token(listener).to_bits())) };
+    }
+
+    /// Ends what [`Self::accept`] began; its last event says so.
+    pub(super) fn cancel_accept(&mut self, listener: u32) {
+        self.cancel(accept_token(listener));
+    }
+
+    /// Receives again and again, each time into a buffer of this class.
+    pub(super) fn receive(&mut self, key: Key, descriptor: Descriptor, class: Class) {
+        let group = self.group(class).id();
+        let entry = opcode::RecvMulti::new(Fixed(descriptor.0), group).build();
+        let token = Token { op: Op::receive(class), key };
+        // SAFETY: the kernel takes memory from the registered group, which outlives the ring's descriptor.
+        unsafe { self.push(&entry.user_data(token.to_bits())) };
+    }
+
+    /// Ends what [`Self::receive`] began; its last event says so.
+    pub(super) fn cancel_receive(&mut self, key: Key, class: Class) {
+        self.cancel(Token { op: Op::receive(class), key });
+    }
+
+    /// How many buffers of this class the kernel can receive into.
+    pub(super) fn available(&self, class: Class) -> u16 {
+        self.group(class).available()
+    }
+
+    /// Sends `pieces`.
+    ///
+    /// Only one send may be under way on a socket: the bytes of two would mingle.
+    pub(super) fn send(&mut self, key: Key, descriptor: Descriptor, pieces: Pieces, manner: Manner) {
+        let mut flags = SendFlags::NOSIGNAL | WAITALL;
+        if manner != Manner::Waiting {
+            flags |= SendFlags::DONTWAIT;
+        }
+        let flags = flags.bits().cast_signed();
+        let entry = if pieces.more.is_empty() {
+            let bytes = pieces.first.bytes();
+            let len = u32::try_from(bytes.len()).expect("a piece is shorter than 4 GiB");
+            opcode::Send::new(Fixed(descriptor.0), bytes.as_ptr(), len).flags(flags).build()
+        } else {
+            let mut gather = self.spare_gathers.pop().unwrap_or_default();
+            gather.fill(std::iter::once(&pieces.first).chain(&pieces.more).map(Outgoing::bytes));
+            let entry = opcode::SendMsg::new(Fixed(descriptor.0), gather.message()).flags(flags.cast_unsigned());
+            self.gathers.push(gather);
+            entry.build()
+        };
+        let send = self.sends.insert(|_| UnderWay { owner: key, pieces });
+        let mut entry = entry.user_data(Token { op: Op::Send, key: send }.to_bits());
+        if manner == Manner::AtOnceSilently {
+            entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
+            self.at_once.push(send);
+        }
+        // SAFETY: the bytes are owned by `sends` from here on and lie still there, until a completion, or for want of
+        // one the enter that submits it, has said that the kernel is done with them. The scatter list is read when
+        // the entry is submitted (IORING_FEAT_SUBMIT_STABLE) and kept until then.
+        unsafe { self.push(&entry) };
+    }
+
+    /// shutdown(2). What comes of it shows in the connection's other operations.
+    pub(super) fn shut_down(&mut self, key: Key, descriptor: Descriptor, how: std::net::Shutdown) {
+        let how = match how {
+            std::net::Shutdown::Read => 0,
+            std::net::Shutdown::Write => 1,
+            std::net::Shutdown::Both => 2,
+        };
+        let entry = opcode::Shutdown::new(Fixed(descriptor.0), how).build();
+        // SAFETY: the operation names no memory.
+        unsafe { self.push(&entry.user_data(Token { op: Op::Shutdown, key }.to_bits())) };
+    }
+
+    /// Closes the socket and frees its place. Nothing may be under way on it.
+    pub(super) fn close(&mut self, key: Key, descriptor: Descriptor) {
+        let entry = opcode::Close::new(Fixed(descriptor.0)).build();
+        // SAFETY: the operation names no memory.
+        unsafe { self.push(&entry.user_data(Token { op: Op::Close, key }.to_bits())) };
+    }
+
+    /// Has [`Event::Woken`] come whenever `eventfd` is written to.
+    pub(super) fn watch(&mut self, eventfd: BorrowedFd<'_>) {
+        let events = u32::from(PollFlags::IN.bits());
+        let entry = opcode::PollAdd::new(Fd(eventfd.as_raw_fd()), events).multi(true).build();
+        let token = Token { op: Op::Wake, key: Key { slot: 0, generation: 0 } };
+        // SAFETY: the operation names no memory.
+        unsafe { self.push(&entry.user_data(token.to_bits())) };
+    }
+
+    /// Submits what there is and waits for an event: one io_uring_enter(2). A signal ends the wait.
+    ///
+    /// # Errors
+    ///
+    /// When the ring is of no more use.
+    pub(super) fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        self.submit_backlog()?;
+        let (want, timeout) = match wait {
+            Wait::No => (0, None),
+            Wait::AtMost(duration) => (1, Some(Timespec::from(duration))),
+            Wait::Forever => (1, None),
+        };
+        self.enter_with(want, timeout.as_ref(), EnterFlags::GETEVENTS)?;
+        self.concluded = 0;
+        self.release_gathers();
+        Ok(())
+    }
+
+    /// Whether completions wait, here or in the kernel. It asks no one: the kernel keeps flags in shared memory.
+    pub(super) fn has_completions(&mut self) -> bool {
+        self.uring.submission().taskrun() || !self.uring.completion().is_empty()
+    }
+
+    /// Whether sends are over that are not known to be.
+    pub(super) const fn has_silent_sends(&self) -> bool {
+        !self.at_once.is_empty()
+    }
+
+    /// Whether there is anything to submit.
+    pub(super) fn has_submissions(&mut self) -> bool {
+        !self.uring.submission().is_empty() || !self.backlog.is_empty()
+    }
+
+    /// The next event; `None` when there are no more before the next [`Self::enter`].
+    ///
+    /// # Errors
+    ///
+    /// When the ring is of no more use.
+    pub(super) fn next_event(&mut self) -> io::Result<Option<Event>> {
+        loop {
+            let completion = self.uring.completion().next();
+            if let Some(completion) = completion {
+                if let Some(event) = self.event(&completion) {
+                    return Ok(Some(event));
+                }
+                continue;
+            }
+            if !self.uring.submission().cq_overflow() {
+                return Ok(self.next_concluded());
+            }
+            // More completions wait in the kernel than the queue holds: it hands them over now that there is room.
+            self.stats.cq_overflows.add(1);
+            self.enter_with(0, None, EnterFlags::GETEVENTS)?;
+        }
+    }
+
+    /// A send at once that no completion has spoken of, once all of them are known.
+    fn next_concluded(&mut self) -> Option<Event> {
+        if self.concluded == self.at_once.len() {
+            return None;
+        }
+        let submission = self.uring.submission();
+        if self.concluded == 0 && !(submission.is_empty() && self.backlog.is_empty()) {
+            // Not all are submitted. It will be known after the next enter.
+            return None;
+        }
+        drop(submission);
+        while let Some(&key) = self.at_once.get(self.concluded) {
+            self.concluded += 1;
+            if let Some(UnderWay { owner, pieces }) = self.sends.remove(key) {
+                if self.concluded == self.at_once.len() {
+                    self.at_once.clear();
+                    self.concluded = 0;
+                }
+                return Some(Event::Sent { key: owner, result: Ok(pieces.len()), pieces });
+            }
+        }
+        self.at_once.clear();
+        self.concluded = 0;
+        None
+    }
+
+    /// What a completion says; nothing where nobody waits for it.
+    fn event(&mut self, completion: &cqueue::Entry) -> Option<Event> {
+        let Some(Token { op, key }) = Token::from_bits(completion.user_data()) else {
+            self.stats.stale_completions.add(1);
+            return None;
+        };
+        let is_last = !cqueue::more(completion.flags());
+        let result = outcome(completion.result());
+        match op {
+            Op::ReceiveSmall => Some(self.received(key, Class::Small, completion, result, is_last)),
+            Op::ReceiveBig => Some(self.received(key, Class::Big, completion, result, is_last)),
+            Op::Send => {
+                let Some(UnderWay { owner, pieces }) = self.sends.remove(key) else {
+                    self.stats.stale_completions.add(1);
+                    return None;
+                };
+                let result = result.map(|sent| sent as usize);
+                Some(Event::Sent { key: owner, result, pieces })
+            }
+            Op::Accept => {
+                Some(Event::Accepted { listener: key.slot, result: result.map(Descriptor), is_last })
+            }
+            Op::Close => {
+                debug_assert!(result.is_ok(), "the place was taken");
+                Some(Event::Closed { key })
+            }
+            Op::Wake => Some(Event::Woken { is_last }),
+            Op::Cancel | Op::Shutdown => None,
+        }
+    }
+
+    fn received(
+        &self,
+        key: Key,
+        class: Class,
+        completion: &cqueue::Entry,
+        result: io::Result<u32>,
+        is_last: bool,
+    ) -> Event {
+        let group = self.group(class);
+        // SAFETY: the completion is of a receive from this group and is looked at once.
+        let lease = cqueue::buffer_select(completion.flags()).map(|index| unsafe { group.lease(index) });
+        // At the end of the stream there may be a buffer with nothing in it.
+        let result = result.map(|len| lease.filter(|_| len > 0).map(|lease| (lease, len as usize)));
+        Event::Received { key, result, is_last }
+    }
+
+    fn cancel(&mut self, token: Token) {
+        let entry = opcode::AsyncCancel::new(token.to_bits()).build();
+        let token = Token { op: Op::Cancel, key: token.key };
+        // SAFETY: the operation names no memory.
+        unsafe { self.push(&entry.user_data(token.to_bits())) };
+    }
+
+    const fn group(&self, class: Class) -> &Group {
+        match class {
+            Class::Small => &self.small,
+            Class::Big => &self.big,
+        }
+    }
+
+    /// Queues an operation. Where the queue is full, what is in it is submitted.
+    ///
+    /// # Safety
+    ///
+    /// The memory that `entry` names is good until its last completion.
+    unsafe fn push(&mut self, entry: &squeue::Entry) {
+        // SAFETY: as the caller says.
+        if self.backlog.is_empty() && unsafe { self.uring.submission().push(entry) }.is_ok() {
+            return;
+        }
+        self.stats.sq_full.add(1);
+        self.backlog.push_back(entry.clone());
+        // An error comes again at the next enter.
+        let _ = self.submit_backlog();
+    }
+
+    /// Makes room in the submission queue, as often as there are more entries than it holds.
+    fn submit_backlog(&mut self) -> io::Result<()> {
+        while !self.backlog.is_empty() {
+            self.enter_with(0, None, EnterFlags::empty())?;
+            let mut submission = self.uring.submission();
+            let before = self.backlog.len();
+            while let Some(entry) = self.backlog.front() {
+                // SAFETY: whoever put it into the backlog has answered for it.
+                if unsafe { submission.push(entry) }.is_err() {
+                    break;
+                }
+                self.backlog.pop_front();
+            }
+            if self.backlog.len() == before {
+                // The kernel takes nothing before its completions are seen.
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn enter_with(&mut self, want: u32, timeout: Option<&Timespec>, flags: EnterFlags) -> io::Result<()> {
+        self.stats.enters.add(1);
+        let submissions = u32::try_from(self.uring.submission().len()).expect("a queue of a u32");
+        let mut args = SubmitArgs::new();
+        if let Some(timeout) = timeout {
+            args = args.timespec(timeout);
+        }
+        let flags = (flags | EnterFlags::EXT_ARG).bits();
+        // SAFETY: with EXT_ARG the argument is a `SubmitArgs`; the timespec that it points at outlives the call.
+        let entered = unsafe { self.uring.submitter().enter(submissions, want, flags, Some(&args)) };
+        match entered.map_err(|error| (Errno::from_io_error(&error), error)) {
+            // A signal, the timeout, or completions that have to be seen first.
+            Ok(_) | Err((Some(Errno::INTR | Errno::TIME | Errno::BUSY | Errno::AGAIN), _)) => Ok(()),
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    fn release_gathers(&mut self) {
+        if !self.gathers.is_empty() && self.backlog.is_empty() && self.uring.submission().is_empty() {
+            self.spare_gathers.append(&mut self.gathers);
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let timeout = Timespec::from(CANCEL_TIMEOUT);
+        let cancelled = self.uring.submitter().register_sync_cancel(Some(timeout), CancelBuilder::any());
+        let is_quiet = match cancelled.as_ref().map_err(Errno::from_io_error) {
+            Ok(()) | Err(Some(Errno::NOENT)) => true,
+            Err(_) => false,
+        };
+        if !is_quiet || !self.backlog.is_empty() {
+            tracing::warn!("a ring has ended with operations under way; their memory is not used again");
+            std::mem::forget(std::mem::replace(&mut self.sends, Slots::new()));
+            std::mem::forget(std::mem::take(&mut self.gathers));
+            self.small.leak();
+            self.big.leak();
+        }
+    }
+}
+
+/// MSG_WAITALL: of a stream socket's send, all of it.
+const WAITALL: SendFlags = SendFlags::from_bits_retain(0x100);
+
+const fn accept_token(listener: u32) -> Token {
+    Token { op: Op::Accept, key: Key { slot: listener, generation: 0 } }
+}
+
+/// The result of a completion: a negative one is an errno.
+fn outcome(result: i32) -> io::Result<u32> {
+    u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+}
+
+/// io_uring_setup(2) with the best flags that the kernel has.
+fn set_up(sizes: &Sizes) -> io::Result<IoUring> {
+    let build = |no_sqarray| {
+        let mut builder = IoUring::builder();
+        builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all();
+        builder.setup_cqsize(sizes.completions);
+        if no_sqarray {
+            builder.setup_no_sqarray();
+        }
+        builder.build(sizes.submissions)
+    };
+    build(true).or_else(|error| match Errno::from_io_error(&error) {
+        // Linux 6.6 knows NO_SQARRAY.
+        Some(Errno::INVAL) => build(false),
+        _ => Err(error),
+    })
+}

@@ -1,0 +1,211 @@
+//! The server's side of the ring engine: a [`Session`] is what a worker drives.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::super::Context;
+use super::super::buffer::{ReceiveBuffer, SMALL};
+use super::super::session::{Session, Start};
+use super::{Class, Handler, Lease, Outgoing, Received, Service, Sizes};
+use crate::config::Config;
+use crate::proto::HEADROOM;
+use crate::proto::budget::Budget;
+use crate::proto::handshake::Refusal;
+use crate::server::Phase;
+use crate::server::accept::{LOG_INTERVAL, PAUSE, REFUSALS_MAX};
+
+/// How many entries a queue of submissions has: as many connections as can be answered in one turn without a further
+/// system call. The completions have four times as many.
+const SUBMISSIONS: u32 = 1024;
+
+/// How many small buffers there are: more than one batch of receives.
+const SMALL_COUNT: u16 = 512;
+
+/// How many bytes the big buffers take together, and how many there are: about as much as a second-level cache holds.
+const BIG_BYTES: usize = 1 << 20;
+const BIG_COUNT: std::ops::RangeInclusive<usize> = 4..=256;
+
+/// How large the ring of a worker is, with room for this many connections.
+pub(crate) fn sizes(config: &Config, connections: usize) -> Sizes {
+    let big_size = config.receive_buffer_size + HEADROOM;
+    let big_count = (BIG_BYTES / config.receive_buffer_size).clamp(*BIG_COUNT.start(), *BIG_COUNT.end());
+    Sizes {
+        submissions: SUBMISSIONS,
+        completions: 4 * SUBMISSIONS,
+        small_count: SMALL_COUNT,
+        small_size: SMALL.min(big_size),
+        big_count: u16::try_from(big_count.next_power_of_two()).expect("at most 256"),
+        big_size,
+        files: u32::try_from(connections + REFUSALS_MAX).unwrap_or(u32::MAX),
+        busy_poll: config.busy_poll,
+    }
+}
+
+/// Whether a ring can be set up, in a thread of its own: the kernel binds it to the one that makes it.
+pub(crate) fn probe() -> io::Result<()> {
+    let sizes = sizes(&Config::default(), 16);
+    let probe = || super::ring::Ring::new(&sizes, Arc::default()).map(drop);
+    thread::scope(|scope| scope.spawn(probe).join())
+        .unwrap_or_else(|_| Err(io::Error::other("the probe panicked")))
+}
+
+/// A worker of the server.
+pub(crate) struct Serving {
+    context: Rc<Context>,
+    phase: watch::Receiver<Phase>,
+    /// When it was last logged that accepting pauses.
+    logged: Option<Instant>,
+}
+
+impl Serving {
+    pub(crate) const fn new(context: Rc<Context>, phase: watch::Receiver<Phase>) -> Self {
+        Self { context, phase, logged: None }
+    }
+}
+
+impl Service for Serving {
+    type Handler = Session<Lease>;
+
+    fn accepted(&mut self) -> Session<Lease> {
+        let context = &self.context;
+        context.stats.accepted.add(1);
+        let (start, admission) = if context.drain.phase() == Phase::Running {
+            let admission = context.shared.limits.admit();
+            if admission.is_none() {
+                context.stats.accept_pauses.add(1);
+            }
+            (admission.as_ref().map_or(Start::Refuse(Refusal::Full), |_| Start::Handshake), admission)
+        } else {
+            (Start::Refuse(Refusal::Draining), None)
+        };
+        let mut session = Session::new(start, context, admission);
+        // Each reply is tried at once.
+        session.set_slow(false);
+        session
+    }
+
+    fn may_accept(&self) -> bool {
+        self.context.refusals_under_way() < REFUSALS_MAX
+    }
+
+    fn on_accept_paused(&mut self, error: Option<&io::Error>) {
+        self.context.stats.accept_pauses.add(1);
+        if let Some(error) = error
+            && self.logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL)
+        {
+            self.logged = Some(Instant::now());
+            tracing::warn!(%error, pause = ?PAUSE, "accepting pauses");
+        }
+    }
+
+    fn phase(&mut self) -> Phase {
+        // A server that was dropped is stopping.
+        let phase = if self.phase.has_changed().is_err() { Phase::Stopping } else { *self.phase.borrow() };
+        if phase > self.context.drain.phase() {
+            self.context.drain.enter(phase);
+        }
+        phase
+    }
+
+    fn now(&self) -> u64 {
+        self.context.clock.now().millis()
+    }
+}
+
+impl Handler for Session<Lease> {
+    #[inline]
+    fn on_received(&mut self, received: Received) -> usize {
+        let (result, lease) = match received {
+            Ok(Some((lease, len))) => (Ok(len), Some(lease)),
+            Ok(None) => (Ok(0), None),
+            Err(error) => (Err(error), None),
+        };
+        self.on_received(result, lease) as usize
+    }
+
+    #[inline]
+    fn may_receive(&mut self) -> bool {
+        let may = self.may_read();
+        if !may {
+            self.on_not_read();
+        }
+        may
+    }
+
+    #[inline]
+    fn class(&self) -> Class {
+        self.class()
+    }
+
+    #[inline]
+    fn next_outgoing(&mut self) -> Option<Outgoing> {
+        self.next_outgoing()
+    }
+
+    #[inline]
+    fn on_sent(&mut self, result: io::Result<()>, outgoing: Outgoing) {
+        self.on_sent(&result, outgoing);
+        if self.unsent() == 0 {
+            self.set_slow(false);
+        }
+    }
+
+    fn on_sent_in_part(&mut self, outgoing: Outgoing, sent: usize, must_spill: bool) {
+        self.set_slow(true);
+        self.on_sent_in_part(outgoing, sent, must_spill);
+    }
+
+    #[inline]
+    fn awaits_sent(&self) -> bool {
+        self.awaits_sent()
+    }
+
+    fn ends_writing(&mut self) -> bool {
+        let ends = self.should_end_writing();
+        if ends {
+            self.on_writing_ended();
+        }
+        ends
+    }
+
+    #[inline]
+    fn deadline(&self) -> Option<u64> {
+        self.deadline().map(super::super::clock::Moment::millis)
+    }
+
+    fn on_deadline(&mut self) {
+        self.on_deadline();
+    }
+
+    fn on_phase(&mut self, phase: Phase) {
+        self.on_phase(phase);
+    }
+
+    #[inline]
+    fn is_over(&self) -> bool {
+        self.is_over()
+    }
+}
+
+impl ReceiveBuffer for Lease {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self.bytes()
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes_mut()
+    }
+
+    fn charge(&mut self, _: &Rc<Budget>) {}
+
+    fn is_scarce(&self) -> bool {
+        self.is_scarce()
+    }
+}

@@ -1,0 +1,115 @@
+//! A table whose places are used again, each time under another generation.
+
+use super::token::{GENERATIONS, Key};
+
+/// A table of `T`s, found by [`Key`]; a key of an earlier user of the place finds nothing.
+#[derive(Debug)]
+pub(super) struct Slots<T> {
+    places: Vec<Place<T>>,
+    /// The place that is taken next, the head of a list of those that are free.
+    first_free: Option<u32>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Place<T> {
+    generation: u32,
+    state: State<T>,
+}
+
+#[derive(Debug)]
+enum State<T> {
+    Used(T),
+    Free { next: Option<u32> },
+}
+
+impl<T> Slots<T> {
+    /// An empty table.
+    pub(super) const fn new() -> Self {
+        Self { places: Vec::new(), first_free: None, len: 0 }
+    }
+
+    /// An empty table with room for `count` values. The room takes addresses, and memory only where it is used: a table
+    /// that grows would be copied, and its old memory stay with the allocator.
+    pub(super) fn with_room(count: usize) -> Self {
+        Self { places: Vec::with_capacity(count), first_free: None, len: 0 }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Puts `make(key)` into a free place.
+    ///
+    /// # Panics
+    ///
+    /// When there are 2^32 places.
+    pub(super) fn insert(&mut self, make: impl FnOnce(Key) -> T) -> Key {
+        self.len += 1;
+        if let Some(slot) = self.first_free {
+            let place = &mut self.places[slot as usize];
+            let State::Free { next } = place.state else {
+                unreachable!("the list of free places has a used one");
+            };
+            self.first_free = next;
+            let key = Key { slot, generation: place.generation };
+            place.state = State::Used(make(key));
+            return key;
+        }
+        let slot = u32::try_from(self.places.len()).expect("fewer than 2^32 places");
+        let key = Key { slot, generation: 0 };
+        self.places.push(Place { generation: 0, state: State::Used(make(key)) });
+        key
+    }
+
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        match self.places.get_mut(key.slot as usize) {
+            Some(Place { generation, state: State::Used(value) }) if *generation == key.generation => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Takes a value out; its key finds nothing from now on.
+    pub(super) fn remove(&mut self, key: Key) -> Option<T> {
+        self.get_mut(key)?;
+        let place = &mut self.places[key.slot as usize];
+        place.generation = (place.generation + 1) % GENERATIONS;
+        let state = std::mem::replace(&mut place.state, State::Free { next: self.first_free });
+        self.first_free = Some(key.slot);
+        self.len -= 1;
+        match state {
+            State::Used(value) => Some(value),
+            State::Free { .. } => None,
+        }
+    }
+
+    /// The keys of all that are in use.
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
+        self.places.iter().zip(0..).filter_map(|(place, slot)| {
+            matches!(place.state, State::Used(_)).then_some(Key { slot, generation: place.generation })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_outlives_its_value_in_vain() {
+        let mut slots = Slots::new();
+        let first = slots.insert(|_| "first");
+        let other = slots.insert(|_| "other");
+        assert_eq!(slots.remove(first), Some("first"));
+        assert_eq!(slots.get_mut(first), None);
+        assert_eq!(slots.remove(first), None);
+        let second = slots.insert(|key| {
+            assert_eq!((key.slot, key.generation), (first.slot, first.generation + 1));
+            "second"
+        });
+        assert_eq!(slots.get_mut(first), None);
+        assert_eq!(slots.get_mut(second), Some(&mut "second"));
+        assert_eq!(slots.keys().collect::<Vec<_>>(), [second, other]);
+        assert_eq!(slots.len(), 2);
+    }
+}

@@ -1,0 +1,92 @@
+//! What a completion is about: the `user_data` of its submission.
+
+use super::Class;
+
+/// Which operation a completion belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Op {
+    Accept = 1,
+    /// A receive into small buffers.
+    ReceiveSmall,
+    /// A receive into big buffers.
+    ReceiveBig,
+    Send,
+    Cancel,
+    Shutdown,
+    Close,
+    Wake,
+}
+
+impl Op {
+    const ALL: [Self; 8] = [
+        Self::Accept,
+        Self::ReceiveSmall,
+        Self::ReceiveBig,
+        Self::Send,
+        Self::Cancel,
+        Self::Shutdown,
+        Self::Close,
+        Self::Wake,
+    ];
+
+    pub(super) const fn receive(class: Class) -> Self {
+        match class {
+            Class::Small => Self::ReceiveSmall,
+            Class::Big => Self::ReceiveBig,
+        }
+    }
+
+    fn from_bits(bits: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(bits).checked_sub(1)?).copied()
+    }
+}
+
+/// `op:8 | generation:24 | slot:32`. A slot is used again and again; the generation tells whose completion it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Token {
+    pub(super) op: Op,
+    pub(super) key: Key,
+}
+
+/// A slot at one generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) slot: u32,
+    /// Under [`GENERATIONS`].
+    pub(super) generation: u32,
+}
+
+/// Generations count modulo this.
+pub(super) const GENERATIONS: u32 = 1 << 24;
+
+impl Token {
+    pub(super) const fn to_bits(self) -> u64 {
+        (self.op as u64) << 56 | (self.key.generation as u64) << 32 | self.key.slot as u64
+    }
+
+    /// The token of a completion; `None` for what was never submitted here.
+    #[expect(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
+    pub(super) fn from_bits(bits: u64) -> Option<Self> {
+        let op = Op::from_bits((bits >> 56) as u8)?;
+        let generation = (bits >> 32) as u32 % GENERATIONS;
+        Some(Self { op, key: Key { slot: bits as u32, generation } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_back_as_it_was() {
+        for op in Op::ALL {
+            for (slot, generation) in [(0, 0), (u32::MAX, GENERATIONS - 1), (7, 1), (1 << 31, 1 << 23)] {
+                let token = Token { op, key: Key { slot, generation } };
+                assert_eq!(Token::from_bits(token.to_bits()), Some(token));
+            }
+        }
+        assert_eq!(Token::from_bits(0), None);
+        assert_eq!(Token::from_bits(u64::MAX), None);
+    }
+}

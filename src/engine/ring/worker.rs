@@ -1,0 +1,613 @@
+//! A worker: one ring, the connections that it drives, and the order in which things happen.
+//!
+//! A turn is one io_uring_enter(2). What has come is handed to the connections first ("reap"), then each connection
+//! that anything happened to is looked at once, and what it wants next is submitted ("act"). So a connection that got
+//! bytes in several buffers sends them in one go, and all that a turn submits goes to the kernel together.
+//!
+//! What a connection says, and when it ends, is its [`Handler`]'s business; where handlers come from is the
+//! [`Service`]'s.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Shutdown, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::acceptor::Acceptors;
+use super::ring::{Descriptor, Event, Manner, Pieces, Ring, Wait};
+use super::slots::Slots;
+use super::token::Key;
+use super::wheel::{TICK, Wheel};
+use super::{Class, Outgoing, Received, Sizes};
+use crate::server::{Phase, WorkerStats};
+
+/// What one connection may cost in a turn; what it has received beyond that waits for the next one.
+const TURN_COST: usize = 1 << 20;
+
+/// What a frame costs, in bytes.
+const FRAME_COST: usize = 128;
+
+/// How many buffers may wait with one connection for a peer that is slow.
+const BUFFERS_SHARE: usize = 4;
+
+/// How long connections that were cut may take to give their places back.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where connections come from, and what the worker is to do.
+pub trait Service {
+    /// What drives a connection.
+    type Handler: Handler;
+
+    /// A connection was accepted.
+    fn accepted(&mut self) -> Self::Handler;
+
+    /// Whether to accept further ones now.
+    fn may_accept(&self) -> bool;
+
+    /// Accepting pauses: for want of something, or because [`Self::may_accept`] says so.
+    fn on_accept_paused(&mut self, error: Option<&io::Error>);
+
+    /// What the server is at, asked when the worker was woken.
+    fn phase(&mut self) -> Phase;
+
+    /// Milliseconds on the clock that deadlines are given by.
+    fn now(&self) -> u64;
+}
+
+/// One connection: told what has come and what was sent, asked what to send and whether to go on.
+pub trait Handler {
+    /// Bytes have come, or their end, or an error. Gives how many frames they were.
+    fn on_received(&mut self, received: Received) -> usize;
+
+    /// Whether to receive.
+    fn may_receive(&mut self) -> bool;
+
+    /// Into what.
+    fn class(&self) -> Class;
+
+    /// What to send next.
+    fn next_outgoing(&mut self) -> Option<Outgoing>;
+
+    /// A piece was sent, all of it, or never will be.
+    fn on_sent(&mut self, result: io::Result<()>, outgoing: Outgoing);
+
+    /// Of a piece only `sent` bytes went out, 0 perhaps: the rest is what is sent next. `must_spill` when its receive
+    /// buffer is needed for others.
+    fn on_sent_in_part(&mut self, outgoing: Outgoing, sent: usize, must_spill: bool);
+
+    /// Whether there is something to do as soon as what is under way is sent.
+    fn awaits_sent(&self) -> bool;
+
+    /// Whether everything is sent that ever will be, and the write side is to be shut: asked until it is.
+    fn ends_writing(&mut self) -> bool;
+
+    /// When [`Self::on_deadline`] is due, if at all: milliseconds on the clock of the [`Service`].
+    fn deadline(&self) -> Option<u64>;
+
+    /// The deadline has passed.
+    fn on_deadline(&mut self);
+
+    /// The server is at something else.
+    fn on_phase(&mut self, phase: Phase);
+
+    /// Whether the socket can be given up.
+    fn is_over(&self) -> bool;
+}
+
+/// A connection and what is under way on it.
+struct Connection<H> {
+    handler: H,
+    descriptor: Descriptor,
+    receiving: Receiving,
+    sending: Sending,
+    ending: Ending,
+    /// It is on the list of those to act on.
+    is_touched: bool,
+    /// What it received waits in the worker's `late`.
+    is_late: bool,
+    /// It is in the wheel, first at this tick, modulo 2^32.
+    is_in_wheel: bool,
+    wheel_tick: u32,
+    /// What it has cost in the turn whose number this is, modulo 2^32.
+    turn: u32,
+    cost: u32,
+}
+
+/// The receive of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Receiving {
+    Idle,
+    Armed(Class),
+    /// Its last completion is awaited.
+    Cancelled,
+    /// There was no buffer: it is on the list of those who wait for one of this class.
+    Starved(Class),
+    /// The stream has ended, or failed.
+    Ended,
+}
+
+/// The send of a connection; there is never more than one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    Idle,
+    /// One that is over with the next enter.
+    AtOnce,
+    /// One that waits for the peer.
+    Waiting,
+    /// The peer did not take all at once: the next one waits for it.
+    Behind,
+}
+
+/// How far a connection that is over has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    No,
+    /// The socket is shut, and what is under way is awaited.
+    ShutDown,
+    Closing,
+}
+
+/// The thread's ring and its connections.
+pub struct Worker<S: Service> {
+    service: S,
+    ring: Ring,
+    connections: Slots<Connection<S::Handler>>,
+    /// Those to act on.
+    touched: Vec<Key>,
+    /// What was received beyond what may be handled in a turn, in order.
+    late: VecDeque<(Key, Received)>,
+    /// Those who wait for a buffer, first come first served.
+    starved_small: VecDeque<Key>,
+    starved_big: VecDeque<Key>,
+    wheel: Wheel,
+    acceptors: Acceptors,
+    /// How many places the ring's table of files has.
+    files: usize,
+    wake: Arc<OwnedFd>,
+    phase: Phase,
+    turn: u32,
+    busy_poll: Duration,
+    stats: Arc<WorkerStats>,
+}
+
+impl<S: Service> Worker<S> {
+    /// A worker that looks at the phase whenever `wake`, an eventfd(2), is written to. It has to be made on the thread
+    /// that runs it.
+    ///
+    /// # Errors
+    ///
+    /// When the ring cannot be set up.
+    pub fn new(
+        sizes: &Sizes,
+        service: S,
+        wake: Arc<OwnedFd>,
+        stats: Arc<WorkerStats>,
+    ) -> io::Result<Self> {
+        let files = sizes.files as usize;
+        Ok(Self {
+            service,
+            ring: Ring::new(sizes, Arc::clone(&stats))?,
+            connections: Slots::with_room(files),
+            touched: Vec::new(),
+            late: VecDeque::new(),
+            starved_small: VecDeque::new(),
+            starved_big: VecDeque::new(),
+            wheel: Wheel::new(),
+            acceptors: Acceptors::default(),
+            files,
+            wake,
+            phase: Phase::Running,
+            turn: 0,
+            busy_poll: sizes.busy_poll,
+            stats,
+        })
+    }
+
+    /// Serves the connections that come to `listeners`, until the phase says to end.
+    ///
+    /// # Errors
+    ///
+    /// When the ring is of no more use.
+    pub fn run(mut self, listeners: Vec<TcpListener>) -> io::Result<()> {
+        self.acceptors = Acceptors::new(listeners)?;
+        rustix::io::ioctl_fionbio(&self.wake, true)?;
+        self.ring.watch(rustix::fd::AsFd::as_fd(&self.wake));
+        // What was said before the eventfd was watched.
+        self.on_woken();
+        let mut cut_at = None;
+        loop {
+            self.acceptors.manage(&mut self.ring, &mut self.service, self.phase, self.files - self.connections.len());
+            if self.phase > Phase::Running && self.acceptors.are_done() && self.connections.len() == 0 {
+                return Ok(());
+            }
+            if self.phase == Phase::Stopping {
+                let cut_at = *cut_at.get_or_insert_with(Instant::now);
+                if cut_at.elapsed() > CUT_TIMEOUT {
+                    return Ok(());
+                }
+            }
+            self.enter()?;
+            self.reap()?;
+            self.on_deadlines();
+            self.act();
+            self.feed_starved();
+        }
+    }
+
+    /// Submits what there is, and waits until something has come.
+    fn enter(&mut self) -> io::Result<()> {
+        self.turn = self.turn.wrapping_add(1);
+        if !self.late.is_empty() {
+            return self.ring.enter(Wait::No);
+        }
+        if !self.busy_poll.is_zero() {
+            if self.ring.has_submissions() {
+                self.ring.enter(Wait::No)?;
+            }
+            let began = Instant::now();
+            while !self.ring.has_completions() {
+                if began.elapsed() >= self.busy_poll {
+                    return self.ring.enter(self.patience());
+                }
+                std::hint::spin_loop();
+            }
+            return self.ring.enter(Wait::No);
+        }
+        self.ring.enter(self.patience())
+    }
+
+    /// How long nothing has to be done.
+    fn patience(&self) -> Wait {
+        let tick = [self.wheel.next(), self.acceptors.paused_until()].into_iter().flatten().min();
+        match tick {
+            _ if self.phase == Phase::Stopping => Wait::AtMost(Duration::from_millis(TICK)),
+            // Their buffers are free already, and somebody waits for one.
+            _ if self.ring.has_silent_sends() && !(self.starved_small.is_empty() && self.starved_big.is_empty()) => {
+                Wait::No
+            }
+            None => Wait::Forever,
+            Some(tick) => {
+                let due = (tick * TICK).saturating_sub(self.service.now());
+                if due == 0 { Wait::No } else { Wait::AtMost(Duration::from_millis(due)) }
+            }
+        }
+    }
+
+    /// Hands out what has come.
+    fn reap(&mut self) -> io::Result<()> {
+        for _ in 0..self.late.len() {
+            if let Some((key, received)) = self.late.pop_front() {
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.is_late = false;
+                }
+                self.on_received(key, received);
+            }
+        }
+        while let Some(event) = self.ring.next_event()? {
+            match event {
+                Event::Received { key, result, is_last } => self.on_receive(key, result, is_last),
+                Event::Sent { key, result, pieces } => self.on_sent(key, result, pieces),
+                Event::Accepted { listener, result, is_last } => {
+                    if let Some(descriptor) =
+                        self.acceptors.on_accepted(listener, result, is_last, &mut self.service)
+                    {
+                        self.on_accepted(descriptor);
+                    }
+                }
+                Event::Closed { key } => drop(self.connections.remove(key)),
+                Event::Woken { is_last } => {
+                    if is_last {
+                        self.ring.watch(rustix::fd::AsFd::as_fd(&self.wake));
+                    }
+                    self.on_woken();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_accepted(&mut self, descriptor: Descriptor) {
+        let handler = self.service.accepted();
+        let key = self.connections.insert(|_| Connection {
+            handler,
+            descriptor,
+            receiving: Receiving::Idle,
+            sending: Sending::Idle,
+            ending: Ending::No,
+            is_touched: true,
+            is_late: false,
+            is_in_wheel: false,
+            wheel_tick: 0,
+            turn: 0,
+            cost: 0,
+        });
+        self.touched.push(key);
+    }
+
+    /// A completion of a receive: first what it means for the operation, then what it brought.
+    fn on_receive(&mut self, key: Key, result: Received, is_last: bool) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            // Its buffer goes back.
+            self.stats.stale_completions.add(1);
+            return;
+        };
+        if is_last {
+            let armed = std::mem::replace(&mut connection.receiving, Receiving::Idle);
+            touch(&mut self.touched, connection, key);
+            match result.as_ref().map_err(Errno::from_io_error) {
+                Ok(Some(_)) => {}
+                Err(Some(Errno::CANCELED)) => return,
+                Err(Some(Errno::NOBUFS)) => {
+                    self.stats.buffers_exhausted.add(1);
+                    if let Receiving::Armed(class) = armed {
+                        connection.receiving = Receiving::Starved(class);
+                        match class {
+                            Class::Small => self.starved_small.push_back(key),
+                            Class::Big => self.starved_big.push_back(key),
+                        }
+                    }
+                    return;
+                }
+                Ok(None) | Err(_) => connection.receiving = Receiving::Ended,
+            }
+        }
+        if connection.is_late {
+            self.late.push_back((key, result));
+        } else {
+            self.on_received(key, result);
+        }
+    }
+
+    /// Hands a connection what it received, unless that would be more than its share of the turn.
+    fn on_received(&mut self, key: Key, received: Received) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.turn != self.turn {
+            (connection.turn, connection.cost) = (self.turn, 0);
+        }
+        if connection.is_late || connection.cost as usize > TURN_COST {
+            connection.is_late = true;
+            self.late.push_back((key, received));
+            return;
+        }
+        let len = received.as_ref().map_or(0, |received| received.as_ref().map_or(0, |(_, len)| *len));
+        let frames = connection.handler.on_received(received);
+        let cost = len.saturating_add(frames.saturating_mul(FRAME_COST));
+        connection.cost = connection.cost.saturating_add(u32::try_from(cost).unwrap_or(u32::MAX));
+        touch(&mut self.touched, connection, key);
+    }
+
+    fn on_sent(&mut self, key: Key, result: io::Result<usize>, pieces: Pieces) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            debug_assert!(false, "a connection stays until its send is over");
+            return;
+        };
+        touch(&mut self.touched, connection, key);
+        let was_waiting = connection.sending == Sending::Waiting;
+        connection.sending = Sending::Idle;
+        let Pieces { first, more } = pieces;
+        let result = match result.map_err(|error| (Errno::from_io_error(&error), error)) {
+            Err((Some(Errno::AGAIN), _)) if !was_waiting => Ok(0),
+            // A send that waited and was cancelled may have sent a part: the stream is of no more use.
+            Err((_, error)) => Err(error),
+            Ok(sent) => Ok(sent),
+        };
+        let handler = &mut connection.handler;
+        let mut sent = match result {
+            Ok(sent) => sent,
+            Err(error) => {
+                let kind = error.kind();
+                handler.on_sent(Err(error), first);
+                for piece in more {
+                    handler.on_sent(Err(kind.into()), piece);
+                }
+                return;
+            }
+        };
+        let mut unsent = Vec::new();
+        for piece in std::iter::once(first).chain(more) {
+            let len = piece.bytes().len();
+            if sent >= len {
+                sent -= len;
+                handler.on_sent(Ok(()), piece);
+            } else {
+                unsent.push((piece, std::mem::take(&mut sent)));
+            }
+        }
+        if unsent.is_empty() {
+            return;
+        }
+        self.stats.short_sends.add(1);
+        connection.sending = Sending::Behind;
+        // Each goes before those that are there: the last one first.
+        for (position, (piece, sent)) in unsent.into_iter().enumerate().rev() {
+            let must_spill = position >= BUFFERS_SHARE || piece.is_scarce();
+            connection.handler.on_sent_in_part(piece, sent, must_spill);
+        }
+    }
+
+    fn on_woken(&mut self) {
+        // Without a byte to read somebody else has read it: what it was written for is looked at all the same.
+        let _ = rustix::io::read(&self.wake, &mut [0_u8; 8]);
+        let phase = self.service.phase();
+        if phase == self.phase {
+            return;
+        }
+        self.phase = phase;
+        let keys: Vec<Key> = self.connections.keys().collect();
+        for key in keys {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.handler.on_phase(phase);
+                touch(&mut self.touched, connection, key);
+            }
+        }
+    }
+
+    fn on_deadlines(&mut self) {
+        if self.wheel.next().is_none() {
+            return;
+        }
+        let now = self.service.now();
+        let mut due = Vec::new();
+        while let Some((tick, keys)) = self.wheel.take_due(now / TICK) {
+            due.push((tick, keys));
+        }
+        for (tick, keys) in due {
+            for key in keys {
+                let Some(connection) = self.connections.get_mut(key) else {
+                    continue;
+                };
+                if !connection.is_in_wheel || connection.wheel_tick != low(tick) {
+                    // An earlier tick was entered since.
+                    continue;
+                }
+                connection.is_in_wheel = false;
+                if connection.handler.deadline().is_some_and(|deadline| deadline <= now) {
+                    connection.handler.on_deadline();
+                }
+                touch(&mut self.touched, connection, key);
+            }
+        }
+    }
+
+    /// Submits what each connection that something happened to wants next.
+    fn act(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for key in touched.drain(..) {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.is_touched = false;
+                connection.act(key, &mut self.ring, &self.stats, &mut self.wheel);
+            }
+        }
+        self.touched = touched;
+    }
+
+    /// Lets as many of those who wait for a buffer receive as there are buffers.
+    fn feed_starved(&mut self) {
+        for class in [Class::Small, Class::Big] {
+            let starved = match class {
+                Class::Small => &mut self.starved_small,
+                Class::Big => &mut self.starved_big,
+            };
+            for _ in 0..self.ring.available(class) {
+                let Some(key) = starved.pop_front() else {
+                    break;
+                };
+                if let Some(connection) = self.connections.get_mut(key)
+                    && connection.receiving == Receiving::Starved(class)
+                {
+                    connection.receiving = Receiving::Idle;
+                    connection.act(key, &mut self.ring, &self.stats, &mut self.wheel);
+                }
+            }
+        }
+    }
+}
+
+/// Has a connection acted on in this turn.
+#[inline]
+fn touch<H>(touched: &mut Vec<Key>, connection: &mut Connection<H>, key: Key) {
+    if !connection.is_touched {
+        connection.is_touched = true;
+        touched.push(key);
+    }
+}
+
+impl<H: Handler> Connection<H> {
+    fn act(&mut self, key: Key, ring: &mut Ring, stats: &WorkerStats, wheel: &mut Wheel) {
+        if self.handler.is_over() {
+            return self.end(key, ring);
+        }
+        if matches!(self.sending, Sending::Idle | Sending::Behind) {
+            self.send(key, ring);
+        }
+        if self.handler.is_over() {
+            return self.end(key, ring);
+        }
+        self.receive(key, ring, stats);
+        if let Some(deadline) = self.handler.deadline() {
+            self.enter_deadline(key, deadline, wheel);
+        }
+    }
+
+    /// Sends what there is to send, in one go.
+    fn send(&mut self, key: Key, ring: &mut Ring) {
+        if let Some(first) = self.handler.next_outgoing() {
+            let mut pieces = Pieces { first, more: Vec::new() };
+            while pieces.more.len() + 1 < Pieces::MAX
+                && let Some(piece) = self.handler.next_outgoing()
+            {
+                pieces.more.push(piece);
+            }
+            let (sending, manner) = match self.sending {
+                Sending::Behind => (Sending::Waiting, Manner::Waiting),
+                _ if self.handler.awaits_sent() => (Sending::AtOnce, Manner::AtOnce),
+                _ => (Sending::AtOnce, Manner::AtOnceSilently),
+            };
+            self.sending = sending;
+            ring.send(key, self.descriptor, pieces, manner);
+        } else {
+            self.sending = Sending::Idle;
+            if self.handler.ends_writing() {
+                ring.shut_down(key, self.descriptor, Shutdown::Write);
+            }
+        }
+    }
+
+    /// Begins to receive, or stops.
+    fn receive(&mut self, key: Key, ring: &mut Ring, stats: &WorkerStats) {
+        let class = self.handler.class();
+        match self.receiving {
+            Receiving::Idle if self.handler.may_receive() => {
+                stats.rearms.add(1);
+                self.receiving = Receiving::Armed(class);
+                ring.receive(key, self.descriptor, class);
+            }
+            Receiving::Armed(armed) if armed != class || !self.handler.may_receive() => {
+                self.receiving = Receiving::Cancelled;
+                ring.cancel_receive(key, armed);
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives the socket up: shut, then cancelled, then, when nothing is under way any more, closed. A socket that is
+    /// closed while it receives sends no FIN, and lives on.
+    fn end(&mut self, key: Key, ring: &mut Ring) {
+        let is_receiving = matches!(self.receiving, Receiving::Armed(_) | Receiving::Cancelled);
+        let is_sending = matches!(self.sending, Sending::AtOnce | Sending::Waiting);
+        if !is_receiving && !is_sending {
+            if self.ending != Ending::Closing {
+                self.ending = Ending::Closing;
+                ring.close(key, self.descriptor);
+            }
+        } else if self.ending == Ending::No {
+            self.ending = Ending::ShutDown;
+            ring.shut_down(key, self.descriptor, Shutdown::Both);
+            if let Receiving::Armed(class) = self.receiving {
+                self.receiving = Receiving::Cancelled;
+                ring.cancel_receive(key, class);
+            }
+        }
+    }
+
+    /// Puts the deadline into the wheel, unless it is there or something earlier is.
+    fn enter_deadline(&mut self, key: Key, deadline: u64, wheel: &mut Wheel) {
+        let tick = deadline.div_ceil(TICK);
+        let is_earlier = low(tick).wrapping_sub(self.wheel_tick).cast_signed() < 0;
+        if !self.is_in_wheel || is_earlier {
+            self.wheel_tick = low(wheel.insert(tick, key));
+            self.is_in_wheel = true;
+        }
+    }
+}
+
+/// A tick modulo 2^32, which is 397 days.
+#[expect(clippy::cast_possible_truncation, reason = "the upper bits are cut off on purpose")]
+const fn low(tick: u64) -> u32 {
+    tick as u32
+}
