@@ -16,13 +16,16 @@ const FREE_BYTES_MAX: usize = 8 << 20;
 /// for each read, it keeps a big one for every peer that sent bulk and then fell silent.
 const BIG_BYTES_MAX: usize = 16 << 20;
 
+/// Free buffers of one size: boxed, since one that is taken is moved often.
+type Free = RefCell<Vec<Box<Memory>>>;
+
 /// The free buffers of a worker, last used first: these are in the cache.
 #[derive(Debug)]
 pub(super) struct Pool {
     big: usize,
     /// How many big buffers are out.
     big_out: Cell<usize>,
-    free: [RefCell<Vec<Box<Memory>>>; 2],
+    free: [Free; 2],
 }
 
 impl Pool {
@@ -64,7 +67,7 @@ impl Pool {
         }
     }
 
-    fn free(&self, class: Class) -> &RefCell<Vec<Box<Memory>>> {
+    fn free(&self, class: Class) -> &Free {
         let [small, big] = &self.free;
         match class {
             Class::Small => small,
@@ -73,7 +76,7 @@ impl Pool {
     }
 }
 
-/// A buffer to receive into, at [`HEADROOM`]. An idle connection holds room for several of these: so they are small.
+/// A buffer to receive into, at [`HEADROOM`]. An idle task has room for several of these, so they are small.
 #[derive(Debug)]
 pub(super) struct PooledBuffer {
     /// `None` only while it is dropped.

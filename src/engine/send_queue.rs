@@ -144,7 +144,12 @@ impl<B: ReceiveBuffer> SendQueue<B> {
     }
 
     /// How much memory they take is charged to the last piece, which outlives the others.
-    fn push_in_pieces(&mut self, mut gathered: Box<Gathered>, piece_max: usize, context: &Context) {
+    pub(super) fn push_in_pieces(
+        &mut self,
+        mut gathered: Box<Gathered>,
+        piece_max: usize,
+        context: &Context,
+    ) {
         while gathered.bytes.len() > piece_max {
             let bytes = gathered.bytes.split_to(piece_max);
             let charge = context.settings.budget.charge(0);

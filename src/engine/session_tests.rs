@@ -3,10 +3,13 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use bytes::BytesMut;
+
 use super::super::clock::Clock;
 use super::super::pool::PooledBuffer;
 use super::*;
 use crate::config::Config;
+use crate::proto::Gathered;
 use crate::proto::budget::{Budget, Total};
 use crate::proto::frame::{HEADER_MAX, Header, OpCode};
 use crate::proto::handshake::Rules;
@@ -18,7 +21,7 @@ const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n
 /// A buffer of 16 bytes, as an engine may have that hands out numbered memory of its own.
 struct Lent {
     lender: Rc<Lender>,
-    bytes: Box<Vec<u8>>,
+    bytes: Box<[u8; SMALL]>,
 }
 
 /// Who counts the buffers that are out.
@@ -31,17 +34,17 @@ struct Lender {
 impl Lender {
     fn lend(self: &Rc<Self>) -> Lent {
         self.out.set(self.out.get() + 1);
-        Lent { lender: Rc::clone(self), bytes: Box::new(vec![0; SMALL]) }
+        Lent { lender: Rc::clone(self), bytes: Box::new([0; SMALL]) }
     }
 }
 
 impl ReceiveBuffer for Lent {
     fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.bytes[..]
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        &mut self.bytes[..]
     }
 
     fn charge(&mut self, _: &Rc<Budget>) {}
@@ -57,7 +60,7 @@ impl Drop for Lent {
     }
 }
 
-// Each connection holds these. One that is idle has nothing else but what is in the protocol's 56 bytes.
+// What an idle connection costs, 56 bytes of it the protocol's.
 const _: () = {
     assert!(size_of::<Lent>() == 16);
     assert!(size_of::<Outgoing<Lent>>() == 24);
@@ -128,7 +131,7 @@ fn frame(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     [&header[..header_len], payload].concat()
 }
 
-/// What an unmasked frame of the server holds of so many bytes.
+/// The same frame as the server sends it.
 fn reply(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     let mut header = [0; HEADER_MAX];
     let payload_len = payload.len() as u64;
@@ -283,4 +286,23 @@ fn a_session_that_ends_gives_its_buffers_back() {
     assert_eq!(lender.out.get(), 4, "the connection's share");
     drop(session);
     assert_eq!(lender.out.get(), 0);
+}
+
+#[test]
+fn a_gathered_frame_too_long_for_one_write_goes_out_in_pieces() {
+    let mut session = open();
+    let context = Rc::clone(&session.presence.context);
+    let budget = &context.settings.budget;
+    let all = context.shared.config.unsent_total;
+    let bytes: BytesMut = (0..=255).collect();
+    let charge = budget.charge(bytes.len());
+    session.queue.push_in_pieces(Box::new(Gathered { bytes, charge }), 100, &context);
+    assert_eq!((session.queue.len(), session.queue.unsent()), (3, 256));
+    let mut sent = Vec::new();
+    while let Some(outgoing) = session.next_outgoing() {
+        assert!(outgoing.len() <= 100 && budget.is_exhausted_for(all));
+        sent.extend_from_slice(outgoing.bytes());
+        session.on_sent(&Ok(()), outgoing);
+    }
+    assert!(sent == (0..=255).collect::<Vec<u8>>() && !budget.is_exhausted_for(all));
 }
