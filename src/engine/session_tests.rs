@@ -221,23 +221,23 @@ fn what_did_not_go_out_is_sent_next() {
     for spill in [false, true] {
         let lender = Rc::new(Lender::default());
         let mut session = open_with(|_| lender.lend());
-        let payloads = [[1; 2000], [2; 2000], [3; 2000]];
+        let payloads = [[1; 2000], [2; 2000], [3; 2000], [4; 2000]];
         for payload in payloads {
             feed_with(&mut session, &frame(OpCode::Binary, &payload), |_| lender.lend());
         }
-        assert_eq!((lender.out.get(), spilled(&session)), (3, 0), "each waits where it was received");
+        assert_eq!((lender.out.get(), spilled(&session)), (4, 0), "each waits where it was received");
 
         let outgoing = session.next_outgoing().expect("the first");
         let mut sent = outgoing.bytes()[..500].to_vec();
         session.on_sent_in_part(outgoing, 500, spill);
-        assert_eq!(lender.out.get(), if spill { 2 } else { 3 });
+        assert_eq!(lender.out.get(), if spill { 3 } else { 4 });
         assert_eq!(spilled(&session), if spill { 2004 - 500 } else { 0 });
 
         // What is on the heap already is not copied again.
         let outgoing = session.next_outgoing().expect("the rest of the first");
         sent.extend_from_slice(&outgoing.bytes()[..4]);
         session.on_sent_in_part(outgoing, 4, false);
-        assert_eq!(session.queue.len(), 3);
+        assert_eq!(session.queue.len(), 4);
         let expected = payloads.map(|payload| reply(OpCode::Binary, &payload)).concat();
         assert_eq!(session.queue.unsent(), expected.len() - sent.len());
 
@@ -245,6 +245,22 @@ fn what_did_not_go_out_is_sent_next() {
         assert!(sent == expected, "everything in its order");
         assert_eq!((session.queue.unsent(), lender.out.get()), (0, 0));
     }
+}
+
+#[test]
+fn more_is_put_behind_a_rest_on_the_heap() {
+    let mut session = open();
+    feed(&mut session, &frame(OpCode::Binary, &[1; 2000]));
+    let mut sent = Vec::new();
+    for spill in [true, false] {
+        let outgoing = session.next_outgoing().expect("the echo or its rest");
+        sent.extend_from_slice(&outgoing.bytes()[..500]);
+        session.on_sent_in_part(outgoing, 500, spill);
+    }
+    feed(&mut session, &frame(OpCode::Binary, b"ab"));
+    assert_eq!((session.queue.len(), session.queue.unsent()), (1, 1004 + 4));
+    sent.extend_from_slice(&send_all(&mut session));
+    assert!(sent == [reply(OpCode::Binary, &[1; 2000]), reply(OpCode::Binary, b"ab")].concat());
 }
 
 #[test]
