@@ -45,6 +45,8 @@ pub(super) enum Event {
     Received { key: Key, result: Received, is_last: bool },
     /// A send is over: how many bytes of the pieces went out, from the first on.
     Sent { key: Key, result: io::Result<usize>, pieces: Pieces },
+    /// A shutdown is over.
+    ShutDown { key: Key },
     /// The connection's place in the table of files is free again.
     Closed { key: Key },
     /// Somebody wrote to the eventfd.
@@ -209,7 +211,8 @@ impl Ring {
         unsafe { self.push(&entry) };
     }
 
-    /// shutdown(2). What comes of it shows in the connection's other operations.
+    /// shutdown(2). The kernel hands it to a thread that looks the socket up only then: before the event has come, the
+    /// place must not be freed, or whoever has it next would be shut.
     pub(super) fn shut_down(&mut self, key: Key, descriptor: Descriptor, how: std::net::Shutdown) {
         let how = match how {
             std::net::Shutdown::Read => 0,
@@ -346,7 +349,8 @@ impl Ring {
                 Some(Event::Closed { key })
             }
             Op::Wake => Some(Event::Woken { is_last }),
-            Op::Cancel | Op::Shutdown => None,
+            Op::Shutdown => Some(Event::ShutDown { key }),
+            Op::Cancel => None,
         }
     }
 

@@ -104,6 +104,8 @@ struct Connection<H> {
     receiving: Receiving,
     sending: Sending,
     ending: Ending,
+    /// How many shutdowns are under way.
+    shutdowns: u8,
     /// It is on the list of those to act on.
     is_touched: bool,
     /// What it received waits in the worker's `late`.
@@ -297,6 +299,12 @@ impl<S: Service> Worker<S> {
                         self.on_accepted(descriptor);
                     }
                 }
+                Event::ShutDown { key } => {
+                    if let Some(connection) = self.connections.get_mut(key) {
+                        connection.shutdowns -= 1;
+                        touch(&mut self.touched, connection, key);
+                    }
+                }
                 Event::Closed { key } => drop(self.connections.remove(key)),
                 Event::Woken { is_last } => {
                     if is_last {
@@ -317,6 +325,7 @@ impl<S: Service> Worker<S> {
             receiving: Receiving::Idle,
             sending: Sending::Idle,
             ending: Ending::No,
+            shutdowns: 0,
             is_touched: true,
             is_late: false,
             is_in_wheel: false,
@@ -552,8 +561,8 @@ impl<H: Handler> Connection<H> {
             ring.send(key, self.descriptor, pieces, manner);
         } else {
             self.sending = Sending::Idle;
-            if self.handler.ends_writing() {
-                ring.shut_down(key, self.descriptor, Shutdown::Write);
+            if self.handler.ends_writing() && !self.handler.is_over() {
+                self.shut_down(key, Shutdown::Write, ring);
             }
         }
     }
@@ -580,19 +589,24 @@ impl<H: Handler> Connection<H> {
     fn end(&mut self, key: Key, ring: &mut Ring) {
         let is_receiving = matches!(self.receiving, Receiving::Armed(_) | Receiving::Cancelled);
         let is_sending = matches!(self.sending, Sending::AtOnce | Sending::Waiting);
-        if !is_receiving && !is_sending {
+        if !is_receiving && !is_sending && self.shutdowns == 0 {
             if self.ending != Ending::Closing {
                 self.ending = Ending::Closing;
                 ring.close(key, self.descriptor);
             }
-        } else if self.ending == Ending::No {
+        } else if self.ending == Ending::No && (is_receiving || is_sending) {
             self.ending = Ending::ShutDown;
-            ring.shut_down(key, self.descriptor, Shutdown::Both);
+            self.shut_down(key, Shutdown::Both, ring);
             if let Receiving::Armed(class) = self.receiving {
                 self.receiving = Receiving::Cancelled;
                 ring.cancel_receive(key, class);
             }
         }
+    }
+
+    fn shut_down(&mut self, key: Key, how: Shutdown, ring: &mut Ring) {
+        self.shutdowns += 1;
+        ring.shut_down(key, self.descriptor, how);
     }
 
     /// Puts the deadline into the wheel, unless it is there or something earlier is.
