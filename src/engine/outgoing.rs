@@ -83,7 +83,8 @@ impl<B: ReceiveBuffer> Outgoing<B> {
     }
 
     /// What is left of it once its first `sent` bytes have gone out.
-    pub(super) fn without(self, sent: usize) -> Option<Self> {
+    #[must_use]
+    pub fn without(self, sent: usize) -> Option<Self> {
         let Range { start, end } = self.range();
         debug_assert!(start + sent <= end, "no more is sent than was given");
         Self::new(self.memory, start + sent..end)

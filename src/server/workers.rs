@@ -146,7 +146,9 @@ fn run(mut setup: Setup, ready: &Ready) -> io::Result<()> {
 /// A worker of the ring engine.
 fn ring(setup: &Setup) -> io::Result<ring::Worker<ring::Serving>> {
     let context = Rc::new(Context::new(&setup.shared, Arc::clone(&setup.stats)));
-    let sizes = ring::sizes(&setup.shared.config, setup.connections_max);
+    let config = &setup.shared.config;
+    let places = setup.connections_max + accept::REFUSALS_MAX;
+    let sizes = ring::Sizes { busy_poll: config.busy_poll, ..ring::Sizes::new(config.receive_buffer_size, places) };
     let service = ring::Serving::new(context, setup.phase.clone());
     ring::Worker::new(&sizes, service, Arc::clone(&setup.wake), Arc::clone(&setup.stats))
 }

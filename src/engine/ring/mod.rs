@@ -16,11 +16,15 @@ mod token;
 mod wheel;
 mod worker;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use super::buffer::SMALL;
+use crate::proto::HEADROOM;
 
 pub use super::buffer::{Class, ReceiveBuffer};
 pub use buffers::Lease;
-pub(crate) use serve::{Serving, probe, sizes};
+pub(crate) use serve::{Serving, probe};
 pub use worker::{Handler, Service, Worker};
 
 /// A piece of a reply: in the buffer that it was received into, or on the heap.
@@ -28,6 +32,18 @@ pub type Outgoing = super::outgoing::Outgoing<Lease>;
 
 /// What a receive brought: a buffer and how many bytes are in it, or nothing at the end of the stream.
 pub type Received = std::io::Result<Option<(Lease, usize)>>;
+
+/// How many entries a queue of submissions has: as many connections as can be answered in one turn without a further
+/// system call. The completions have four times as many.
+const SUBMISSIONS: u32 = 1024;
+
+/// How many small buffers there are: more than one batch of receives.
+const SMALL_COUNT: u16 = 512;
+
+/// How many bytes the big buffers take together, about as much as a second-level cache holds, and how many there are at
+/// least and at most.
+const BIG_BYTES: usize = 1 << 20;
+const BIG_COUNT: RangeInclusive<usize> = 4..=256;
 
 /// How large a worker's ring is.
 #[derive(Clone, Debug)]
@@ -48,4 +64,23 @@ pub struct Sizes {
     pub files: u32,
     /// How long to look for completions before going to sleep.
     pub busy_poll: Duration,
+}
+
+impl Sizes {
+    /// A ring for so many connections, whose big buffers receive `receive_buffer_size` bytes.
+    #[must_use]
+    pub fn new(receive_buffer_size: usize, connections: usize) -> Self {
+        let big_size = receive_buffer_size + HEADROOM;
+        let big_count = (BIG_BYTES / receive_buffer_size).clamp(*BIG_COUNT.start(), *BIG_COUNT.end());
+        Self {
+            submissions: SUBMISSIONS,
+            completions: 4 * SUBMISSIONS,
+            small_count: SMALL_COUNT,
+            small_size: SMALL.min(big_size),
+            big_count: u16::try_from(big_count.next_power_of_two()).unwrap_or(u16::MAX),
+            big_size,
+            files: u32::try_from(connections).unwrap_or(u32::MAX),
+            busy_poll: Duration::ZERO,
+        }
+    }
 }

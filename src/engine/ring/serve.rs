@@ -9,46 +9,18 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::super::Context;
-use super::super::buffer::{ReceiveBuffer, SMALL};
+use super::super::buffer::ReceiveBuffer;
 use super::super::session::{Session, Start};
 use super::{Class, Handler, Lease, Outgoing, Received, Service, Sizes};
 use crate::config::Config;
-use crate::proto::HEADROOM;
 use crate::proto::budget::Budget;
 use crate::proto::handshake::Refusal;
 use crate::server::Phase;
 use crate::server::accept::{LOG_INTERVAL, PAUSE, REFUSALS_MAX};
 
-/// How many entries a queue of submissions has: as many connections as can be answered in one turn without a further
-/// system call. The completions have four times as many.
-const SUBMISSIONS: u32 = 1024;
-
-/// How many small buffers there are: more than one batch of receives.
-const SMALL_COUNT: u16 = 512;
-
-/// How many bytes the big buffers take together, and how many there are: about as much as a second-level cache holds.
-const BIG_BYTES: usize = 1 << 20;
-const BIG_COUNT: std::ops::RangeInclusive<usize> = 4..=256;
-
-/// How large the ring of a worker is, with room for this many connections.
-pub(crate) fn sizes(config: &Config, connections: usize) -> Sizes {
-    let big_size = config.receive_buffer_size + HEADROOM;
-    let big_count = (BIG_BYTES / config.receive_buffer_size).clamp(*BIG_COUNT.start(), *BIG_COUNT.end());
-    Sizes {
-        submissions: SUBMISSIONS,
-        completions: 4 * SUBMISSIONS,
-        small_count: SMALL_COUNT,
-        small_size: SMALL.min(big_size),
-        big_count: u16::try_from(big_count.next_power_of_two()).expect("at most 256"),
-        big_size,
-        files: u32::try_from(connections + REFUSALS_MAX).unwrap_or(u32::MAX),
-        busy_poll: config.busy_poll,
-    }
-}
-
 /// Whether a ring can be set up, in a thread of its own: the kernel binds it to the one that makes it.
 pub(crate) fn probe() -> io::Result<()> {
-    let sizes = sizes(&Config::default(), 16);
+    let sizes = Sizes::new(Config::default().receive_buffer_size, 16);
     let probe = || super::ring::Ring::new(&sizes, Arc::default()).map(drop);
     thread::scope(|scope| scope.spawn(probe).join())
         .unwrap_or_else(|_| Err(io::Error::other("the probe panicked")))

@@ -475,7 +475,9 @@ impl<S: Service> Worker<S> {
                     continue;
                 }
                 connection.is_in_wheel = false;
-                if connection.handler.deadline().is_some_and(|deadline| deadline <= now) {
+                // What lies in the socket came in time: whoever could not receive it yet is not held to the deadline.
+                let has_looked = !matches!(connection.receiving, Receiving::Cancelled | Receiving::Starved(_));
+                if has_looked && connection.handler.deadline().is_some_and(|deadline| deadline <= now) {
                     connection.handler.on_deadline();
                 }
                 touch(&mut self.touched, connection, key);

@@ -29,6 +29,8 @@ struct Arguments {
 enum Engine {
     /// Edge-triggered epoll, one read and one write for each piece
     Epoll,
+    /// io_uring, by ringback's ring engine
+    Ring,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -39,5 +41,6 @@ fn main() -> anyhow::Result<()> {
     let listener = arguments.server.prepare()?;
     match arguments.engine {
         Engine::Epoll => match raw_tcp::epoll::serve(listener, buffer_size)? {},
+        Engine::Ring => match raw_tcp::ring::serve(listener, buffer_size)? {},
     }
 }
