@@ -82,6 +82,11 @@ impl Group {
         self.0.available.get()
     }
 
+    /// Whether the kernel has less than half of the buffers.
+    pub(super) fn is_low(&self) -> bool {
+        self.0.available.get() < self.0.count / 2
+    }
+
     /// Keeps the memory for good: the kernel may still write to it.
     pub(super) fn leak(&self) {
         std::mem::forget(Rc::clone(&self.0));

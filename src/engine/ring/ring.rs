@@ -56,6 +56,8 @@ pub(super) enum Event {
 /// How long to wait for the first event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
+    /// Not at all, and nothing is received meanwhile: silent sends end, and their buffers come back.
+    SubmitOnly,
     No,
     AtMost(Duration),
     Forever,
@@ -247,12 +249,13 @@ impl Ring {
     /// When the ring is of no more use.
     pub(super) fn enter(&mut self, wait: Wait) -> io::Result<()> {
         self.submit_backlog()?;
-        let (want, timeout) = match wait {
-            Wait::No => (0, None),
-            Wait::AtMost(duration) => (1, Some(Timespec::from(duration))),
-            Wait::Forever => (1, None),
+        let (want, timeout, flags) = match wait {
+            Wait::SubmitOnly => (0, None, EnterFlags::empty()),
+            Wait::No => (0, None, EnterFlags::GETEVENTS),
+            Wait::AtMost(duration) => (1, Some(Timespec::from(duration)), EnterFlags::GETEVENTS),
+            Wait::Forever => (1, None, EnterFlags::GETEVENTS),
         };
-        self.enter_with(want, timeout.as_ref(), EnterFlags::GETEVENTS)?;
+        self.enter_with(want, timeout.as_ref(), flags)?;
         self.concluded = 0;
         self.release_gathers();
         Ok(())
@@ -263,9 +266,9 @@ impl Ring {
         self.uring.submission().taskrun() || !self.uring.completion().is_empty()
     }
 
-    /// Whether sends are over that are not known to be.
-    pub(super) const fn has_silent_sends(&self) -> bool {
-        !self.at_once.is_empty()
+    /// Whether silent sends hold so many buffers that the kernel may run out of them before they are over.
+    pub(super) fn is_short_of_buffers(&self) -> bool {
+        !self.at_once.is_empty() && (self.small.is_low() || self.big.is_low())
     }
 
     /// Whether there is anything to submit.

@@ -242,6 +242,9 @@ impl<S: Service> Worker<S> {
     /// Submits what there is, and waits until something has come.
     fn enter(&mut self) -> io::Result<()> {
         self.turn = self.turn.wrapping_add(1);
+        if self.ring.is_short_of_buffers() {
+            return self.ring.enter(Wait::SubmitOnly);
+        }
         if !self.late.is_empty() {
             return self.ring.enter(Wait::No);
         }
@@ -266,10 +269,6 @@ impl<S: Service> Worker<S> {
         let tick = [self.wheel.next(), self.acceptors.paused_until()].into_iter().flatten().min();
         match tick {
             _ if self.phase == Phase::Stopping => Wait::AtMost(Duration::from_millis(TICK)),
-            // Their buffers are free already, and somebody waits for one.
-            _ if self.ring.has_silent_sends() && !(self.starved_small.is_empty() && self.starved_big.is_empty()) => {
-                Wait::No
-            }
             None => Wait::Forever,
             Some(tick) => {
                 let due = (tick * TICK).saturating_sub(self.service.now());
