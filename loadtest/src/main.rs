@@ -2,6 +2,7 @@
 
 mod cli;
 mod client;
+mod connection;
 mod cpu;
 mod fault;
 mod handshake;

@@ -1,24 +1,19 @@
 //! One thread of the generator: its connections and their event loop.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr};
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::client::Client;
+use crate::connection::{Connection, Stage, nanos};
 use crate::cpu::{self, ThreadUsage};
 use crate::fault::Fault;
 use crate::run::{Failure, Plan, Schedule};
 use crate::tally::Tally;
-use crate::target::Scheme;
-use crate::traffic::Traffic;
 
 /// What a thread needs to know of the run it is part of.
 pub(crate) struct Context {
@@ -88,36 +83,6 @@ struct Load<'a> {
     tally: Tally,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Connections are opened.
-    Opening,
-    /// Messages are sent as the pace says.
-    Sending,
-    /// No more are sent; a connection whose last echo has come is closed.
-    Ending,
-}
-
-struct Connection {
-    socket: TcpStream,
-    client: Client,
-    /// Its index in the run.
-    index: usize,
-    is_connected: bool,
-    /// It has been counted as open.
-    is_open: bool,
-    /// The socket may have bytes for us. The poll is edge-triggered: it tells once.
-    can_read: bool,
-    /// The socket may take bytes.
-    can_write: bool,
-    /// The peer has ended its direction, so a short read does not mean that there is no more to learn.
-    is_read_closed: bool,
-    /// It is in [`Load::again`].
-    is_again: bool,
-    /// When the last read returned, where this turn had one: one look at the clock serves echoes and their successors.
-    now: Option<u64>,
-}
-
 impl Worker<'_> {
     fn open(&mut self) -> Result<(), Failure> {
         let context = self.load.context;
@@ -128,19 +93,17 @@ impl Worker<'_> {
         for index in context.connections.clone() {
             let unavailable =
                 |error| Failure::Unavailable(format!("cannot connect to {}: {error}", plan.target));
-            let mut socket = connect(plan.address, &plan.congestion).map_err(unavailable)?;
+            let mut connection = Connection::begin(plan, index).map_err(unavailable)?;
             // Both once and for all: edge-triggered, an event for WRITABLE alone comes only after a short write.
             self.poll
                 .registry()
                 .register(
-                    &mut socket,
+                    &mut connection.socket,
                     Token(self.load.connections.len()),
                     Interest::READABLE | Interest::WRITABLE,
                 )
                 .map_err(unavailable)?;
-            let seed = plan.seed.wrapping_add(index as u64);
-            let client = Client::new(&plan.target, index, seed, plan.pace.in_flight_max());
-            self.load.connections.push(Some(Connection::new(socket, client, index)));
+            self.load.connections.push(Some(connection));
             self.load.live += 1;
             self.load.opening += 1;
         }
@@ -325,142 +288,8 @@ impl Load<'_> {
     }
 }
 
-impl Connection {
-    fn new(socket: TcpStream, client: Client, index: usize) -> Self {
-        Self {
-            socket,
-            client,
-            index,
-            is_connected: false,
-            is_open: false,
-            can_read: false,
-            can_write: false,
-            is_read_closed: false,
-            is_again: false,
-            now: None,
-        }
-    }
-
-    /// Whether the connect(2) has come to its end, and how.
-    fn check_connect(&mut self) -> io::Result<()> {
-        if let Some(error) = self.socket.take_error()? {
-            return Err(error);
-        }
-        match self.socket.peer_addr() {
-            Ok(_) => self.is_connected = true,
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    /// Has what the stage asks for sent.
-    #[inline]
-    fn advance(&mut self, stage: Stage, plan: &Plan, origin: Instant) {
-        match stage {
-            Stage::Opening => {}
-            Stage::Sending => {
-                let due = plan.pace.due(self.client.in_flight());
-                if due > 0 {
-                    self.client.push(due, self.now.unwrap_or_else(|| nanos(origin.elapsed())));
-                }
-            }
-            Stage::Ending => {
-                if self.client.is_open() && self.client.in_flight() == 0 {
-                    self.client.close();
-                    if plan.target.scheme == Scheme::Raw {
-                        // A connection that is gone already shows in the next read.
-                        let _ = self.socket.shutdown(Shutdown::Write);
-                    }
-                }
-            }
-        }
-    }
-
-    #[inline]
-    fn read(
-        &mut self,
-        buffer: &mut [u8],
-        traffic: &Traffic,
-        origin: Instant,
-        tally: &mut Tally,
-    ) -> Result<(), Fault> {
-        self.now = None;
-        for _ in 0..PORTIONS_MAX {
-            if !self.can_read || self.client.is_done() {
-                break;
-            }
-            match self.socket.read(buffer) {
-                Ok(0) => {
-                    self.can_read = false;
-                    return self.client.receive_end();
-                }
-                Ok(len) => {
-                    // A short read has emptied the socket (epoll(7)); what comes later is an event of its own.
-                    self.can_read = len == buffer.len() || self.is_read_closed;
-                    let now = nanos(origin.elapsed());
-                    self.now = Some(now);
-                    self.client.receive(&mut buffer[..len], traffic, |due_at| tally.echo(due_at, now))?;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.can_read = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Fault::ConnectionLost(error.kind())),
-            }
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn write(&mut self, buffer: &mut [u8], traffic: &Traffic) -> io::Result<()> {
-        for _ in 0..PORTIONS_MAX {
-            if !self.can_write || !self.client.has_output() {
-                break;
-            }
-            let filled = self.client.fill(traffic, buffer);
-            match self.socket.write(&buffer[..filled.len]) {
-                Ok(written) => {
-                    // A short write has filled the socket; that it takes more is an event.
-                    self.can_write = written == filled.len;
-                    self.client.wrote(filled, written, traffic);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.can_write = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a portion was not enough, so that no event will come.
-    #[inline]
-    fn has_more(&self) -> bool {
-        self.is_connected && (self.can_read || (self.can_write && self.client.has_output()))
-    }
-}
-
-/// Begins to connect.
-fn connect(address: SocketAddr, congestion: &str) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_congestion(congestion.as_bytes())?;
-    match socket.connect(&address.into()) {
-        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
-        _ => Ok(TcpStream::from_std(socket.into())),
-    }
-}
-
-/// Whole nanoseconds; 2^64 of them are 584 years.
-#[inline]
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// What one read or write takes at most. It and the block of small messages stay in the second-level cache.
 const BUFFER_LEN: usize = 256 << 10;
-
-/// Reads, and writes, of a connection in a turn: a bulky one does not keep the others waiting for long.
-const PORTIONS_MAX: usize = 4;
 
 /// Events of one poll.
 const EVENTS_MAX: usize = 1024;
