@@ -18,7 +18,8 @@ use crate::traffic::{Kind, Traffic};
 
 /// Load a WebSocket echo server and check every byte of every echo.
 ///
-/// Closed loop: each connection keeps as many messages in flight as --depth says. A tcp:// target gets the same frames
+/// Closed loop: each connection keeps as many messages in flight as --depth says, or, with --churn, makes room for the
+/// next one after a single message. A tcp:// target gets the same frames
 /// and has to send the same bytes back: the cost of the network alone.
 ///
 /// Exit status: 0 all is well, 1 an echo or a connection was wrong, 64 usage, 69 the server cannot be reached.
@@ -28,13 +29,17 @@ pub(crate) struct Args {
     /// `ws://HOST[:PORT][/PATH]` for a WebSocket server, `tcp://HOST:PORT` for one that echoes bytes
     url: Target,
 
-    /// Connections, over all threads
+    /// Connections at a time, over all threads
     #[arg(short, long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
 
     /// Messages in flight on each connection
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     depth: u32,
+
+    /// In turn: connect, upgrade with a browser's headers, send one message, check its echo, reset
+    #[arg(long, conflicts_with = "depth")]
+    churn: bool,
 
     /// Payload of a message, for example 125, 16KiB or 1MiB
     #[arg(long, value_name = "BYTES", default_value = "64", value_parser = parse_size)]
@@ -56,7 +61,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
     warmup: Duration,
 
-    /// How long all connections together may take to open
+    /// How long all connections together may take to open; with --churn, the first ones
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     connect_timeout: Duration,
 
@@ -129,7 +134,7 @@ impl Args {
             target: self.url.clone(),
             address,
             traffic: Traffic::new(self.kind, self.size, seed),
-            pace: Pace::Closed { depth: self.depth },
+            pace: if self.churn { Pace::Churn } else { Pace::Closed { depth: self.depth } },
             connections: self.connections as usize,
             threads: self.threads as usize,
             cores: self.pin.clone(),

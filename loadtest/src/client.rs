@@ -10,7 +10,7 @@ use ringback::proto::close;
 use ringback::proto::frame::OpCode;
 
 use crate::fault::Fault;
-use crate::handshake::Handshake;
+use crate::handshake::{Handshake, Headers};
 use crate::incoming::{Bytes, Event, Incoming, Messages};
 use crate::outgoing::{Filled, Outgoing};
 use crate::target::{Scheme, Target};
@@ -45,13 +45,19 @@ enum Stage {
 impl Client {
     /// The connection with this index, whose handshake is the first thing to be sent. Indices and seeds differ among
     /// connections; at most `in_flight_max` messages will be in flight.
-    pub(crate) fn new(target: &Target, index: usize, seed: u64, in_flight_max: usize) -> Self {
+    pub(crate) fn new(
+        target: &Target,
+        headers: Headers,
+        index: usize,
+        seed: u64,
+        in_flight_max: usize,
+    ) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let keys = random.fork();
         let variant = Variant::of_connection(index);
         let (stage, incoming, first) = match target.scheme {
             Scheme::WebSocket => {
-                let (handshake, request) = Handshake::new(target, &mut random);
+                let (handshake, request) = Handshake::new(target, headers, &mut random);
                 let incoming = Incoming::Messages(Messages::new(variant));
                 (Stage::Handshake(Box::new(handshake)), incoming, request)
             }

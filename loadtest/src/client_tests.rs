@@ -23,7 +23,7 @@ struct Harness {
 impl Harness {
     fn new(url: &str, kind: Kind) -> Self {
         let target = url.parse().expect("a valid URL");
-        let client = Client::new(&target, 3, 11, 8);
+        let client = Client::new(&target, Headers::Required, 3, 11, 8);
         Self { client, traffic: Traffic::new(kind, SIZE, 5), sent: Vec::new(), echoes: Vec::new() }
     }
 

@@ -1,7 +1,7 @@
 //! One connection: its socket, its protocol, and what the event loop knows of both.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
@@ -10,6 +10,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::client::Client;
 use crate::fault::Fault;
+use crate::handshake::Headers;
+use crate::pace::Pace;
 use crate::run::Plan;
 use crate::tally::Tally;
 use crate::target::Scheme;
@@ -22,7 +24,8 @@ pub(crate) enum Stage {
     Opening,
     /// Messages are sent as the pace says.
     Sending,
-    /// No more are sent; a connection whose last echo has come is closed.
+    /// No more are sent; a connection whose last echo has come is closed. A churn's connections go on to their end, and
+    /// no more begin.
     Ending,
 }
 
@@ -32,7 +35,7 @@ pub(crate) struct Connection {
     pub(crate) socket: TcpStream,
     /// Its protocol.
     pub(crate) client: Client,
-    /// Its index in the run.
+    /// Its index in the run. Those of a churn follow one another in steps of the connections at a time.
     pub(crate) index: usize,
     /// The connect(2) has come to a good end.
     pub(crate) is_connected: bool,
@@ -48,19 +51,22 @@ pub(crate) struct Connection {
     pub(crate) is_again: bool,
     /// When the last read returned, where this turn had one: one look at the clock serves echoes and their successors.
     now: Option<u64>,
+    /// When it began to connect, where that is part of what is measured.
+    begun_at: Option<u64>,
 }
 
 impl Connection {
-    /// Begins to connect.
+    /// Begins to connect, at `begun_at` where that counts for the latency of its first message.
     ///
     /// # Errors
     ///
     /// What socket(2), its options and connect(2) say.
-    pub(crate) fn begin(plan: &Plan, index: usize) -> io::Result<Self> {
+    pub(crate) fn begin(plan: &Plan, index: usize, begun_at: Option<u64>) -> io::Result<Self> {
+        let headers = if plan.pace == Pace::Churn { Headers::Browser } else { Headers::Required };
         let seed = plan.seed.wrapping_add(index as u64);
         Ok(Self {
-            socket: connect(plan.address, &plan.congestion)?,
-            client: Client::new(&plan.target, index, seed, plan.pace.in_flight_max()),
+            socket: connect(plan)?,
+            client: Client::new(&plan.target, headers, index, seed, plan.pace.in_flight_max()),
             index,
             is_connected: false,
             is_open: false,
@@ -69,6 +75,7 @@ impl Connection {
             is_read_closed: false,
             is_again: false,
             now: None,
+            begun_at,
         })
     }
 
@@ -77,7 +84,11 @@ impl Connection {
     /// # Errors
     ///
     /// A bad one.
+    #[inline]
     pub(crate) fn check_connect(&mut self) -> io::Result<()> {
+        if self.is_connected {
+            return Ok(());
+        }
         if let Some(error) = self.socket.take_error()? {
             return Err(error);
         }
@@ -94,19 +105,20 @@ impl Connection {
     pub(crate) fn advance(&mut self, stage: Stage, plan: &Plan, origin: Instant) {
         match stage {
             Stage::Opening => {}
-            Stage::Sending => {
-                let due = plan.pace.due(self.client.in_flight());
-                if due > 0 {
-                    self.client.push(due, self.now.unwrap_or_else(|| nanos(origin.elapsed())));
-                }
-            }
-            Stage::Ending => {
+            Stage::Ending if plan.pace != Pace::Churn => {
                 if self.client.is_open() && self.client.in_flight() == 0 {
                     self.client.close();
                     if plan.target.scheme == Scheme::Raw {
                         // A connection that is gone already shows in the next read.
                         let _ = self.socket.shutdown(Shutdown::Write);
                     }
+                }
+            }
+            Stage::Sending | Stage::Ending => {
+                let due = plan.pace.due(self.client.in_flight());
+                if due > 0 {
+                    let due_at = self.begun_at.or(self.now).unwrap_or_else(|| nanos(origin.elapsed()));
+                    self.client.push(due, due_at);
                 }
             }
         }
@@ -183,12 +195,16 @@ impl Connection {
     }
 }
 
-fn connect(address: SocketAddr, congestion: &str) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn connect(plan: &Plan) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(plan.address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_congestion(congestion.as_bytes())?;
-    match socket.connect(&address.into()) {
+    socket.set_tcp_congestion(plan.congestion.as_bytes())?;
+    if plan.pace == Pace::Churn {
+        // To close it is then to reset it, and no TIME_WAIT uses the ports up.
+        socket.set_linger(Some(Duration::ZERO))?;
+    }
+    match socket.connect(&plan.address.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
         _ => Ok(TcpStream::from_std(socket.into())),
     }

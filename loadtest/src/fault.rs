@@ -36,6 +36,10 @@ pub(crate) enum Fault {
     CloseMissing,
     /// The server answered our close frame and did not end the connection (RFC 6455 §7.1.1).
     NotEnded,
+    /// The connect(2) of a churn failed, and with it all later ones of its turn.
+    ConnectFailed(io::ErrorKind),
+    /// The connect(2) of a churn did not come to its end in time.
+    ConnectTimeout,
     /// The handshake was answered with another status than 101.
     HandshakeRefused(u16),
     /// The handshake was answered with a 101 that is not valid (RFC 6455 §4.1): why.
@@ -61,6 +65,8 @@ impl Fault {
             Self::UnexpectedClose(None) => "unexpected_close".into(),
             Self::CloseMissing => "close_missing".into(),
             Self::NotEnded => "connection_not_ended".into(),
+            Self::ConnectFailed(_) => "connect_failed".into(),
+            Self::ConnectTimeout => "connect_timeout".into(),
             Self::HandshakeRefused(status) => format!("handshake_refused_{status}"),
             Self::HandshakeInvalid(_) => "handshake_invalid".into(),
             Self::HandshakeTimeout => "handshake_timeout".into(),
@@ -93,6 +99,8 @@ impl fmt::Display for Fault {
             Self::UnexpectedClose(None) => f.write_str("the server closed without a code"),
             Self::CloseMissing => f.write_str("the server did not answer the close frame"),
             Self::NotEnded => f.write_str("the server did not end the connection after the close frames"),
+            Self::ConnectFailed(kind) => write!(f, "cannot connect: {kind}"),
+            Self::ConnectTimeout => f.write_str("connecting came to no end"),
             Self::HandshakeRefused(status) => write!(f, "the handshake was refused with status {status}"),
             Self::HandshakeInvalid(why) => write!(f, "the handshake's answer is not valid: {why}"),
             Self::HandshakeTimeout => f.write_str("the handshake was not answered"),

@@ -7,6 +7,15 @@ use sha1::{Digest as _, Sha1};
 use crate::fault::Fault;
 use crate::target::Target;
 
+/// Which headers a request has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Headers {
+    /// Those that RFC 6455 §4.1 asks for.
+    Required,
+    /// Those that a browser sends, in its order, permessage-deflate (RFC 7692) among them.
+    Browser,
+}
+
 /// A handshake whose answer is awaited.
 pub(crate) struct Handshake {
     accept: String,
@@ -15,16 +24,25 @@ pub(crate) struct Handshake {
 
 impl Handshake {
     /// A handshake with a key of its own, and the request that begins it.
-    pub(crate) fn new(target: &Target, random: &mut fastrand::Rng) -> (Self, Vec<u8>) {
+    pub(crate) fn new(target: &Target, headers: Headers, random: &mut fastrand::Rng) -> (Self, Vec<u8>) {
         let mut nonce = [0; 16];
         random.fill(&mut nonce);
         let key = STANDARD.encode(nonce);
-        let request = format!(
-            "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n",
-            target.path,
-            target.authority(),
-        );
+        let (path, host) = (&target.path, target.authority());
+        let request = match headers {
+            Headers::Required => format!(
+                "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            ),
+            Headers::Browser => format!(
+                "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nPragma: no-cache\r\n\
+                 Cache-Control: no-cache\r\nUser-Agent: {USER_AGENT}\r\nUpgrade: websocket\r\n\
+                 Origin: http://{host}\r\nSec-WebSocket-Version: 13\r\n\
+                 Accept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-US,en;q=0.9\r\n\
+                 Sec-WebSocket-Key: {key}\r\n\
+                 Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n",
+            ),
+        };
         let handshake = Self { accept: accept_for(&key), head: Vec::new() };
         (handshake, request.into_bytes())
     }
@@ -60,6 +78,10 @@ const HEADERS_MAX: usize = 64;
 
 const END: &[u8] = b"\r\n\r\n";
 
+/// Chrome on Linux.
+const USER_AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
+                          Chrome/138.0.0.0 Safari/537.36";
+
 /// The accept value for a key (RFC 6455 §4.2.2). Not the one in `ringback`: a judge does not share the code of the judged.
 fn accept_for(key: &str) -> String {
     let digest =
@@ -90,7 +112,7 @@ fn judge(head: &[u8], accept: &str) -> Result<(), Fault> {
         return Err(Fault::HandshakeInvalid("Sec-WebSocket-Accept is wrong or missing"));
     }
     if values(response.headers, "sec-websocket-extensions").next().is_some() {
-        return Err(Fault::HandshakeInvalid("an extension that was not offered"));
+        return Err(Fault::HandshakeInvalid("an extension, and loadtest speaks none"));
     }
     if values(response.headers, "sec-websocket-protocol").next().is_some() {
         return Err(Fault::HandshakeInvalid("a sub-protocol that was not offered"));
@@ -133,11 +155,28 @@ mod tests {
     fn requests_have_keys_of_their_own() {
         let target: Target = "ws://h:9001/ws?x".parse().expect("valid");
         let mut random = fastrand::Rng::with_seed(1);
-        let (_, first) = Handshake::new(&target, &mut random);
-        let (_, second) = Handshake::new(&target, &mut random);
-        assert_ne!(first, second);
-        let first = String::from_utf8(first).expect("text");
-        assert!(first.starts_with("GET /ws?x HTTP/1.1\r\nHost: h:9001\r\n"), "{first}");
+        for headers in [Headers::Required, Headers::Browser] {
+            let (_, first) = Handshake::new(&target, headers, &mut random);
+            let (_, second) = Handshake::new(&target, headers, &mut random);
+            assert_ne!(first, second);
+            let first = String::from_utf8(first).expect("text");
+            assert!(first.starts_with("GET /ws?x HTTP/1.1\r\nHost: h:9001\r\n"), "{first}");
+        }
+    }
+
+    #[test]
+    fn a_browsers_request_is_valid_http_with_a_browsers_headers() {
+        let target: Target = "ws://h/".parse().expect("valid");
+        let (_, request) = Handshake::new(&target, Headers::Browser, &mut fastrand::Rng::with_seed(1));
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut parsed = httparse::Request::new(&mut headers);
+        assert_eq!(parsed.parse(&request), Ok(httparse::Status::Complete(request.len())));
+        let names: Vec<_> = parsed.headers.iter().map(|header| header.name).collect();
+        let expected = "Host Connection Pragma Cache-Control User-Agent Upgrade Origin Sec-WebSocket-Version \
+                        Accept-Encoding Accept-Language Sec-WebSocket-Key Sec-WebSocket-Extensions";
+        assert_eq!(names.join(" "), expected);
+        assert!(has_token(parsed.headers, "upgrade", "websocket"));
+        assert!(values(parsed.headers, "origin").eq([b"http://h"]));
     }
 
     #[test]
@@ -183,7 +222,7 @@ mod tests {
             ),
             (
                 &[STATUS, UPGRADE, CONNECTION, KEY, "Sec-WebSocket-Extensions: permessage-deflate"],
-                Fault::HandshakeInvalid("an extension that was not offered"),
+                Fault::HandshakeInvalid("an extension, and loadtest speaks none"),
             ),
             (
                 &[STATUS, UPGRADE, CONNECTION, KEY, "Sec-WebSocket-Protocol: chat"],

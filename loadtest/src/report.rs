@@ -18,6 +18,9 @@ pub(crate) struct Report {
     scheme: &'static str,
     kind: &'static str,
     size_bytes: usize,
+    /// `closed`, or `churn`, in which a message is a connection as well: connect, upgrade, echo, reset.
+    pace: &'static str,
+    /// At a time.
     connections: usize,
     depth: usize,
     threads: usize,
@@ -31,15 +34,20 @@ pub(crate) struct Report {
     /// The same over the whole run, with its warm-up and its end.
     echoes_checked: u64,
     messages_per_second: f64,
+    /// In a churn, those that had their echo in the window.
+    connections_per_second: Option<f64>,
     /// Payload in one direction.
     payload_bytes_per_second: f64,
-    /// From when a message was due to when its echo was read.
+    /// From when a message was due to when its echo was read. In a churn it is due when its connection begins to
+    /// connect.
     latency_us: Latency,
     /// Latencies over 60 s, which the percentiles lack.
     latency_unrecorded: u64,
     /// CPU time, user and system, in the window.
     server_cpu_us_per_message: Option<f64>,
-    /// The same for this process's threads.
+    /// The same in a churn, where a message is a connection.
+    server_cpu_us_per_connection: Option<f64>,
+    /// As for the server, for this process's threads.
     client_cpu_us_per_message: Option<f64>,
     server: Option<Server>,
     client: Client,
@@ -98,7 +106,6 @@ impl Report {
     /// What the outcome amounts to.
     pub(crate) fn new(plan: &Plan, outcome: &Outcome) -> Self {
         let tally = &outcome.tally;
-        let Pace::Closed { depth } = plan.pace;
         let seconds = plan.duration.as_secs_f64();
         let messages_per_second = tally.messages as f64 / seconds;
         let client_cpu: Duration = tally.threads.iter().map(|thread| thread.cpu).sum();
@@ -107,13 +114,20 @@ impl Report {
         };
         let server_cpu = |server: &ServerUsage| server.cpu.as_secs_f64() / server.elapsed.as_secs_f64();
         let has_messages = tally.messages > 0;
+        let server_cpu_us = outcome
+            .server
+            .as_ref()
+            .filter(|_| has_messages)
+            .map(|server| server_cpu(server) / messages_per_second * 1e6);
+        let is_churn = plan.pace == Pace::Churn;
         Self {
             target: plan.target.to_string(),
             scheme: plan.target.scheme.name(),
             kind: plan.traffic.kind().name(),
             size_bytes: plan.traffic.size(),
+            pace: plan.pace.name(),
             connections: plan.connections,
-            depth: depth as usize,
+            depth: plan.pace.in_flight_max(),
             threads: plan.threads,
             pinned_to: plan.cores.clone(),
             congestion: plan.congestion.clone(),
@@ -122,14 +136,12 @@ impl Report {
             messages: tally.messages,
             echoes_checked: tally.checked,
             messages_per_second,
+            connections_per_second: is_churn.then_some(messages_per_second),
             payload_bytes_per_second: messages_per_second * plan.traffic.size() as f64,
             latency_us: Latency::new(&tally.latency),
             latency_unrecorded: tally.unrecorded,
-            server_cpu_us_per_message: outcome
-                .server
-                .as_ref()
-                .filter(|_| has_messages)
-                .map(|server| server_cpu(server) / messages_per_second * 1e6),
+            server_cpu_us_per_message: server_cpu_us,
+            server_cpu_us_per_connection: server_cpu_us.filter(|_| is_churn),
             client_cpu_us_per_message: has_messages
                 .then(|| client_cpu.as_secs_f64() / tally.messages as f64 * 1e6),
             server: outcome.server.as_ref().map(|server| Server {
@@ -198,9 +210,13 @@ impl Machine {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, size_bytes: size, connections, depth, threads, congestion, .. } = self;
+        let Self { kind, size_bytes: size, pace, connections, depth, threads, congestion, .. } = self;
         writeln!(f, "target     {}", self.target)?;
-        writeln!(f, "load       {connections} connections × {depth} in flight, {kind} of {size} bytes")?;
+        let unit = if self.connections_per_second.is_some() { "connection" } else { "message" };
+        writeln!(
+            f,
+            "load       {connections} connections × {depth} in flight, {kind} of {size} bytes, {pace}"
+        )?;
         writeln!(
             f,
             "window     {} s after {} s of warm-up, {threads} {}, {congestion}",
@@ -208,7 +224,8 @@ impl fmt::Display for Report {
             self.warmup_seconds,
             if *threads == 1 { "thread" } else { "threads" },
         )?;
-        writeln!(f, "messages   {} ({:.0} a second)", self.messages, self.messages_per_second)?;
+        let each = if unit == "connection" { ", each on a connection of its own" } else { "" };
+        writeln!(f, "messages   {} ({:.0} a second){each}", self.messages, self.messages_per_second)?;
         writeln!(f, "payload    {:.1} MB/s each way", self.payload_bytes_per_second / 1e6)?;
         let Latency { mean, p50, p90, p99, p999, p9999, max } = self.latency_us;
         writeln!(
@@ -226,7 +243,7 @@ impl fmt::Display for Report {
         if let Some(server) = &self.server {
             write!(
                 f,
-                "server     {} CPU a message, {:.2} cores",
+                "server     {} CPU a {unit}, {:.2} cores",
                 Us(self.server_cpu_us_per_message),
                 server.cpu_cores
             )?;
@@ -243,7 +260,7 @@ impl fmt::Display for Report {
         });
         writeln!(
             f,
-            "generator  {} CPU a message, {}",
+            "generator  {} CPU a {unit}, {}",
             Us(self.client_cpu_us_per_message),
             threads.collect::<Vec<_>>().join(", ")
         )?;

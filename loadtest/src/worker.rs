@@ -6,12 +6,13 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 
 use crate::client::Client;
 use crate::connection::{Connection, Stage, nanos};
 use crate::cpu::{self, ThreadUsage};
 use crate::fault::Fault;
+use crate::pace::Pace;
 use crate::run::{Failure, Plan, Schedule};
 use crate::tally::Tally;
 
@@ -33,11 +34,13 @@ pub(crate) struct Context {
 
 /// Opens the connections, sends the load, and ends them.
 pub(crate) fn run(context: &Context, poll: Poll) -> Tally {
+    let registry = poll.registry().try_clone().expect("a second descriptor of the poll");
     let mut worker = Worker {
         poll,
         events: Events::with_capacity(EVENTS_MAX),
         load: Load {
             context,
+            registry,
             connections: Vec::with_capacity(context.connections.len()),
             stage: Stage::Opening,
             live: 0,
@@ -67,7 +70,9 @@ struct Worker<'a> {
 
 struct Load<'a> {
     context: &'a Context,
-    /// By token; `None` when a connection is over.
+    /// That of the worker's poll.
+    registry: Registry,
+    /// By token; `None` when a connection is over and has no successor.
     connections: Vec<Option<Connection>>,
     stage: Stage,
     /// Connections that are not over.
@@ -91,21 +96,10 @@ impl Worker<'_> {
             cpu::pin(core).map_err(|error| Failure::Usage(format!("cannot pin to core {core}: {error}")))?;
         }
         for index in context.connections.clone() {
-            let unavailable =
-                |error| Failure::Unavailable(format!("cannot connect to {}: {error}", plan.target));
-            let mut connection = Connection::begin(plan, index).map_err(unavailable)?;
-            // Both once and for all: edge-triggered, an event for WRITABLE alone comes only after a short write.
-            self.poll
-                .registry()
-                .register(
-                    &mut connection.socket,
-                    Token(self.load.connections.len()),
-                    Interest::READABLE | Interest::WRITABLE,
-                )
-                .map_err(unavailable)?;
-            self.load.connections.push(Some(connection));
-            self.load.live += 1;
-            self.load.opening += 1;
+            self.load.connections.push(None);
+            self.load.begin(self.load.connections.len() - 1, index, None).map_err(|error| {
+                Failure::Unavailable(format!("cannot connect to {}: {error}", plan.target))
+            })?;
         }
         let deadline = self.load.now() + nanos(plan.connect_timeout);
         while self.load.opening > 0 && self.load.failure.is_none() && self.load.now() < deadline {
@@ -135,7 +129,7 @@ impl Worker<'_> {
         self.load.enter(Stage::Ending);
         let grace = self.load.now() + nanos(plan.grace);
         self.turn_until(grace, |load| !load.is_awaiting_echoes());
-        self.load.give_up(|client| client.in_flight() > 0);
+        self.load.give_up(|client| client.in_flight() > 0 || plan.pace == Pace::Churn);
         let grace = self.load.now() + nanos(plan.grace);
         self.turn_until(grace, |load| load.live == 0);
         self.load.give_up(|_| true);
@@ -180,6 +174,9 @@ impl Load<'_> {
     }
 
     fn is_awaiting_echoes(&self) -> bool {
+        if self.context.plan.pace == Pace::Churn {
+            return self.live > 0;
+        }
         self.connections.iter().flatten().any(|connection| connection.client.in_flight() > 0)
     }
 
@@ -192,14 +189,18 @@ impl Load<'_> {
         connection.can_read |= event.is_readable() || event.is_error();
         connection.can_write |= event.is_writable();
         connection.is_read_closed |= event.is_read_closed() || event.is_error();
-        if !connection.is_connected
-            && let Err(error) = connection.check_connect()
-        {
-            let target = &self.context.plan.target;
-            self.failure = Some(Failure::Unavailable(format!("cannot connect to {target}: {error}")));
-            return;
+        match connection.check_connect() {
+            Ok(()) => self.pump(slot),
+            Err(error) if self.stage == Stage::Opening => {
+                let target = &self.context.plan.target;
+                self.failure = Some(Failure::Unavailable(format!("cannot connect to {target}: {error}")));
+            }
+            // Who is not there will not be there in a moment either: no successor.
+            Err(error) => {
+                self.tally.faults.add(Fault::ConnectFailed(error.kind()), 1, connection.index, 0);
+                self.remove(slot);
+            }
         }
-        self.pump(slot);
     }
 
     /// Goes over the connections that the last turn has left with more to do.
@@ -223,6 +224,9 @@ impl Load<'_> {
         let plan = &*self.context.plan;
         let origin = self.context.origin;
         let mut read = connection.read(&mut self.buffer, &plan.traffic, origin, &mut self.tally);
+        if read.is_ok() && plan.pace.is_over(connection.client.echoed()) {
+            return self.succeed(slot);
+        }
         if read.is_ok() && !connection.client.is_done() {
             if !connection.is_open && connection.is_connected && !connection.client.is_opening() {
                 connection.is_open = true;
@@ -242,12 +246,43 @@ impl Load<'_> {
         if let Err(fault) = read {
             let message = connection.client.echoed();
             self.tally.faults.add(fault, 1, connection.index, message);
-            self.remove(slot);
+            self.succeed(slot);
         } else if connection.client.is_done() {
             self.remove(slot);
         } else if connection.has_more() && !connection.is_again {
             connection.is_again = true;
             self.again.push(slot);
+        }
+    }
+
+    /// Begins a connection in an empty slot.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::begin`], and what epoll_ctl(2) says.
+    fn begin(&mut self, slot: usize, index: usize, begun_at: Option<u64>) -> io::Result<()> {
+        debug_assert!(self.connections[slot].is_none());
+        let mut connection = Connection::begin(&self.context.plan, index, begun_at)?;
+        // Both once and for all: edge-triggered, an event for WRITABLE alone comes only after a short write.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(&mut connection.socket, Token(slot), interest)?;
+        self.connections[slot] = Some(connection);
+        self.live += 1;
+        self.opening += 1;
+        Ok(())
+    }
+
+    /// Ends the slot's connection; in a churn the next one follows, as long as messages are sent.
+    ///
+    /// Its predecessor's events in the same batch make it look for what is not there yet, and nothing else.
+    fn succeed(&mut self, slot: usize) {
+        let index = self.connections[slot].as_ref().map(|connection| connection.index);
+        self.remove(slot);
+        if let (Some(index), Pace::Churn, Stage::Sending) = (index, self.context.plan.pace, self.stage) {
+            let index = index + self.context.plan.connections;
+            if let Err(error) = self.begin(slot, index, Some(self.now())) {
+                self.tally.faults.add(Fault::ConnectFailed(error.kind()), 1, index, 0);
+            }
         }
     }
 
@@ -280,7 +315,11 @@ impl Load<'_> {
                 continue;
             };
             let message = connection.client.echoed();
-            if let Some((fault, count)) = connection.client.give_up() {
+            let missing = match connection.is_connected {
+                true => connection.client.give_up(),
+                false => Some((Fault::ConnectTimeout, 1)),
+            };
+            if let Some((fault, count)) = missing {
                 self.tally.faults.add(fault, count, connection.index, message);
             }
             self.remove(slot);

@@ -1,8 +1,10 @@
 //! Servers that are right: everything is counted, nothing is found wrong.
 
 use crate::support::{Peer, frame, load, load_ws, loadtest, serve, serve_bytes, serve_tungstenite};
+use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use ringback::proto::frame::OpCode;
 use serde_json::Value;
@@ -77,6 +79,55 @@ fn bytes_are_echoed() {
         assert!(ran.echoes() > 0, "{}", ran.stdout);
         assert_eq!(ran.json()["server_cpu_us_per_message"], Value::Null);
     }
+}
+
+#[test]
+fn each_connection_of_a_churn_upgrades_as_a_browser_sends_one_message_and_is_reset() {
+    let ends = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&ends);
+    let address = serve(move |stream| {
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        let (opcode, payload) = peer.frame().expect("a message");
+        peer.send(&frame(true, opcode, &payload)).expect("it is awaited");
+        let end = peer.frame().expect_err("no second message").kind();
+        seen.lock().expect("no panic").push((peer.request, payload, end));
+    });
+    let pid = std::process::id().to_string();
+    let ran = load_ws(address, &["--churn", "-c", "5", "--threads", "2", "--server-pid", &pid]);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    let json = ran.json();
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{value} in {json}"));
+    let per_second = number(&json["connections_per_second"]);
+    assert!((per_second * 0.4 - number(&json["messages"])).abs() < 1e-3 * per_second, "{json}");
+    assert!(number(&json["server_cpu_us_per_connection"]) > 0.0);
+    assert!(number(&json["latency_us"]["p50"]) > 0.0);
+    assert_eq!((&json["pace"], &json["depth"]), (&"churn".into(), &1.into()));
+
+    // The last of them are told a moment after the program has ended.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while (ends.lock().expect("no panic").len() as u64) < ran.echoes() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let ends = ends.lock().expect("no panic");
+    assert_eq!(ends.len() as u64, ran.echoes());
+    assert!(ends.len() > 5, "{} connections in all, of 5 at a time", ends.len());
+    let payloads: HashSet<_> = ends.iter().map(|(_, payload, _)| payload).collect();
+    assert!(payloads.len() > 5, "{} different messages", payloads.len());
+    for (request, _, end) in ends.iter() {
+        assert!(request.contains("\r\nOrigin: http://127.0.0.1:"), "{request}");
+        assert!(
+            request.contains("\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n")
+        );
+        assert_eq!(*end, std::io::ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+fn a_churn_of_bytes() {
+    let ran = load(&format!("tcp://{}", serve_bytes()), &["--churn", "-c", "3", "--size", "100KiB"]);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.echoes() > 3, "{}", ran.stdout);
+    assert_eq!(ran.json()["server_cpu_us_per_connection"], Value::Null);
 }
 
 #[test]

@@ -108,6 +108,8 @@ pub(crate) fn load(url: &str, args: &[&str]) -> Ran {
 
 /// The server's side of a WebSocket connection, which does as it is told.
 pub(crate) struct Peer {
+    /// The head of the handshake's request.
+    pub(crate) request: String,
     stream: TcpStream,
     received: Vec<u8>,
 }
@@ -115,7 +117,7 @@ pub(crate) struct Peer {
 impl Peer {
     /// Takes the handshake and answers it with `answer(accept)`.
     pub(crate) fn handshake(stream: TcpStream, answer: impl Fn(&str) -> String) -> io::Result<Self> {
-        let mut peer = Self { stream, received: Vec::new() };
+        let mut peer = Self { request: String::new(), stream, received: Vec::new() };
         let end = loop {
             if let Some(at) = peer.received.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
@@ -123,8 +125,9 @@ impl Peer {
             peer.more()?;
         };
         let head: Vec<_> = peer.received.drain(..end).collect();
-        let head = String::from_utf8(head).expect("text");
-        let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).expect("a key");
+        peer.request = String::from_utf8(head).expect("text");
+        let key =
+            peer.request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).expect("a key");
         let digest = Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
         let accept = base64::engine::general_purpose::STANDARD.encode(digest);
         peer.send(answer(&accept).as_bytes())?;

@@ -1,6 +1,7 @@
 //! Servers that are wrong: each fault is found, named and told by the exit code.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::support::{Peer, Ran, frame, good_answer, load, load_ws, loadtest, serve, serve_tungstenite};
 use ringback::proto::frame::OpCode;
@@ -227,7 +228,6 @@ fn a_wrong_byte_of_a_raw_echo() {
 
 #[test]
 fn one_bad_connection_does_not_stop_the_others() {
-    use std::sync::atomic::{AtomicBool, Ordering};
     let first = AtomicBool::new(true);
     let address = serve(move |stream| {
         let is_bad = first.swap(false, Ordering::Relaxed);
@@ -237,6 +237,77 @@ fn one_bad_connection_does_not_stop_the_others() {
     let ran = load_ws(address, &["-c", "4"]);
     assert_found(&ran, "unexpected_close", 1);
     assert!(ran.echoes() > 0);
+}
+
+/// A server that does as `wrong` says for every third connection, and echoes for the others.
+fn serve_every_third(wrong: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    let count = AtomicU64::new(0);
+    serve(move |stream| {
+        if count.fetch_add(1, Ordering::Relaxed) % 3 == 2 {
+            wrong(stream);
+        } else if let Ok(mut peer) = Peer::accept(stream) {
+            let _ = peer.echo(|_, _, _| None);
+        }
+    })
+}
+
+#[test]
+fn a_churn_goes_on_after_faults_and_counts_them() {
+    let address = serve_every_third(|stream| {
+        let refuse = |_: &str| "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".to_owned();
+        let _ = Peer::handshake(stream, refuse).and_then(|mut peer| peer.frame());
+    });
+    // The first two are good, so that it begins.
+    let ran = load_ws(address, &["--churn", "-c", "2"]);
+    let faults = ran.errors("handshake_refused_503");
+    assert_found(&ran, "handshake_refused_503", faults);
+    let echoes = ran.echoes();
+    assert!(faults > 2, "{}", ran.stdout);
+    assert!(echoes.abs_diff(2 * faults) <= 4, "{echoes} echoes, {faults} refused");
+}
+
+#[test]
+fn a_churn_checks_its_echoes() {
+    let address = serve_every_third(|stream| {
+        let swap = |_, opcode, payload: &[u8]| Some(frame(true, opcode, &payload.to_ascii_uppercase()));
+        let _ = Peer::accept(stream).and_then(|mut peer| peer.echo(swap));
+    });
+    let ran = load_ws(address, &["--churn", "-c", "2"]);
+    let faults = ran.errors("wrong_bytes");
+    assert!(faults > 2, "{}", ran.stdout);
+    assert_found(&ran, "wrong_bytes", faults);
+}
+
+#[test]
+fn a_churn_tells_who_was_never_answered() {
+    let address = serve_every_third(|stream| {
+        let _ = Peer::handshake(stream, |_| String::new()).and_then(|mut peer| peer.frame());
+    });
+    let ran = load_ws(address, &["--churn", "-c", "2", "--grace", "100ms"]);
+    // Both got stuck, each at its own third.
+    assert_found(&ran, "handshake_timeout", 2);
+    assert_eq!(ran.echoes(), 4);
+}
+
+#[test]
+fn a_churn_whose_server_goes_away() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        for _ in 0..20 {
+            let (stream, _) = listener.accept().expect("a connection");
+            let mut peer = Peer::accept(stream).expect("a handshake");
+            let (opcode, payload) = peer.frame().expect("a message");
+            peer.send(&frame(true, opcode, &payload)).expect("it is awaited");
+            peer.frame().expect_err("it is reset");
+        }
+    });
+    let url = format!("ws://{address}/");
+    let ran = loadtest(&[&url, "--churn", "-c", "1", "-d", "60s", "--warmup", "0s", "--json"]);
+    assert_eq!((ran.code, ran.echoes()), (1, 20), "{}", ran.stdout);
+    // The last may have been in the queue of the listener that ended.
+    let lost = ran.errors("connect_failed") + ran.errors("connection_lost");
+    assert!(ran.errors("connect_failed") == 1 && lost <= 2, "{}", ran.stdout);
 }
 
 #[test]
@@ -265,6 +336,7 @@ fn mistakes_on_the_command_line() {
         (&["wss://h/"], "wss:// is not supported"),
         (&[&url, "--threads", "2", "-c", "1"], "--threads 2 is more than --connections 1"),
         (&[&url, "--server-pid", "4194304"], "--server-pid 4194304: No such process"),
+        (&[&url, "--churn", "--depth", "2"], "'--churn' cannot be used with '--depth"),
         (&[&url, "--pin", "9999"], "--pin 9999"),
         (&[&url, "--congestion", "none-such"], "--congestion none-such: No such file"),
         (&[&url, "-d", "0s"], "--duration"),
