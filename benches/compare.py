@@ -13,42 +13,48 @@ bootstrap interval.
         tungstenite='target/release/tungstenite-echo --listen 127.0.0.1:{port} --congestion cubic' \\
         raw='tcp:target/release/raw-tcp-echo --listen 127.0.0.1:{port} --congestion cubic'
 
-A cell is KIND:CONNECTIONS:SIZE:DEPTH, KIND as loadtest knows it, DEPTH the messages in flight on each connection.
+A cell is KIND:CONNECTIONS:SIZE:DEPTH, KIND as loadtest knows it, DEPTH the messages in flight on each connection; or
+churn:CONNECTIONS, in which each connection upgrades, echoes one message and is reset, and the next one follows.
+
+Round-trip times, of ringback with and without --busy-poll for example, are the p50 of --cells text:1:64:1,text:16:64:1.
 """
 
 import argparse
 import contextlib
-import datetime
 import json
 import os
 import pathlib
-import platform
 import random
 import re
 import shlex
 import signal
-import socket
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
-START_DEADLINE_S = 10
-STOP_DEADLINE_S = 10
+from harness import Failure, Server, ServerSpec, allow_files, describe_environment, print_environment
+
 # Beyond the slice and its warm-up: connecting, draining, printing.
 SLICE_GRACE_S = 60
 BOOTSTRAP_SAMPLES = 10_000
 INTERVAL = 0.95
+# How long the load generator's connections may take to open, and the last echoes to come, and the connections to end:
+# for ten thousand connections a second is not enough where others use the machine too.
+CONNECT_TIMEOUT_S = 30
+GRACE_S = 10
+# The kind of cell whose connections come and go.
+CHURN = "churn"
 
 
 def main():
     # SIGTERM unwinds like Ctrl-C, so that the servers are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("compare: terminated"))
     options = parse_arguments()
-    environment = describe_environment(options)
+    environment = describe_environment(options.server_core)
+    environment |= {"client_core": options.client_core, "seed": options.seed}
     print_environment(environment)
+    allow_files()
     shuffler = random.Random(options.seed)
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(Server(spec, options.server_core)) for spec in options.servers]
@@ -59,24 +65,21 @@ def main():
                 measured[cell].append(visit_all(servers, cell, shuffler, options))
     cells = {cell: summarize(rounds, options) for cell, rounds in measured.items()}
     for cell, summary in cells.items():
-        print_table(cell, summary, options.baseline)
+        print_table(cell, summary, options.references)
     if options.json:
         report = {
             "environment": environment,
             "baseline": options.baseline,
+            "also_to": options.also_to,
             "rounds": options.rounds,
             "slice_s": options.slice,
             "servers": {spec.name: asdict(spec) for spec in options.servers},
             "cells": [
-                {**asdict(cell), "name": str(cell), "summary": cells[cell], "rounds": measured[cell]}
+                {**asdict(cell), "name": str(cell), "unit": cell.unit, "summary": cells[cell], "rounds": measured[cell]}
                 for cell in options.cells
             ],
         }
         options.json.write_text(json.dumps(report, indent=1) + "\n")
-
-
-class Failure(Exception):
-    """A run that must not be believed; the message says why."""
 
 
 # --- What is compared
@@ -84,7 +87,7 @@ class Failure(Exception):
 
 @dataclass(frozen=True)
 class Cell:
-    """One load."""
+    """One load. Each connection of a churn is for one message."""
 
     kind: str
     connections: int
@@ -93,115 +96,35 @@ class Cell:
 
     @classmethod
     def parse(cls, text):
-        """Reads KIND:CONNECTIONS:SIZE:DEPTH."""
+        """Reads KIND:CONNECTIONS:SIZE:DEPTH or churn:CONNECTIONS."""
         try:
-            kind, connections, size, depth = text.split(":")
+            kind, connections, *rest = text.split(":")
+            size, depth = rest if kind != CHURN else rest + ["64", "1"]
             cell = cls(kind, int(connections), size, int(depth))
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not KIND:CONNECTIONS:SIZE:DEPTH") from None
+            wanted = f"KIND:CONNECTIONS:SIZE:DEPTH or {CHURN}:CONNECTIONS"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
         if not (cell.kind and cell.size and cell.connections > 0 and cell.depth > 0):
             raise argparse.ArgumentTypeError(f"{text!r} has an empty or zero part")
         return cell
 
+    @property
+    def unit(self):
+        """What costs are counted by."""
+        return "connection" if self.kind == CHURN else "message"
+
+    @property
+    def arguments(self):
+        """The load in the words of loadtest."""
+        count = ("-c", str(self.connections))
+        if self.kind == CHURN:
+            return (*count, "--churn")
+        return (*count, "--depth", str(self.depth), "--size", self.size, "--kind", self.kind)
+
     def __str__(self):
+        if self.kind == CHURN:
+            return f"{CHURN}:{self.connections}"
         return f"{self.kind}:{self.connections}:{self.size}:{self.depth}"
-
-
-@dataclass(frozen=True)
-class ServerSpec:
-    """What the command line says of a server."""
-
-    name: str
-    scheme: str
-    command: str
-
-    @classmethod
-    def parse(cls, text):
-        """Reads NAME=[SCHEME:]COMMAND."""
-        match = re.fullmatch(r"([\w.-]+)=(?:(ws|tcp):)?(\S.*)", text)
-        if not match:
-            raise argparse.ArgumentTypeError(f"{text!r} is not NAME=[ws:|tcp:]COMMAND")
-        name, scheme, command = match.groups()
-        if "{port}" not in command:
-            raise argparse.ArgumentTypeError(f"the command of {name} has no {{port}}")
-        return cls(name, scheme or "ws", command)
-
-
-@dataclass
-class Server:
-    """A running server: started on entering the context, stopped by its pid on leaving it, however that is left."""
-
-    spec: ServerSpec
-    core: int
-    port: int = 0
-    process: subprocess.Popen = None
-    output: object = field(default_factory=lambda: tempfile.TemporaryFile())
-
-    def __enter__(self):
-        self.port = free_port()
-        command = shlex.split(self.spec.command.replace("{port}", str(self.port)).replace("{core}", str(self.core)))
-        try:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=self.output,
-                stderr=subprocess.STDOUT,
-                # Out of reach of the terminal's Ctrl-C: it is ours to stop, in order.
-                start_new_session=True,
-                preexec_fn=lambda: os.sched_setaffinity(0, {self.core}),
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise Failure(f"{self.spec.name} does not start: {error}") from None
-        try:
-            self.await_listening()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        self.stop()
-
-    def await_listening(self):
-        deadline = time.monotonic() + START_DEADLINE_S
-        while True:
-            self.check_alive()
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
-                # Without a listener, a probe that happens to get the port as its own connects to itself.
-                if probe.getsockname() != probe.getpeername():
-                    return
-            if time.monotonic() > deadline:
-                raise Failure(f"{self.spec.name} does not listen on port {self.port}{self.last_words()}")
-            time.sleep(0.02)
-
-    def check_alive(self):
-        status = self.process.poll()
-        if status is not None:
-            raise Failure(f"{self.spec.name} has ended with status {status}{self.last_words()}")
-
-    def stop(self):
-        if self.process.poll() is not None:
-            return
-        self.process.terminate()
-        try:
-            status = self.process.wait(STOP_DEADLINE_S)
-            if status != 0:
-                print(f"compare: {self.spec.name} ended with status {status}", file=sys.stderr)
-        except subprocess.TimeoutExpired:
-            print(f"compare: {self.spec.name} does not end on SIGTERM: killed", file=sys.stderr)
-            self.process.kill()
-            self.process.wait()
-
-    def last_words(self):
-        self.output.seek(0)
-        lines = self.output.read().decode(errors="replace").splitlines()[-10:]
-        return "".join(f"\n    {line}" for line in lines)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 # --- Measuring
@@ -211,8 +134,12 @@ def visit_all(servers, cell, shuffler, options):
     """One slice on each server, in random order: the load generator's JSON by the server's name."""
     visits = {}
     for server in shuffler.sample(servers, len(servers)):
-        visits[server.spec.name] = visit(server, cell, options)
+        name = server.spec.name
+        before = server.counters() if name in options.counters else {}
+        visits[name] = visit(server, cell, options)
         server.check_alive()
+        if before:
+            visits[name]["server_counters"] = grown(before, server.counters())
     return visits
 
 
@@ -222,8 +149,8 @@ def visit(server, cell, options):
     command = [
         str(options.loadtest),
         f"{server.spec.scheme}://127.0.0.1:{server.port}{path}",
-        *("-c", str(cell.connections), "--depth", str(cell.depth)),
-        *("--size", cell.size, "--kind", cell.kind),
+        *cell.arguments,
+        *("--connect-timeout", f"{CONNECT_TIMEOUT_S}s", "--grace", f"{GRACE_S}s"),
         *("-d", milliseconds(options.slice), "--warmup", milliseconds(options.warmup)),
         *("--server-pid", str(server.process.pid), "--pin", str(options.client_core), "--json"),
         *options.loadtest_args,
@@ -254,6 +181,11 @@ def visit(server, cell, options):
     return visit
 
 
+def grown(before, after):
+    """How much each counter has grown."""
+    return {name: value - before.get(name, 0) for name, value in after.items()}
+
+
 def count_errors(errors):
     """The errors in the load generator's report, one number or a tree of numbers by kind."""
     if isinstance(errors, dict):
@@ -279,12 +211,38 @@ def summarize(rounds, options):
             "slices": len(visits),
             "slices_bound_by_client": sum(visit["client"]["is_bottleneck"] for visit in visits),
         }
-        for name, figure in (("cpu_ratio", "server_cpu_us_per_message"), ("rate_ratio", "messages_per_second")):
-            ratios = [visits[spec.name][figure] / visits[options.baseline][figure] for visits in rounds]
-            low, high = bootstrap_interval(ratios, random.Random(options.seed))
-            row[name] = {"median": statistics.median(ratios), "low": low, "high": high}
+        for name, figure in RATIOS.items():
+            row[name] = {
+                reference: judge_ratios(
+                    [figure(visits[spec.name]) / figure(visits[reference]) for visits in rounds], options.seed
+                )
+                for reference in options.references
+            }
+        row["counters_per_message"] = counters_per_message(visits)
         rows[spec.name] = row
     return rows
+
+
+RATIOS = {
+    "cpu_ratio": lambda visit: visit["server_cpu_us_per_message"],
+    "rate_ratio": lambda visit: visit["messages_per_second"],
+    "p50_ratio": lambda visit: visit["latency_us"]["p50"],
+}
+
+
+def judge_ratios(ratios, seed):
+    low, high = bootstrap_interval(ratios, random.Random(seed))
+    return {"median": statistics.median(ratios), "low": low, "high": high}
+
+
+def counters_per_message(visits):
+    """Medians of what the server counted, by its echoes: over whole visits, for nobody tells it of the window."""
+    counted = [visit for visit in visits if "server_counters" in visit]
+    names = counted[0]["server_counters"] if counted else ()
+    return {
+        name: statistics.median(visit["server_counters"][name] / visit["echoes_checked"] for visit in counted)
+        for name in names
+    }
 
 
 def bootstrap_interval(values, resampler):
@@ -299,17 +257,26 @@ def bootstrap_interval(values, resampler):
 # --- Telling
 
 
-def print_table(cell, summary, baseline):
+def print_table(cell, summary, references):
     connections = f"{cell.connections} connection{'s' if cell.connections > 1 else ''}"
-    print(f"\n### {cell.kind}, {connections}, {cell.size}, {cell.depth} in flight\n")
-    print(f"| server | server CPU a message | to {baseline} (95 %) | rate, to {baseline} (95 %) | p50 | p99 |")
-    print("|---|--:|--:|--:|--:|--:|")
+    what = f"{connections} at a time" if cell.kind == CHURN else f"{connections}, {cell.size}, {cell.depth} in flight"
+    baseline = references[0]
+    columns = {
+        f"server CPU a {cell.unit}": lambda row: f"{row['server_cpu_us_per_message']:.3f} µs",
+        **{f"to {name} (95 %)": lambda row, name=name: ratio(row["cpu_ratio"][name]) for name in references},
+        f"rate, to {baseline} (95 %)":
+            lambda row: f"{row['messages_per_second']:,.0f}/s, {ratio(row['rate_ratio'][baseline])}",
+        "p50": lambda row: f"{row['latency_p50_us']:,.0f} µs",
+        f"p50, to {baseline} (95 %)": lambda row: ratio(row["p50_ratio"][baseline]),
+        "p99": lambda row: f"{row['latency_p99_us']:,.0f} µs",
+    }
+    if any(ENTERS in row["counters_per_message"] for row in summary.values()):
+        columns[f"{ENTERS}/{'conn' if cell.kind == CHURN else 'msg'}"] = enters
+    print(f"\n### {cell.kind}, {what}\n")
+    print("| server | " + " | ".join(columns) + " |")
+    print("|---|" + "--:|" * len(columns))
     for name, row in summary.items():
-        print(
-            f"| {name} | {row['server_cpu_us_per_message']:.3f} µs | {ratio(row['cpu_ratio'])}"
-            f" | {row['messages_per_second']:,.0f}/s, {ratio(row['rate_ratio'])}"
-            f" | {row['latency_p50_us']:,.0f} µs | {row['latency_p99_us']:,.0f} µs |"
-        )
+        print(f"| {name} | " + " | ".join(tell(row) for tell in columns.values()) + " |")
     for name, row in summary.items():
         if row["slices_bound_by_client"]:
             print(
@@ -319,51 +286,17 @@ def print_table(cell, summary, baseline):
     sys.stdout.flush()
 
 
+# The counter of calls of io_uring_enter(2).
+ENTERS = "enters"
+
+
+def enters(row):
+    count = row["counters_per_message"].get(ENTERS)
+    return "–" if count is None else f"{count:.3f}"
+
+
 def ratio(row):
     return f"**{row['median']:.3f}** ({row['low']:.3f}–{row['high']:.3f})"
-
-
-def describe_environment(options):
-    """What a figure depends on beside the servers."""
-    repository = pathlib.Path(__file__).resolve().parent
-    commit = output_of("git", "-C", repository, "rev-parse", "HEAD")
-    if commit and output_of("git", "-C", repository, "status", "--porcelain", "--untracked-files=no"):
-        commit += " (with changes)"
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": first_match(r"model name\s*: (.*)", "/proc/cpuinfo"),
-        "cores": os.cpu_count(),
-        "server_core": options.server_core,
-        "client_core": options.client_core,
-        "congestion_control_of_the_system": first_match(r"(\S+)", "/proc/sys/net/ipv4/tcp_congestion_control"),
-        "load_average": os.getloadavg()[0],
-        "commit": commit or "unknown",
-        "command": shlex.join([os.path.basename(sys.executable), *sys.argv]),
-        "seed": options.seed,
-    }
-
-
-def print_environment(environment):
-    for name, value in environment.items():
-        print(f"- {name.replace('_', ' ')}: {value}")
-    sys.stdout.flush()
-
-
-def output_of(*command):
-    """What `command` prints, empty if it fails."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def first_match(pattern, path):
-    try:
-        match = re.search(pattern, pathlib.Path(path).read_text())
-    except OSError:
-        match = None
-    return match.group(1) if match else "unknown"
 
 
 # --- The command line
@@ -382,6 +315,10 @@ def parse_arguments():
         default="text:64:64:1,text:64:64:16,text:16:16KiB:1,utf8:16:16KiB:1,binary:4:1MiB:1",
         help="the loads (default: %(default)s)")
     add("--baseline", metavar="NAME", help="the server that ratios are taken to (default: the first)")
+    add("--also-to", metavar="NAME", help="a second server that ratios are taken to")
+    add("--counters", metavar="NAME,…", type=lambda text: text.split(","), default=[],
+        help="servers that log 'counters: NAME=VALUE …' on SIGUSR1, as ringback does, which ends others: what they count "
+             "a message is told too")
     add("--rounds", metavar="N", type=positive_number(int), default=10, help="(default: %(default)s)")
     add("--slice", metavar="TIME", type=seconds, default="2s", help="measured in each visit (default: %(default)s)")
     add("--warmup", metavar="TIME", type=seconds, default="300ms", help="before each slice (default: %(default)s)")
@@ -400,8 +337,10 @@ def parse_arguments():
     if len(set(names)) < len(names):
         parser.error("two servers of one name")
     options.baseline = options.baseline or names[0]
-    if options.baseline not in names:
-        parser.error(f"the baseline {options.baseline} is none of {', '.join(names)}")
+    options.references = list(dict.fromkeys(filter(None, (options.baseline, options.also_to))))
+    for name in (*options.references, *options.counters):
+        if name not in names:
+            parser.error(f"{name} is none of {', '.join(names)}")
     options.cells = list(dict.fromkeys(options.cells))
     for core in (options.server_core, options.client_core):
         if core not in allowed:
