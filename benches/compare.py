@@ -14,7 +14,8 @@ bootstrap interval.
         raw='tcp:target/release/raw-tcp-echo --listen 127.0.0.1:{port} --congestion cubic'
 
 A cell is KIND:CONNECTIONS:SIZE:DEPTH, KIND as loadtest knows it, DEPTH the messages in flight on each connection; or
-churn:CONNECTIONS, in which each connection upgrades, echoes one message and is reset, and the next one follows.
+churn:CONNECTIONS, in which each connection upgrades, echoes one message and is reset, and the next one follows. The
+messages of 10,000 connections go round in some 100 ms, or much more: give them --slice 2s --warmup 1s.
 
 Round-trip times, of ringback with and without --busy-poll for example, are the p50 of --cells text:1:64:1,text:16:64:1.
 """
@@ -317,8 +318,8 @@ def parse_arguments():
     add("--baseline", metavar="NAME", help="the server that ratios are taken to (default: the first)")
     add("--also-to", metavar="NAME", help="a second server that ratios are taken to")
     add("--counters", metavar="NAME,…", type=lambda text: text.split(","), default=[],
-        help="servers that log 'counters: NAME=VALUE …' on SIGUSR1, as ringback does, which ends others: what they count "
-             "a message is told too")
+        help="servers that log 'counters: NAME=VALUE …' on SIGUSR1, as ringback does (others it ends): what they "
+             "count a message, opening and closing included, is told too")
     add("--rounds", metavar="N", type=positive_number(int), default=10, help="(default: %(default)s)")
     add("--slice", metavar="TIME", type=seconds, default="2s", help="measured in each visit (default: %(default)s)")
     add("--warmup", metavar="TIME", type=seconds, default="300ms", help="before each slice (default: %(default)s)")

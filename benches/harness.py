@@ -53,7 +53,8 @@ class ServerSpec:
 
 @dataclass
 class Server:
-    """A running server: started on entering the context, stopped by its pid on leaving it, however that is left."""
+    """A running server, pinned to a core: started on entering the context, stopped by its pid on leaving it, however
+    that is left."""
 
     spec: ServerSpec
     core: int
@@ -96,7 +97,7 @@ class Server:
         deadline = time.monotonic() + COUNTERS_DEADLINE_S
         while time.monotonic() < deadline:
             self.check_alive()
-            match = re.search(rb"counters: ((?:\w+=\d+[ ]?)+)(?=\W)", self.logged(seen))
+            match = re.search(rb"counters: ((?:\w+=\d+ ?)+).*\n", self.logged(seen))
             if match:
                 pairs = (pair.split("=") for pair in match.group(1).decode().split())
                 return {name: int(value) for name, value in pairs}
