@@ -91,7 +91,7 @@ pub(crate) fn fall_back(
         (Engine::Ring, Some(Errno::INVAL | Errno::OPNOTSUPP)) => Engine::TokioUring,
         _ => Engine::Epoll,
     };
-    tracing::warn!(engine = %next, "{engine} is not used: {reason}");
+    tracing::warn!(engine = %next, "the {engine} engine is not used: {reason}");
     Ok(next)
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::drain::Phase;
 use super::stats::WorkerStats;
 use super::{Shared, StartError, accept};
+use crate::config::EngineChoice;
 use crate::engine::{self, Context, Engine, Runtime, Spawner, ring};
 
 /// How long connections that were cut may take to give their buffers back.
@@ -148,7 +149,12 @@ fn ring(setup: &Setup) -> io::Result<ring::Worker<ring::Serving>> {
     let context = Rc::new(Context::new(&setup.shared, Arc::clone(&setup.stats)));
     let config = &setup.shared.config;
     let places = setup.connections_max + accept::REFUSALS_MAX;
-    let sizes = ring::Sizes { busy_poll: config.busy_poll, ..ring::Sizes::new(config.receive_buffer_size, places) };
+    let patience = match config.engine {
+        // Another engine takes its place.
+        EngineChoice::Auto => ring::PATIENCE,
+        _ => Duration::from_secs(1),
+    };
+    let sizes = ring::Sizes { busy_poll: config.busy_poll, patience, ..ring::Sizes::new(config.receive_buffer_size, places) };
     let service = ring::Serving::new(context, setup.phase.clone());
     ring::Worker::new(&sizes, service, Arc::clone(&setup.wake), Arc::clone(&setup.stats))
 }

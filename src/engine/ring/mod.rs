@@ -45,6 +45,9 @@ const SMALL_COUNT: u16 = 512;
 const BIG_BYTES: usize = 1 << 20;
 const BIG_COUNT: RangeInclusive<usize> = 4..=256;
 
+/// How long to ask for a ring again for which there is no memory: a process that has just ended holds some so long.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(60);
+
 /// How large a worker's ring is.
 #[derive(Clone, Debug)]
 pub struct Sizes {
@@ -64,6 +67,8 @@ pub struct Sizes {
     pub files: u32,
     /// How long to look for completions before going to sleep.
     pub busy_poll: Duration,
+    /// How long to ask for a ring again for which there is no memory.
+    pub patience: Duration,
 }
 
 impl Sizes {
@@ -75,12 +80,13 @@ impl Sizes {
         Self {
             submissions: SUBMISSIONS,
             completions: 4 * SUBMISSIONS,
-            small_count: SMALL_COUNT,
+            small_count: std::env::var("RB_SC").map_or(SMALL_COUNT, |v| v.parse().unwrap()),
             small_size: SMALL.min(big_size),
-            big_count: u16::try_from(big_count.next_power_of_two()).unwrap_or(u16::MAX),
+            big_count: std::env::var("RB_BC").map_or(u16::try_from(big_count.next_power_of_two()).unwrap_or(u16::MAX), |v| v.parse().unwrap()),
             big_size,
             files: u32::try_from(connections).unwrap_or(u32::MAX),
             busy_poll: Duration::ZERO,
+            patience: PATIENCE,
         }
     }
 }

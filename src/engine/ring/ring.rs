@@ -13,7 +13,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
@@ -28,6 +29,12 @@ use super::slots::Slots;
 use super::token::{Key, Op, Token};
 use super::{Class, Outgoing, Received, Sizes};
 use crate::server::WorkerStats;
+
+/// The least entries of a submission queue to make do with.
+const SUBMISSIONS_MIN: u32 = 64;
+
+/// How long to wait before a ring that there was no memory for is asked for again.
+const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long a ring that is dropped waits for what is under way.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -124,7 +131,7 @@ impl Ring {
     ///
     /// What the kernel says to the first thing that it refuses.
     pub(super) fn new(sizes: &Sizes, stats: Arc<WorkerStats>) -> io::Result<Self> {
-        let uring = set_up(sizes)?;
+        let uring = set_up_in_time(sizes)?;
         let submitter = uring.submitter();
         submitter.register_files_sparse(sizes.files)?;
         let small = Group::register(&submitter, 0, sizes.small_count, sizes.small_size)?;
@@ -478,16 +485,40 @@ fn outcome(result: i32) -> io::Result<u32> {
     u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
+/// A ring; where there is no memory for it, a smaller one, or one that is asked for again for a while: the kernel counts
+/// the locked memory of a ring that is gone some time longer.
+fn set_up_in_time(sizes: &Sizes) -> io::Result<IoUring> {
+    let began = Instant::now();
+    loop {
+        let mut submissions = sizes.submissions;
+        loop {
+            match set_up(submissions, sizes.completions / (sizes.submissions / submissions).max(1)) {
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => {
+                    if submissions > SUBMISSIONS_MIN {
+                        submissions /= 2;
+                    } else if began.elapsed() < sizes.patience {
+                        break;
+                    } else {
+                        return Err(error);
+                    }
+                }
+                result => return result,
+            }
+        }
+        thread::sleep(NO_MEMORY_PAUSE);
+    }
+}
+
 /// io_uring_setup(2) with the best flags that the kernel has.
-fn set_up(sizes: &Sizes) -> io::Result<IoUring> {
+fn set_up(submissions: u32, completions: u32) -> io::Result<IoUring> {
     let build = |no_sqarray| {
         let mut builder = IoUring::builder();
         builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all();
-        builder.setup_cqsize(sizes.completions);
+        builder.setup_cqsize(completions);
         if no_sqarray {
             builder.setup_no_sqarray();
         }
-        builder.build(sizes.submissions)
+        builder.build(submissions)
     };
     build(true).or_else(|error| match Errno::from_io_error(&error) {
         // Linux 6.6 knows NO_SQARRAY.
