@@ -77,6 +77,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "CORE", value_delimiter = ',')]
     pin: Vec<usize>,
 
+    /// Look for echoes without ever sleeping: no wake-up of the generator is in the latency, and its cores are busy
+    #[arg(long)]
+    spin: bool,
+
     /// TCP congestion control of the connections [default: cubic where there is, since BBR paces on loopback too]
     #[arg(long, value_name = "NAME")]
     congestion: Option<String>,
@@ -138,6 +142,7 @@ impl Args {
             connections: self.connections as usize,
             threads: self.threads as usize,
             cores: self.pin.clone(),
+            spin: self.spin,
             warmup: self.warmup,
             duration: self.duration,
             grace: self.grace,

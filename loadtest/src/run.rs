@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) threads: usize,
     /// Cores for the threads, in turn; empty to leave them to the scheduler.
     pub(crate) cores: Vec<usize>,
+    /// Whether a thread never sleeps while messages are counted.
+    pub(crate) spin: bool,
     /// Load that is checked and not counted, before the window.
     pub(crate) warmup: Duration,
     /// The window in which messages are counted.

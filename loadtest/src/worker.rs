@@ -143,7 +143,7 @@ impl Worker<'_> {
 
     /// Waits for something to do, until then at most, and does it.
     fn turn(&mut self, until: Option<u64>) {
-        let timeout = if self.load.again.is_empty() {
+        let timeout = if self.load.again.is_empty() && !(self.load.context.plan.spin && until.is_some()) {
             until.map(|until| Duration::from_nanos(until.saturating_sub(self.load.now())))
         } else {
             Some(Duration::ZERO)
