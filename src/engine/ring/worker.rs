@@ -171,6 +171,8 @@ pub struct Worker<S: Service> {
     wake: Arc<OwnedFd>,
     phase: Phase,
     turn: u32,
+    /// The last enter did not ask for completions.
+    has_only_submitted: bool,
     busy_poll: Duration,
     stats: Arc<WorkerStats>,
 }
@@ -203,6 +205,7 @@ impl<S: Service> Worker<S> {
             wake,
             phase: Phase::Running,
             turn: 0,
+            has_only_submitted: false,
             busy_poll: sizes.busy_poll,
             stats,
         })
@@ -242,7 +245,10 @@ impl<S: Service> Worker<S> {
     /// Submits what there is, and waits until something has come.
     fn enter(&mut self) -> io::Result<()> {
         self.turn = self.turn.wrapping_add(1);
-        if self.ring.is_short_of_buffers() {
+        // Not twice in a row: a receive that is begun anew completes when it is submitted, and could keep those from
+        // being heard whose bytes came meanwhile.
+        self.has_only_submitted = !self.has_only_submitted && self.ring.is_short_of_buffers();
+        if self.has_only_submitted {
             return self.ring.enter(Wait::SubmitOnly);
         }
         if !self.late.is_empty() {
