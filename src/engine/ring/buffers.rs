@@ -3,7 +3,7 @@
 //! A buffer is the kernel's until a completion names it; then it is a [`Lease`], and ours alone, until that is dropped.
 #![expect(unsafe_code, reason = "memory that is shared with the kernel")]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
@@ -33,6 +33,10 @@ struct Inner {
     tail: Cell<u16>,
     /// How many buffers the kernel may fill, or has filled and not told of yet.
     available: Cell<u16>,
+    /// How many of them it has at most. It takes them in turn: the fewer, the warmer they are.
+    window: Cell<u16>,
+    /// Those that it does not have; the one that was used last is the next to go.
+    withheld: RefCell<Vec<u16>>,
     quarantine: Quarantine,
     entries: Mapping,
     memory: Mapping,
@@ -59,6 +63,8 @@ impl Group {
             stride,
             tail: Cell::new(0),
             available: Cell::new(0),
+            window: Cell::new(count),
+            withheld: RefCell::new(Vec::with_capacity(usize::from(count))),
             quarantine: Quarantine::new(count),
             entries: Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?,
             memory: Mapping::new(usize::from(count) * stride)?,
@@ -82,9 +88,25 @@ impl Group {
         self.0.available.get()
     }
 
-    /// Whether the kernel has less than half of the buffers.
+    /// Has the kernel take turns with `window` buffers, as long as these are enough.
+    pub(super) fn set_window(&self, window: u16) {
+        self.0.window.set(window.min(self.0.count));
+        self.refill();
+    }
+
+    /// Gives the kernel what it may have and has not.
+    pub(super) fn refill(&self) {
+        while self.0.available.get() < self.0.window.get() {
+            let Some(index) = self.0.withheld.borrow_mut().pop() else {
+                return;
+            };
+            self.0.give(index);
+        }
+    }
+
+    /// Whether the kernel has less than half of what it may have.
     pub(super) fn is_low(&self) -> bool {
-        self.0.available.get() < self.0.count / 2
+        self.0.available.get() < self.0.window.get() / 2
     }
 
     /// Keeps the memory for good: the kernel may still write to it.
@@ -110,9 +132,18 @@ impl Inner {
     #[inline]
     fn take_back(&self, index: u16) {
         match self.quarantine.enter(index, self.buffer(index), self.stride) {
-            None => self.give(index),
+            None => self.put_back(index),
             Some(None) => {}
-            Some(Some(released)) => self.give(released),
+            Some(Some(released)) => self.put_back(released),
+        }
+    }
+
+    #[inline]
+    fn put_back(&self, index: u16) {
+        if self.available.get() < self.window.get() {
+            self.give(index);
+        } else {
+            self.withheld.borrow_mut().push(index);
         }
     }
 
@@ -175,7 +206,7 @@ impl Lease {
     #[must_use]
     #[inline]
     pub fn is_scarce(&self) -> bool {
-        self.group.available.get() < self.group.count / 4
+        usize::from(self.group.available.get()) + self.group.withheld.borrow().len() < usize::from(self.group.count / 4)
     }
 }
 

@@ -36,6 +36,9 @@ const SUBMISSIONS_MIN: u32 = 64;
 /// How long to wait before a ring that there was no memory for is asked for again.
 const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
 
+/// How many big buffers the kernel takes turns with at least.
+const BIG_WINDOW_MIN: u16 = 4;
+
 /// How long a ring that is dropped waits for what is under way.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -185,7 +188,14 @@ impl Ring {
 
     /// How many buffers of this class the kernel can receive into.
     pub(super) fn available(&self, class: Class) -> u16 {
+        self.group(class).refill();
         self.group(class).available()
+    }
+
+    /// How many connections receive into big buffers: they take turns with so many.
+    pub(super) fn set_bulk(&self, connections: u32) {
+        let min = std::env::var("RB_WIN").map_or(BIG_WINDOW_MIN, |v| v.parse().unwrap());
+        self.big.set_window(u16::try_from(connections).unwrap_or(u16::MAX).max(min));
     }
 
     /// Sends `pieces`.

@@ -110,6 +110,8 @@ struct Connection<H> {
     is_touched: bool,
     /// What it received waits in the worker's `late`.
     is_late: bool,
+    /// It receives into big buffers.
+    is_bulk: bool,
     /// It is in the wheel, first at this tick, modulo 2^32.
     is_in_wheel: bool,
     wheel_tick: u32,
@@ -164,6 +166,8 @@ pub struct Worker<S: Service> {
     /// Those who wait for a buffer, first come first served.
     starved_small: VecDeque<Key>,
     starved_big: VecDeque<Key>,
+    /// How many connections receive into big buffers.
+    bulk: u32,
     wheel: Wheel,
     acceptors: Acceptors,
     /// How many places the ring's table of files has.
@@ -199,6 +203,7 @@ impl<S: Service> Worker<S> {
             late: VecDeque::new(),
             starved_small: VecDeque::new(),
             starved_big: VecDeque::new(),
+            bulk: 0,
             wheel: Wheel::new(),
             acceptors: Acceptors::default(),
             files,
@@ -333,6 +338,7 @@ impl<S: Service> Worker<S> {
             shutdowns: 0,
             is_touched: true,
             is_late: false,
+            is_bulk: false,
             is_in_wheel: false,
             wheel_tick: 0,
             turn: 0,
@@ -496,7 +502,7 @@ impl<S: Service> Worker<S> {
         for key in touched.drain(..) {
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.is_touched = false;
-                connection.act(key, &mut self.ring, &self.stats, &mut self.wheel);
+                connection.act(key, &mut self.ring, &self.stats, &mut self.wheel, &mut self.bulk);
             }
         }
         self.touched = touched;
@@ -517,7 +523,7 @@ impl<S: Service> Worker<S> {
                     && connection.receiving == Receiving::Starved(class)
                 {
                     connection.receiving = Receiving::Idle;
-                    connection.act(key, &mut self.ring, &self.stats, &mut self.wheel);
+                    connection.act(key, &mut self.ring, &self.stats, &mut self.wheel, &mut self.bulk);
                 }
             }
         }
@@ -534,7 +540,13 @@ fn touch<H>(touched: &mut Vec<Key>, connection: &mut Connection<H>, key: Key) {
 }
 
 impl<H: Handler> Connection<H> {
-    fn act(&mut self, key: Key, ring: &mut Ring, stats: &WorkerStats, wheel: &mut Wheel) {
+    fn act(&mut self, key: Key, ring: &mut Ring, stats: &WorkerStats, wheel: &mut Wheel, bulk: &mut u32) {
+        let is_bulk = self.handler.class() == Class::Big && !self.handler.is_over();
+        if is_bulk != self.is_bulk {
+            self.is_bulk = is_bulk;
+            *bulk = if is_bulk { *bulk + 1 } else { *bulk - 1 };
+            ring.set_bulk(*bulk);
+        }
         if self.handler.is_over() {
             return self.end(key, ring);
         }
