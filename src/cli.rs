@@ -18,8 +18,17 @@ pub const USAGE: u8 = 64;
 ///
 /// It answers every message with the same message. Each option can also be given as an environment variable.
 #[derive(Debug, Parser)]
-#[command(name = "ringback", version, max_term_width = 110, args_override_self = true)]
+#[command(
+    name = "ringback",
+    version,
+    max_term_width = 110,
+    args_override_self = true,
+    disable_help_subcommand = true
+)]
 struct Arguments {
+    #[command(subcommand)]
+    task: Option<Task>,
+
     /// Address to listen at; repeatable (comma-separated in the environment); port 0 takes a free port
     #[arg(
         long,
@@ -143,6 +152,16 @@ struct Arguments {
     log_format: LogFormat,
 }
 
+/// What there is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
+pub enum Task {
+    /// Serve; what is done without a subcommand
+    #[command(skip)]
+    Serve,
+    /// Say whether the best engine can run here with these options, and what would cure it; ends with 0 or 69
+    Doctor,
+}
+
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -158,7 +177,7 @@ pub enum LogFormat {
 /// # Errors
 ///
 /// The exit code: 0 after help was asked for, 64 after a mistake.
-pub fn parse() -> Result<(Config, LogFormat), ExitCode> {
+pub fn parse() -> Result<(Task, Config, LogFormat), ExitCode> {
     let arguments = Arguments::try_parse().map_err(|error| {
         // Nothing can be done where standard error is closed.
         let _ = error.print();
@@ -167,8 +186,8 @@ pub fn parse() -> Result<(Config, LogFormat), ExitCode> {
             _ => ExitCode::from(USAGE),
         }
     })?;
-    let log_format = arguments.log_format;
-    Ok((arguments.into(), log_format))
+    let (task, log_format) = (arguments.task.unwrap_or(Task::Serve), arguments.log_format);
+    Ok((task, arguments.into(), log_format))
 }
 
 impl From<Arguments> for Config {
@@ -276,5 +295,16 @@ mod tests {
         let good =
             Arguments::parse_from(["ringback", "--whole-frame-max=1MiB", "--listen=[::1]:0,127.0.0.1:0"]);
         assert_eq!((good.whole_frame_max, good.listen.len()), (1 << 20, 2));
+    }
+
+    #[test]
+    fn options_stand_before_the_task() {
+        let parse = |arguments: &[&str]| Arguments::try_parse_from([&["ringback"], arguments].concat());
+        assert_eq!(parse(&["--workers=3"]).unwrap().task, None);
+        let doctor = parse(&["--workers=3", "doctor"]).unwrap();
+        assert_eq!((doctor.task, doctor.workers), (Some(Task::Doctor), Some(3)));
+        for bad in [&["doctor", "--workers=3"][..], &["surgeon"], &["serve"], &["help"]] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
     }
 }

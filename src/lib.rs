@@ -7,10 +7,13 @@
 //! * [`mask`] removes the client's masking with SIMD.
 //! * [`engine`] moves bytes between sockets and `proto`.
 //! * [`server`] owns listeners, workers, limits and counters.
+//! * [`doctor`] says whether the best engine can run here, and what would cure it.
 
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod engine;
 pub mod mask;
 pub mod proto;
 pub mod server;
+mod system;

@@ -4,8 +4,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ringback::cli::{self, LogFormat};
+use ringback::cli::{self, LogFormat, Task};
 use ringback::config::Config;
+use ringback::doctor;
 use ringback::mask::Kernel;
 use ringback::server::{Server, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,10 +20,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const ECHO_TIME: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
-    let (config, log_format) = match cli::parse() {
+    let (task, config, log_format) = match cli::parse() {
         Ok(parsed) => parsed,
         Err(code) => return code,
     };
+    if task == Task::Doctor {
+        return diagnose(&config);
+    }
     log_to_stderr(log_format);
     if let Err(error) = Kernel::requested() {
         eprintln!("ringback: {}: {error}", Kernel::VARIABLE);
@@ -35,6 +39,14 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Says what stands in the way of the best engine, and ends.
+fn diagnose(config: &Config) -> ExitCode {
+    let diagnosis = doctor::diagnose(config);
+    // A closed standard output is no reason for another exit code.
+    let _ = write!(io::stdout().lock(), "{diagnosis}");
+    ExitCode::from(diagnosis.exit_code())
 }
 
 /// Serves until a signal says to end.

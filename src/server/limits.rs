@@ -54,7 +54,7 @@ impl Drop for Admission {
 /// # Errors
 ///
 /// [`StartError::Descriptors`] when that is fewer than `wanted`, or none at all.
-pub(super) fn connections_max(
+pub(crate) fn connections_max(
     wanted: Option<usize>,
     workers: usize,
     listeners: usize,
@@ -79,7 +79,7 @@ pub(super) fn connections_max(
 /// # Errors
 ///
 /// [`StartError::Descriptors`] when there is room for fewer than `wanted`, or none at all.
-pub(super) fn direct_connections_max(
+pub(crate) fn direct_connections_max(
     wanted: Option<usize>,
     workers: usize,
 ) -> Result<(usize, usize), StartError> {

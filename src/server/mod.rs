@@ -24,7 +24,10 @@ use drain::Announcer;
 
 pub use drain::Phase;
 pub use limits::{Admission, Limits};
+pub(crate) use limits::{connections_max, direct_connections_max};
+pub(crate) use listeners::BACKLOG;
 pub use stats::{Snapshot, WorkerStats};
+pub(crate) use workers::Placement;
 
 /// A server that runs in threads of its own.
 #[derive(Debug)]
@@ -55,11 +58,11 @@ impl Server {
     /// When the engine asked for cannot run, an address cannot be listened at, or there are too few descriptors.
     pub fn start(config: &Config) -> Result<Self, StartError> {
         let mut engine = engine::choose(config.engine)?;
-        let cpus = workers::Placement::find(config.workers, config.pin);
+        let cpus = Placement::find(config.workers, config.pin);
         let (connections_max, per_worker) = match engine {
-            Engine::Ring => limits::direct_connections_max(config.max_connections, cpus.workers)?,
+            Engine::Ring => direct_connections_max(config.max_connections, cpus.workers)?,
             Engine::TokioUring | Engine::Epoll => {
-                let max = limits::connections_max(config.max_connections, cpus.workers, config.listen.len())?;
+                let max = connections_max(config.max_connections, cpus.workers, config.listen.len())?;
                 (max, max)
             }
         };

@@ -53,8 +53,8 @@ impl Drop for Ended {
 }
 
 /// How many workers there are, and on which CPUs.
-pub(super) struct Placement {
-    pub(super) workers: usize,
+pub(crate) struct Placement {
+    pub(crate) workers: usize,
     /// One CPU a worker, or none when they are not pinned.
     cpus: Vec<usize>,
 }
@@ -62,7 +62,7 @@ pub(super) struct Placement {
 impl Placement {
     /// As many workers as asked for, else as many as the process may use CPUs. They are pinned when each gets a CPU
     /// of its own: under a quota (cgroup) of less than the affinity mask, pinning would only hinder the scheduler.
-    pub(super) fn find(wanted: Option<usize>, pin: bool) -> Self {
+    pub(crate) fn find(wanted: Option<usize>, pin: bool) -> Self {
         let mask = affinity();
         let available = available_cpus();
         let workers = wanted.unwrap_or(available);
