@@ -2,7 +2,7 @@
 # docker run --rm -p 9001:9001 ringback
 #
 # Docker's default seccomp profile refuses io_uring; ringback then takes the epoll engine and says so in one line. To
-# have io_uring, give the container a profile that allows io_uring_setup, io_uring_enter and io_uring_register.
+# have io_uring: docker run --security-opt seccomp=deploy/seccomp-io_uring.json. `ringback doctor` says what is missing.
 
 FROM rust:1-slim-bookworm AS build
 WORKDIR /src
