@@ -7,7 +7,7 @@ use std::process::{Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Server, close_payload, command, frame, handshake, pattern};
+use common::{Server, close_payload, command, filter, frame, handshake, pattern};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 
@@ -284,15 +284,13 @@ fn the_log_can_be_json() {
 #[test]
 fn where_io_uring_is_refused_auto_takes_epoll_and_a_named_engine_says_why() {
     for (errno, says) in [(libc::EPERM, "seccomp"), (libc::ENOSYS, "5.11"), (libc::ENOMEM, "ulimit -l")] {
-        // A filter holds for the thread that sets it and for what it starts.
-        let refused = thread::spawn(move || {
-            refuse_io_uring(errno);
+        let refusal = vec![filter::refuse(libc::SYS_io_uring_setup, errno)];
+        let (named, auto) = filter::under(refusal, || {
             let named = run(&["--engine", "tokio-uring", "--listen", "127.0.0.1:0"]);
             let auto =
                 Server::spawn(command(&["--engine", "auto", "--listen", "127.0.0.1:0", "--workers", "1"]));
             (named, auto)
         });
-        let (named, auto) = refused.join().expect("no panic");
         assert_eq!(named.status.code(), Some(69));
         assert!(stderr(&named).contains(says), "{}", stderr(&named));
         assert_eq!(stderr(&named).lines().count(), 1, "{}", stderr(&named));
@@ -335,18 +333,4 @@ fn where_locked_memory_is_short_auto_takes_epoll_for_the_rest() {
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0));
     assert_eq!(log.iter().filter(|line| line.contains("io_uring is not used")).count(), 1, "{log:?}");
-}
-
-/// Makes io_uring_setup(2) fail in this thread and in what it starts.
-fn refuse_io_uring(errno: i32) {
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-    let errno = u32::try_from(errno).expect("errors are positive");
-    let filter = SeccompFilter::new(
-        [(libc::SYS_io_uring_setup, Vec::new())].into(),
-        SeccompAction::Allow,
-        SeccompAction::Errno(errno),
-        std::env::consts::ARCH.try_into().expect("an architecture with seccomp"),
-    );
-    let program: BpfProgram = filter.and_then(TryInto::try_into).expect("a valid filter");
-    seccompiler::apply_filter(&program).expect("a process may restrict itself");
 }
