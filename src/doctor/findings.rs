@@ -86,14 +86,16 @@ pub(super) fn memlock(
         Ok(rings) => match rings.iter().min() {
             Some(&smallest) if smallest < ENTRIES => Finding::note(
                 format!(
-                    "locked memory: {limit}; not all of {workers} rings fit in whole, one has {smallest} entries"
+                    "locked memory: {limit}; workers: {workers}, some with a ring of {smallest} entries only"
                 ),
                 cure,
             ),
-            _ => Finding::ok(format!("locked memory: {limit}; {workers} rings of {ENTRIES} entries fit")),
+            _ => Finding::ok(format!(
+                "locked memory: {limit}; workers: {workers}, each with a ring of {ENTRIES} entries"
+            )),
         },
         Err(error) if Errno::from_io_error(error) == Some(Errno::NOMEM) => {
-            Finding::fail(format!("locked memory: {limit}; {workers} rings do not fit"), cure)
+            Finding::fail(format!("locked memory: {limit}; workers: {workers}, their rings do not fit"), cure)
         }
         Err(error) => Finding::fail(
             format!("a ring for each of {workers} workers: {error}"),
@@ -127,8 +129,8 @@ pub(super) fn open_files(
     };
     let others = others.as_ref().map_or_else(|_| "too few".to_owned(), ToString::to_string);
     let found = format!(
-        "open files: {limit_text}; connections on the ring engine: {connections} ({workers} workers, at most \
-         {per_worker} each), on the others: {others}"
+        "open files: {limit_text}; connections on the ring engine: {connections} (workers: {workers}, at most \
+         {per_worker} on each), on the others: {others}"
     );
     match limit {
         Some(limit) if limit < DIRECT_DESCRIPTORS_MAX => Finding::note(
@@ -254,7 +256,12 @@ mod tests {
             "ulimit -l",
         );
         let none = Err(io::Error::from_raw_os_error(libc::ENOMEM));
-        check(&memlock(Some(65536), false, &none, 9), Verdict::Fail, "9 rings do not fit", "ulimit -l");
+        check(
+            &memlock(Some(65536), false, &none, 9),
+            Verdict::Fail,
+            "workers: 9, their rings do not fit",
+            "ulimit -l",
+        );
         let files = Err(io::Error::from_raw_os_error(libc::EMFILE));
         check(&memlock(None, false, &files, 999), Verdict::Fail, "999 workers", "ulimit -n");
     }
@@ -262,7 +269,12 @@ mod tests {
     #[test]
     fn connections_are_counted_by_engine() {
         let few = open_files(Some(20_000), 2, &Ok((39_000, 19_500)), &Ok(19_800));
-        check(&few, Verdict::Note, "on the ring engine: 39000 (2 workers, at most 19500 each)", "ulimit -Hn");
+        check(
+            &few,
+            Verdict::Note,
+            "on the ring engine: 39000 (workers: 2, at most 19500 on each)",
+            "ulimit -Hn",
+        );
         check(&few, Verdict::Note, "on the others: 19800", "65536");
         let many = open_files(Some(1 << 20), 2, &Ok((131_000, 65_500)), &Ok(1_000_000));
         check(&many, Verdict::Ok, "on the ring engine: 131000", "");
