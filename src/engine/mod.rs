@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 
 use crate::config::EngineChoice;
 use crate::server::{Admission, StartError};
+use ring::probe::Obstacle;
 
 pub(crate) use context::Context;
 pub(crate) use session::Start;
@@ -61,13 +62,13 @@ pub fn choose(choice: EngineChoice) -> Result<Engine, StartError> {
     };
     loop {
         let probed = match engine {
-            Engine::Ring => ring::probe(),
-            Engine::TokioUring => tokio_uring::probe(),
+            Engine::Ring => ring::probe::probe().map(drop).map_err(Hindrance::from),
+            Engine::TokioUring => tokio_uring::probe().map_err(Hindrance::from),
             Engine::Epoll => Ok(()),
         };
         match probed {
             Ok(()) => return Ok(engine),
-            Err(error) => engine = fall_back(choice, engine, &error)?,
+            Err(hindrance) => engine = fall_back(choice, engine, hindrance)?,
         }
     }
 }
@@ -80,17 +81,14 @@ pub fn choose(choice: EngineChoice) -> Result<Engine, StartError> {
 pub(crate) fn fall_back(
     choice: EngineChoice,
     engine: Engine,
-    error: &io::Error,
+    Hindrance { errno, reason }: Hindrance,
 ) -> Result<Engine, StartError> {
-    let reason = reason(error);
     if choice != EngineChoice::Auto {
         return Err(StartError::Engine { engine, reason });
     }
     // What an old kernel lacks for the one it may still have for the other; a refusal goes for both.
-    let next = match (engine, Errno::from_io_error(error)) {
-        (Engine::Ring, Some(Errno::INVAL | Errno::OPNOTSUPP)) => Engine::TokioUring,
-        _ => Engine::Epoll,
-    };
+    let is_refused = matches!(errno, Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::NOMEM));
+    let next = if engine == Engine::Ring && !is_refused { Engine::TokioUring } else { Engine::Epoll };
     tracing::warn!(engine = %next, "the {engine} engine is not used: {reason}");
     Ok(next)
 }
@@ -159,17 +157,21 @@ impl Spawner {
     }
 }
 
-/// Why io_uring_setup(2) was refused, and what would cure it.
-fn reason(error: &io::Error) -> String {
-    let cure = match Errno::from_io_error(error) {
-        Some(Errno::PERM | Errno::ACCESS) => {
-            "; allow io_uring in the seccomp profile of the container, or set kernel.io_uring_disabled=0"
-        }
-        Some(Errno::NOSYS) => "; it needs Linux 5.11, and a sandbox that lets it through",
-        Some(Errno::NOMEM) => {
-            "; raise the limit of locked memory with `ulimit -l` (LimitMEMLOCK= under systemd)"
-        }
-        _ => "",
-    };
-    format!("io_uring_setup failed: {error}{cure}")
+/// Why an engine cannot run, and what would cure it.
+pub(crate) struct Hindrance {
+    errno: Option<Errno>,
+    reason: String,
+}
+
+impl From<Obstacle> for Hindrance {
+    fn from(obstacle: Obstacle) -> Self {
+        Self { errno: Errno::from_io_error(&obstacle.source), reason: obstacle.to_string() }
+    }
+}
+
+impl From<io::Error> for Hindrance {
+    /// An error of io_uring_setup(2), or of what follows it.
+    fn from(error: io::Error) -> Self {
+        Obstacle::new("io_uring_setup(2)", error).into()
+    }
 }

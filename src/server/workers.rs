@@ -134,7 +134,7 @@ fn run(mut setup: Setup, ready: &Ready) -> io::Result<()> {
                 return runtime.block_on(serve(runtime.spawner(), setup, ready));
             }
         };
-        match engine::fall_back(setup.shared.config.engine, setup.engine, &error) {
+        match engine::fall_back(setup.shared.config.engine, setup.engine, error.into()) {
             Ok(engine) => setup.engine = engine,
             Err(error) => {
                 let _ = ready.send(Err(error));

@@ -26,7 +26,7 @@ use crate::proto::HEADROOM;
 
 pub use super::buffer::{Class, ReceiveBuffer};
 pub use buffers::Lease;
-pub(crate) use serve::{Serving, probe};
+pub(crate) use serve::Serving;
 pub use worker::{Handler, Service, Worker};
 
 /// A piece of a reply: in the buffer that it was received into, or on the heap.

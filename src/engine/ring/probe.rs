@@ -53,7 +53,6 @@ pub(crate) struct Obstacle {
 /// # Errors
 ///
 /// The first thing that does not work.
-#[cfg_attr(not(test), expect(dead_code, reason = "`engine::choose` does not know the ring engine yet"))]
 pub(crate) fn probe() -> Result<Support, Obstacle> {
     probe_aloud(&mut |_| {})
 }
@@ -431,7 +430,7 @@ fn offset(buffer: u16) -> usize {
 }
 
 impl Obstacle {
-    fn new(what: &'static str, source: io::Error) -> Self {
+    pub(crate) fn new(what: &'static str, source: io::Error) -> Self {
         let cure = if what == LOOPBACK {
             "bring the loopback interface up with `ip link set lo up`".to_owned()
         } else {

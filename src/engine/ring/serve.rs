@@ -2,8 +2,6 @@
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use tokio::sync::watch;
@@ -11,20 +9,11 @@ use tokio::sync::watch;
 use super::super::Context;
 use super::super::buffer::ReceiveBuffer;
 use super::super::session::{Session, Start};
-use super::{Class, Handler, Lease, Outgoing, Received, Service, Sizes};
-use crate::config::Config;
+use super::{Class, Handler, Lease, Outgoing, Received, Service};
 use crate::proto::budget::Budget;
 use crate::proto::handshake::Refusal;
 use crate::server::Phase;
 use crate::server::accept::{LOG_INTERVAL, PAUSE, REFUSALS_MAX};
-
-/// Whether a ring can be set up, in a thread of its own: the kernel binds it to the one that makes it.
-pub(crate) fn probe() -> io::Result<()> {
-    let sizes = Sizes::new(Config::default().receive_buffer_size, 16);
-    let probe = || super::ring::Ring::new(&sizes, Arc::default()).map(drop);
-    thread::scope(|scope| scope.spawn(probe).join())
-        .unwrap_or_else(|_| Err(io::Error::other("the probe panicked")))
-}
 
 /// A worker of the server.
 pub(crate) struct Serving {
