@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::Parser;
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser};
 
-use crate::config::{Config, EngineChoice};
+use crate::config::{Config, EngineChoice, RingConfig};
 
 /// `EX_USAGE` of sysexits.h: the exit code after a mistake of the user.
 pub const USAGE: u8 = 64;
@@ -150,6 +150,9 @@ struct Arguments {
     /// Form of the log on standard error; RUST_LOG sets what is logged
     #[arg(long, env = "RINGBACK_LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
+
+    #[command(flatten)]
+    ring: RingConfig,
 }
 
 /// What there is to do.
@@ -178,7 +181,7 @@ pub enum LogFormat {
 ///
 /// The exit code: 0 after help was asked for, 64 after a mistake.
 pub fn parse() -> Result<(Task, Config, LogFormat), ExitCode> {
-    let arguments = Arguments::try_parse().map_err(|error| {
+    let arguments = Arguments::try_parse().and_then(Arguments::checked).map_err(|error| {
         // Nothing can be done where standard error is closed.
         let _ = error.print();
         match error.kind() {
@@ -188,6 +191,19 @@ pub fn parse() -> Result<(Task, Config, LogFormat), ExitCode> {
     })?;
     let (task, log_format) = (arguments.task.unwrap_or(Task::Serve), arguments.log_format);
     Ok((task, arguments.into(), log_format))
+}
+
+impl Arguments {
+    /// Checks what no option can say by itself.
+    fn checked(self) -> Result<Self, clap::Error> {
+        match (self.ring.submissions, self.ring.completions) {
+            (Some(submissions), Some(completions)) if completions < submissions => {
+                let message = "--ring-completions is no less than --ring-submissions";
+                Err(Self::command().error(ErrorKind::ValueValidation, message))
+            }
+            _ => Ok(self),
+        }
+    }
 }
 
 impl From<Arguments> for Config {
@@ -209,6 +225,7 @@ impl From<Arguments> for Config {
             unsent_limit: arguments.unsent_limit,
             unsent_total: arguments.unsent_total,
             drain_timeout: arguments.drain_timeout,
+            ring: arguments.ring,
         }
     }
 }
@@ -254,10 +271,22 @@ fn parse_receive_buffer_size(size: &str) -> Result<usize, String> {
     }
 }
 
+pub(crate) fn parse_ring_buffer_size(size: &str) -> Result<usize, String> {
+    match parse_memory(size)? {
+        size @ 128..=0x10_0000 => Ok(size),
+        _ => Err("a small receive buffer is 128B to 1MiB".into()),
+    }
+}
+
+pub(crate) fn parse_power_of_two(count: &str) -> Result<u16, String> {
+    match count.parse::<u16>() {
+        Ok(count) if count.is_power_of_two() => Ok(count),
+        _ => Err("a ring has a power of two of entries, 1 to 32768".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -289,9 +318,17 @@ mod tests {
             "--handshake-timeout=5",
             "--max-connections=0",
             "--engine=kqueue",
+            "--ring-submissions=3",
+            "--ring-completions=0",
+            "--ring-buffers=65536",
+            "--ring-buffer-size=10",
+            "--ring-big-buffers=many",
+            "--ring-files=0",
         ] {
             assert!(Arguments::try_parse_from(["ringback", bad]).is_err(), "{bad}");
         }
+        let too_few = ["ringback", "--ring-submissions=16", "--ring-completions=8"];
+        assert!(Arguments::parse_from(too_few).checked().is_err());
         let good =
             Arguments::parse_from(["ringback", "--whole-frame-max=1MiB", "--listen=[::1]:0,127.0.0.1:0"]);
         assert_eq!((good.whole_frame_max, good.listen.len()), (1 << 20, 2));

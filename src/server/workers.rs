@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::drain::Phase;
 use super::stats::WorkerStats;
 use super::{Shared, StartError, accept};
-use crate::config::EngineChoice;
+use crate::config::{Config, EngineChoice};
 use crate::engine::{self, Context, Engine, Runtime, Spawner, ring};
 
 /// How long connections that were cut may take to give their buffers back.
@@ -149,14 +149,35 @@ fn ring(setup: &Setup) -> io::Result<ring::Worker<ring::Serving>> {
     let context = Rc::new(Context::new(&setup.shared, Arc::clone(&setup.stats)));
     let config = &setup.shared.config;
     let places = setup.connections_max + accept::REFUSALS_MAX;
-    let patience = match config.engine {
-        // Another engine takes its place.
-        EngineChoice::Auto => ring::PATIENCE,
-        _ => Duration::from_secs(1),
-    };
-    let sizes = ring::Sizes { busy_poll: config.busy_poll, patience, ..ring::Sizes::new(config.receive_buffer_size, places) };
+    let sizes = ring_sizes(config, places);
     let service = ring::Serving::new(context, setup.phase.clone());
     ring::Worker::new(&sizes, service, Arc::clone(&setup.wake), Arc::clone(&setup.stats))
+}
+
+/// How large its ring is: as suits so many places, unless the options say otherwise.
+fn ring_sizes(config: &Config, places: usize) -> ring::Sizes {
+    let mut sizes = ring::Sizes::new(config.receive_buffer_size, places);
+    let wanted = &config.ring;
+    // Of the two queues the one follows the other.
+    match (wanted.submissions.map(u32::from), wanted.completions.map(u32::from)) {
+        (Some(submissions), completions) => {
+            (sizes.submissions, sizes.completions) = (submissions, completions.unwrap_or(4 * submissions));
+        }
+        (None, Some(completions)) => {
+            (sizes.submissions, sizes.completions) = ((completions / 4).max(1), completions);
+        }
+        (None, None) => {}
+    }
+    sizes.small_count = wanted.buffers.unwrap_or(sizes.small_count);
+    sizes.small_size = wanted.buffer_size.unwrap_or(sizes.small_size);
+    sizes.big_count = wanted.big_buffers.unwrap_or(sizes.big_count);
+    sizes.files = wanted.files.unwrap_or(sizes.files);
+    sizes.busy_poll = config.busy_poll;
+    if config.engine == EngineChoice::Ring {
+        // No other engine takes its place.
+        sizes.patience = Duration::from_secs(1);
+    }
+    sizes
 }
 
 /// Accepts and serves connections in tasks, until the phase says to end.

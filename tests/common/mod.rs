@@ -12,6 +12,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum as _;
+use ringback::config::EngineChoice;
 use ringback::mask::{self, Key};
 use ringback::proto::frame::{HEADER_MAX, Header, OpCode, Sender};
 
@@ -42,13 +44,16 @@ macro_rules! on_each_engine {
     };
 }
 
-/// Whether the kernel lets this engine run; says so when it does not.
+/// Whether the kernel lets this engine run; says why when it does not.
 pub(crate) fn is_runnable(engine: &str) -> bool {
-    let runnable = tokio_uring::Runtime::new(&tokio_uring::builder()).is_ok();
-    if !runnable {
-        println!("SKIPPED: the engine {engine} cannot run here");
+    let choice = EngineChoice::from_str(engine, false).expect("an engine");
+    match ringback::engine::choose(choice) {
+        Ok(_) => true,
+        Err(error) => {
+            println!("SKIPPED: {error}");
+            false
+        }
     }
-    runnable
 }
 
 /// A command for the binary with nothing of RINGBACK_* around it.
