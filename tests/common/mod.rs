@@ -64,6 +64,15 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// The same command, started by a shell that has done `before`: `ulimit`, say.
+pub(crate) fn limited(before: &str, command: &Command) -> Command {
+    let mut limited = Command::new("sh");
+    limited.arg("-c").arg(format!("{before} && exec \"$0\" \"$@\"")).arg(command.get_program());
+    limited.args(command.get_args()).stdin(Stdio::null());
+    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    limited
+}
+
 /// A running server. It is killed when dropped.
 pub(crate) struct Server {
     child: Child,
@@ -116,6 +125,22 @@ impl Server {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs").count()
     }
 
+    /// The number of its thread of this name.
+    pub(crate) fn thread(&self, name: &str) -> rustix::process::Pid {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let found = tasks.map(|task| task.expect("a thread")).find(|task| {
+            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+        });
+        let number = found.expect("a thread of this name").file_name();
+        let number = number.to_str().and_then(|number| number.parse().ok()).expect("a number");
+        rustix::process::Pid::from_raw(number).expect("not 0")
+    }
+
+    /// Reads what is logged, until nothing more is.
+    pub(crate) fn forget_log(&self) {
+        while self.log.recv_timeout(Duration::from_millis(300)).is_ok() {}
+    }
+
     /// Processor time that it has used, in user and system mode, in ticks of 10 ms (USER_HZ, proc_pid_stat(5)).
     pub(crate) fn processor_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
@@ -160,9 +185,7 @@ impl Server {
 
     /// A client whose handshake has been answered with 101.
     pub(crate) fn connect(&self) -> Client {
-        let mut client = self.connect_raw();
-        client.open();
-        client
+        Client::connect(self.address)
     }
 
     /// As [`Self::connect`], over a socket whose options a test has set.
@@ -253,6 +276,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// A client of the server at `address` whose handshake has been answered with 101.
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let mut client = Self::new(TcpStream::connect(address).expect("the server listens"));
+        client.open();
+        client
+    }
+
     fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a TCP socket");
         stream.set_read_timeout(Some(DEADLINE)).expect("a duration");

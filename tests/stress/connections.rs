@@ -1,7 +1,6 @@
 //! Connections that come and go: by resets, at a drain, and where there is no room for them.
 
 use std::io::Write as _;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
@@ -10,7 +9,9 @@ use ringback::proto::frame::OpCode;
 use rustix::process::{Resource, Rlimit, Signal, prlimit};
 use socket2::SockRef;
 
-use crate::common::{Client, Server, close_payload, command, frame, handshake, header, pattern, volume};
+use crate::common::{
+    Client, Server, close_payload, command, frame, handshake, header, limited, pattern, volume,
+};
 use crate::{MIB, connections, on_each_engine, wait_until_open};
 
 on_each_engine! {
@@ -200,10 +201,8 @@ fn send_in_turn(clients: &[Sender], ends: &AtomicBool) {
 
 /// Some are admitted, others are told that there is no room, and further ones wait for a file to be free.
 fn connections_beyond_the_limit_of_files_wait_or_get_503(engine: &str) {
-    let server = Server::spawn(with_files(
-        64,
-        &command(&["--listen", "127.0.0.1:0", "--workers", "1", "--engine", engine]),
-    ));
+    let command = command(&["--listen", "127.0.0.1:0", "--workers", "1", "--engine", engine]);
+    let server = Server::spawn(limited("ulimit -n 64", &command));
     let mut all: Vec<_> = (0..200)
         .map(|_| {
             let mut client = server.connect_raw();
@@ -284,13 +283,4 @@ fn expect_rest(engine: &str, server: &Server) {
     let (used, time) = (server.processor_time() - before, began.elapsed());
     println!("{engine}: {used:?} of processor time in {time:?} without a free file");
     assert!(used <= time / 20 + Duration::from_millis(50), "{used:?} of {time:?} are spent on accepting");
-}
-
-/// The same command, with this limit of open files.
-fn with_files(limit: u32, command: &Command) -> Command {
-    let mut limited = Command::new("sh");
-    limited.arg("-c").arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\"")).arg(command.get_program());
-    limited.args(command.get_args()).stdin(std::process::Stdio::null());
-    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    limited
 }

@@ -4,11 +4,14 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/hazards.rs"]
+mod hazards;
 
 mod answers;
 mod connections;
 mod handshakes;
 mod memory;
+mod ring;
 mod traffic;
 mod unsent;
 

@@ -1,0 +1,33 @@
+//! The hazards of io_uring, a little of each; `.ci/stress` has them at full volume.
+
+mod common;
+#[path = "common/hazards.rs"]
+mod hazards;
+
+use std::time::Duration;
+
+use common::is_runnable;
+
+/// Defines a test that is skipped aloud where the ring engine cannot run.
+macro_rules! on_a_ring {
+    ($($test:ident: $body:expr,)+) => {
+        $(#[test] fn $test() {
+            if is_runnable("ring") {
+                $body;
+            }
+        })+
+    };
+}
+
+on_a_ring! {
+    what_a_socket_takes_in_parts_stays_in_order: hazards::replies_taken_in_small_pieces(8 << 20),
+    a_place_used_again_knows_nothing_of_its_last_user: hazards::places_used_again_and_again(2_000),
+    completions_that_overflow_are_not_lost: hazards::completions_beyond_the_queue(200),
+    submissions_that_do_not_fit_are_not_lost: hazards::submissions_beyond_the_queue(200),
+    messages_wait_for_buffers_and_none_starves: hazards::messages_beyond_the_buffers(100),
+    connections_wait_for_a_place_in_the_table: hazards::connections_beyond_the_table(2, 600),
+    connections_are_no_files_of_the_process: hazards::connections_beyond_the_limit_of_files(600, 1000),
+    a_signal_is_an_empty_wake_up: hazards::signals_under_load(Duration::from_secs(2)),
+    a_blocked_reader_stops_nobody: hazards::lively_clients_beside_a_blocked_reader(20),
+    stalled_peers_do_not_keep_newcomers_waiting: hazards::newcomers_beside_stalled_peers(20),
+}
