@@ -240,3 +240,49 @@ impl Drop for Mapping {
         debug_assert!(unmapped.is_ok());
     }
 }
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+
+    use io_uring::IoUring;
+    use rustix::io::Errno;
+
+    use super::*;
+
+    /// What read(2) and write(2) say to the kernel's access is what they would say to a late send or receive.
+    #[test]
+    fn a_returned_buffer_is_out_of_reach_and_comes_back_without_its_content() {
+        const SECRET: &[u8] = b"what somebody has said";
+        let uring = match IoUring::new(4) {
+            Ok(uring) => uring,
+            Err(error) => return println!("SKIPPED: {error}"),
+        };
+        let group = Group::register(&uring.submitter(), 0, 16, 2048).expect("memory for 16 buffers");
+        // SAFETY: nothing is received, so the kernel holds no buffer but in its list, and takes none from there.
+        let lend = |index| unsafe { group.lease(index) };
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+
+        let mut lease = lend(0);
+        lease.bytes_mut()[100..][..SECRET.len()].copy_from_slice(SECRET);
+        let place: *mut u8 = lease.bytes_mut()[100..].as_mut_ptr();
+        writer.write_all(lease.bytes()).expect("a live buffer can be read");
+        drop(lease);
+        assert_eq!(group.available(), 15, "it is not the kernel's yet");
+        // SAFETY: the kernel looks at the memory itself, and refuses what is out of reach.
+        let written = unsafe { libc::write(writer.as_raw_fd(), place.cast(), SECRET.len()) };
+        assert_eq!((written, Errno::from_io_error(&io::Error::last_os_error())), (-1, Some(Errno::FAULT)));
+        // SAFETY: as above.
+        let read = unsafe { libc::read(reader.as_raw_fd(), place.cast(), SECRET.len()) };
+        assert_eq!((read, Errno::from_io_error(&io::Error::last_os_error())), (-1, Some(Errno::FAULT)));
+
+        // Those that are returned later push it out of the quarantine.
+        drop((lend(1), lend(2)));
+        assert_eq!(group.available(), 14);
+        let lease = lend(0);
+        assert!(lease.bytes()[100..][..SECRET.len()].iter().all(|&byte| byte == 0xDB));
+        drop(lease);
+        drop(uring);
+    }
+}

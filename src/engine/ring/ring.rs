@@ -202,6 +202,7 @@ impl Ring {
     ///
     /// Only one send may be under way on a socket: the bytes of two would mingle.
     pub(super) fn send(&mut self, key: Key, descriptor: Descriptor, pieces: Pieces, manner: Manner) {
+        debug_assert!(self.sends.values().all(|send| send.owner != key), "the bytes of two sends would mingle");
         let mut flags = SendFlags::NOSIGNAL | WAITALL;
         if manner != Manner::Waiting {
             flags |= SendFlags::DONTWAIT;
@@ -536,3 +537,7 @@ fn set_up(submissions: u32, completions: u32) -> io::Result<IoUring> {
         _ => Err(error),
     })
 }
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;

@@ -83,6 +83,14 @@ impl<T> Slots<T> {
         }
     }
 
+    /// All that are in use.
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        self.places.iter().filter_map(|place| match &place.state {
+            State::Used(value) => Some(value),
+            State::Free { .. } => None,
+        })
+    }
+
     /// The keys of all that are in use.
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
         self.places.iter().zip(0..).filter_map(|(place, slot)| {

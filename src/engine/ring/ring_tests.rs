@@ -1,0 +1,225 @@
+//! A ring and one connection of it, without a server.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use rustix::fd::AsFd as _;
+
+use super::*;
+use crate::proto::budget::{Budget, Total};
+use crate::proto::{Gathered, HEADROOM};
+
+/// More than the buffers of both sockets take.
+const BULK: usize = 32 << 20;
+
+/// Longer than anything here takes.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+const KEY: Key = Key { slot: 7, generation: 3 };
+
+/// A connection of a ring.
+struct Pair {
+    ring: Ring,
+    descriptor: Descriptor,
+    peer: TcpStream,
+    stats: Arc<WorkerStats>,
+    budget: Rc<Budget>,
+}
+
+impl Pair {
+    /// On a ring of these queues; `None` where there can be none.
+    fn new(submissions: u32, completions: u32) -> Option<Self> {
+        let sizes = Sizes { submissions, completions, small_count: 64, ..Sizes::new(64 << 10, 16) };
+        let stats = Arc::<WorkerStats>::default();
+        let mut ring = match Ring::new(&sizes, Arc::clone(&stats)) {
+            Ok(ring) => ring,
+            Err(error) => {
+                println!("SKIPPED: the ring engine cannot run here: {error}");
+                return None;
+            }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
+        peer.set_read_timeout(Some(DEADLINE)).expect("a duration");
+        peer.set_write_timeout(Some(DEADLINE)).expect("a duration");
+        ring.accept(0, listener.as_fd(), false);
+        let budget = Budget::new(Total::new(usize::MAX));
+        let Event::Accepted { listener: 0, result: Ok(descriptor), is_last: true } = next(&mut ring) else {
+            panic!("one connection is accepted");
+        };
+        Some(Self { ring, descriptor, peer, stats, budget })
+    }
+
+    fn send(&mut self, bytes: &[u8], manner: Manner) {
+        let charge = self.budget.charge(0);
+        let bytes = BytesMut::from(bytes);
+        let first = Outgoing::heap(Box::new(Gathered { bytes, charge })).expect("something");
+        self.ring.send(KEY, self.descriptor, Pieces { first, more: Vec::new() }, manner);
+    }
+
+    fn receive(&mut self) {
+        self.ring.receive(KEY, self.descriptor, Class::Small);
+    }
+
+    /// Bytes that were received; nothing at an error. And whether the operation has ended.
+    fn next_received(&mut self) -> (io::Result<Vec<u8>>, bool) {
+        match next(&mut self.ring) {
+            Event::Received { key: KEY, result, is_last } => {
+                let bytes = result.map(|received| {
+                    received.map_or_else(Vec::new, |(lease, len)| lease.bytes()[HEADROOM..][..len].to_vec())
+                });
+                (bytes, is_last)
+            }
+            other => panic!("{other:?} is no receive"),
+        }
+    }
+
+    fn next_sent(&mut self) -> io::Result<usize> {
+        match next(&mut self.ring) {
+            Event::Sent { key: KEY, result, .. } => result,
+            other => panic!("{other:?} is no send"),
+        }
+    }
+}
+
+/// The next event, waited for.
+fn next(ring: &mut Ring) -> Event {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(event) = ring.next_event().expect("a ring of use") {
+            return event;
+        }
+        assert!(Instant::now() < deadline, "nothing comes");
+        ring.enter(Wait::AtMost(Duration::from_millis(100))).expect("a ring of use");
+    }
+}
+
+fn pattern(size: usize) -> Vec<u8> {
+    let mut pattern = (0..251).collect::<Vec<u8>>().repeat(size.div_ceil(251));
+    pattern.truncate(size);
+    pattern
+}
+
+#[test]
+fn a_silent_send_is_over_with_its_enter() {
+    let Some(mut pair) = Pair::new(16, 64) else { return };
+    pair.send(b"all at once", Manner::AtOnceSilently);
+    assert!(
+        pair.ring.next_event().expect("a ring of use").is_none(),
+        "before it is submitted nothing is known"
+    );
+    let enters = pair.stats.enters.count();
+    assert_eq!(pair.next_sent().expect("it is sent"), 11);
+    assert_eq!(pair.stats.enters.count(), enters + 1, "no completion is waited for");
+    let mut got = [0; 11];
+    pair.peer.read_exact(&mut got).expect("it has come");
+    assert_eq!(&got, b"all at once");
+}
+
+#[test]
+fn a_silent_send_that_falls_short_says_how_far_it_came() {
+    let Some(mut pair) = Pair::new(16, 64) else { return };
+    let bytes = pattern(BULK);
+    pair.send(&bytes, Manner::AtOnceSilently);
+    let sent = pair.next_sent().expect("a part is sent");
+    assert!((1..BULK).contains(&sent), "{sent} bytes are sent to a peer that does not read");
+    // The rest waits for the peer.
+    pair.send(&bytes[sent..], Manner::Waiting);
+    let reading = std::thread::spawn({
+        let mut peer = pair.peer.try_clone().expect("a second handle");
+        move || {
+            let mut got = vec![0; BULK];
+            peer.read_exact(&mut got).expect("all of it comes");
+            got
+        }
+    });
+    assert_eq!(pair.next_sent().expect("the rest is sent"), BULK - sent);
+    assert!(reading.join().expect("no panic") == bytes, "the bytes come in their order");
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn a_second_send_on_a_socket_is_caught() {
+    let Some(mut pair) = Pair::new(16, 64) else { return };
+    pair.send(b"one", Manner::Waiting);
+    let second = catch_unwind(AssertUnwindSafe(|| pair.send(b"another", Manner::Waiting)));
+    assert!(second.is_err(), "their bytes would mingle");
+    assert_eq!(pair.next_sent().expect("the first is sent"), 3);
+    pair.send(b"another", Manner::Waiting);
+    assert_eq!(pair.next_sent().expect("its turn has come"), 7);
+}
+
+/// Where the queue of completions is full, the operation ends by a completion that has brought bytes.
+#[test]
+fn a_receive_that_ends_with_bytes_is_begun_again_and_nothing_is_lost() {
+    let Some(mut pair) = Pair::new(4, 4) else { return };
+    let bytes = pattern(1 << 20);
+    let sending = std::thread::spawn({
+        let (mut peer, bytes) = (pair.peer.try_clone().expect("a second handle"), bytes.clone());
+        move || peer.write_all(&bytes).expect("it is received")
+    });
+    let (mut got, mut ended_with_bytes) = (Vec::new(), 0);
+    pair.receive();
+    while got.len() < bytes.len() {
+        let (received, is_last) = pair.next_received();
+        match received {
+            Ok(received) => {
+                ended_with_bytes += u32::from(is_last && !received.is_empty());
+                got.extend(received);
+            }
+            Err(error) => assert_eq!(Errno::from_io_error(&error), Some(Errno::NOBUFS)),
+        }
+        if is_last {
+            pair.receive();
+        }
+    }
+    sending.join().expect("no panic");
+    assert!(got == bytes, "the bytes come in their order");
+    assert!(ended_with_bytes > 0, "4 completions were enough");
+}
+
+#[test]
+fn a_cancelled_receive_has_a_last_event() {
+    let Some(mut pair) = Pair::new(16, 64) else { return };
+    pair.receive();
+    pair.peer.write_all(b"before").expect("it is connected");
+    let (received, is_last) = pair.next_received();
+    assert_eq!((received.expect("bytes"), is_last), (b"before".to_vec(), false));
+    pair.ring.cancel_receive(KEY, Class::Small);
+    let (received, is_last) = pair.next_received();
+    assert_eq!(received.map_err(|error| Errno::from_io_error(&error)), Err(Some(Errno::CANCELED)));
+    assert!(is_last);
+    // What comes then is still there for the next one.
+    pair.peer.write_all(b"after").expect("it is connected");
+    pair.receive();
+    assert_eq!(pair.next_received().0.expect("bytes"), b"after");
+}
+
+/// The memory of a send outlives the ring, if the kernel is not done with it.
+#[test]
+fn a_ring_is_dropped_with_operations_under_way() {
+    for is_submitted in [true, false] {
+        let Some(mut pair) = Pair::new(16, 64) else { return };
+        let bytes = pattern(BULK);
+        pair.receive();
+        pair.send(&bytes, Manner::Waiting);
+        if is_submitted {
+            pair.ring.enter(Wait::No).expect("a ring of use");
+        }
+        drop(pair.ring);
+        // Whoever gets the memory next writes to it.
+        let others: Vec<_> = (0..4).map(|_| vec![0xDB_u8; BULK]).collect();
+        let mut got = Vec::new();
+        if let Err(error) = pair.peer.read_to_end(&mut got) {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+        }
+        assert_eq!(!got.is_empty(), is_submitted);
+        assert!(got.len() < bytes.len(), "all of it was sent");
+        assert!(bytes.starts_with(&got), "what was sent is what was to be sent");
+        drop(others);
+    }
+}
