@@ -78,6 +78,8 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
     log: Receiver<String>,
+    /// What it said when it listened.
+    pub(crate) announcement: String,
     pub(crate) stdout: Receiver<String>,
 }
 
@@ -90,18 +92,24 @@ impl Server {
     }
 
     /// Waits until the server of this command listens.
-    pub(crate) fn spawn(mut command: Command) -> Self {
+    pub(crate) fn spawn(command: Command) -> Self {
+        Self::try_spawn(command)
+            .unwrap_or_else(|(status, log)| panic!("it does not listen: {status} {log:?}"))
+    }
+
+    /// As [`Self::spawn`]; gives the status and the log of a server that ends instead.
+    pub(crate) fn try_spawn(mut command: Command) -> Result<Self, (ExitStatus, Vec<String>)> {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let stdout = lines(child.stdout.take().expect("piped"));
         let log = lines(child.stderr.take().expect("piped"));
-        let first = stdout.recv_timeout(DEADLINE).unwrap_or_else(|_| {
-            let log: Vec<String> = log.iter().collect();
-            panic!("the server did not listen: {log:?}")
-        });
-        let url = first.strip_prefix("listening on ws://").expect("the line that scripts wait for");
+        let Ok(announcement) = stdout.recv_timeout(DEADLINE) else {
+            let _ = child.kill();
+            return Err((child.wait().expect("a child can be waited for"), log.iter().collect()));
+        };
+        let url = announcement.strip_prefix("listening on ws://").expect("the line that scripts wait for");
         let address = url.split('/').next().expect("split gives one").parse().expect("an address");
-        Self { child, address, log, stdout }
+        Ok(Self { child, address, log, announcement, stdout })
     }
 
     pub(crate) fn pid(&self) -> rustix::process::Pid {
