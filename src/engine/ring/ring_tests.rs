@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -144,6 +143,7 @@ fn a_silent_send_that_falls_short_says_how_far_it_came() {
 #[test]
 #[cfg(debug_assertions)]
 fn a_second_send_on_a_socket_is_caught() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     let Some(mut pair) = Pair::new(16, 64) else { return };
     pair.send(b"one", Manner::Waiting);
     let second = catch_unwind(AssertUnwindSafe(|| pair.send(b"another", Manner::Waiting)));
