@@ -26,6 +26,12 @@ fn each_max(engine: &str) -> u64 {
     parts * 64 * KIB * 5 / 4
 }
 
+/// What does not depend on how many there are: what the allocator keeps, and where receive buffers are not on the heap,
+/// those, and the copies of a few turns of them, for they are given back at once.
+fn fixed_max(engine: &str) -> u64 {
+    if engine == "ring" { 10 * MIB } else { 2 * MIB }
+}
+
 fn slow_readers_take_bounded_memory(engine: &str) {
     let count = connections(volume(1000));
     let time = Duration::from_millis(600 * volume(100) as u64).max(Duration::from_secs(2));
@@ -61,7 +67,7 @@ fn slow_readers_take_bounded_memory(engine: &str) {
     assert!(server.counter("read_pauses") >= count as u64, "each has been slow");
     assert!(echoes.len() > 10, "{} echoes beside slow readers", echoes.len());
     assert!(
-        grown <= (count as u64 + 1) * each_max(engine) + 2 * MIB,
+        grown <= (count as u64 + 1) * each_max(engine) + fixed_max(engine),
         "{grown} bytes for {count} slow readers"
     );
     // Who leaves with data on its way may leave the kernel probing a closed window for minutes: they read it first.
