@@ -4,7 +4,7 @@
 //! A ring of very few entries, buffers or places runs out of them all the time: what it has run out of is in the
 //! counters, and nothing may be lost by it.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -118,6 +118,26 @@ fn visit(address: SocketAddr, nonce: &str, number: usize) {
     assert_eq!((close.opcode, close.payload), (OpCode::Close, close_payload(1000, nonce)));
     // The server is the first to end TCP.
     client.expect_end();
+}
+
+/// So many connections one after the other, over a table of 8 places, whose clients break the protocol and then send on
+/// and on: the server does not wait for their end, and they see that it has ended. A socket that is closed while a
+/// receive is under way would live on, and take what they send into nowhere.
+pub(crate) fn connections_that_are_cut_end(count: usize) {
+    let server = ring(&["--ring-files", "8"]);
+    let flood = vec![0; 1 << 20];
+    for _ in 0..count {
+        let mut client = server.connect();
+        client.send(OpCode::Continuation, b"of nothing");
+        assert_eq!(client.read_close(), 1002);
+        client.stream.set_write_timeout(Some(Duration::from_secs(10))).expect("a duration");
+        let error = (0..64).find_map(|_| client.stream.write_all(&flood).err()).expect("it is cut some time");
+        let is_cut = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+        assert!(is_cut, "the server's socket lives on: {error}");
+    }
+    wait_until_none_is_open(&server);
+    assert_eq!((server.counter("accepted"), server.counter("cuts")), (count as u64, count as u64));
+    println!("{count} connections cut, {} stale completions", server.counter("stale_completions"));
 }
 
 /// Closing sends RST, whatever is unsent or unread (socket(7)).
@@ -348,6 +368,8 @@ pub(crate) fn newcomers_beside_stalled_peers(newcomers: usize) {
             let floods: Vec<_> =
                 stalled.iter_mut().map(|client| client.stream.try_clone().expect("a handle")).collect();
             for mut stream in floods {
+                // Whoever is stuck for so long has stalled.
+                stream.set_write_timeout(Some(Duration::from_secs(5))).expect("a duration");
                 let (bulk, ends) = (&bulk, &ends);
                 scope.spawn(move || while !ends.load(Ordering::Relaxed) && stream.write_all(bulk).is_ok() {});
             }

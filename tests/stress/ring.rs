@@ -23,6 +23,14 @@ fn a_place_used_again_knows_nothing_of_its_last_user() {
 }
 
 #[test]
+#[ignore = "volume: 2,000 connections cut, 10 s"]
+fn a_connection_that_is_cut_ends() {
+    if is_runnable("ring") {
+        hazards::connections_that_are_cut_end(volume(2000));
+    }
+}
+
+#[test]
 #[ignore = "volume: 1,000 clients for 16 completions, 5 s"]
 fn completions_that_overflow_are_not_lost() {
     if is_runnable("ring") {
