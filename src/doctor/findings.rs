@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::Finding;
 use crate::engine::Engine;
-use crate::engine::ring::probe::ENTRIES;
+use crate::engine::ring::SUBMISSIONS;
 use crate::server::StartError;
 use crate::system::{KERNEL_MIN, Release, Seccomp, Status, Sysctl};
 
@@ -84,14 +84,14 @@ pub(super) fn memlock(
     let cure = "raise it with `ulimit -l` (LimitMEMLOCK= under systemd), or take fewer --workers";
     match rings {
         Ok(rings) => match rings.iter().min() {
-            Some(&smallest) if smallest < ENTRIES => Finding::note(
+            Some(&smallest) if smallest < SUBMISSIONS => Finding::note(
                 format!(
                     "locked memory: {limit}; workers: {workers}, some with a ring of {smallest} entries only"
                 ),
                 cure,
             ),
             _ => Finding::ok(format!(
-                "locked memory: {limit}; workers: {workers}, each with a ring of {ENTRIES} entries"
+                "locked memory: {limit}; workers: {workers}, each with a ring of {SUBMISSIONS} entries"
             )),
         },
         Err(error) if Errno::from_io_error(error) == Some(Errno::NOMEM) => {
@@ -244,15 +244,15 @@ mod tests {
 
     #[test]
     fn rings_fit_or_not() {
-        let fit = Ok(vec![ENTRIES; 2]);
+        let fit = Ok(vec![SUBMISSIONS; 2]);
         check(&memlock(Some(8 << 20), false, &fit, 2), Verdict::Ok, "8192 KiB", "");
         check(&memlock(Some(0), true, &fit, 2), Verdict::Ok, "CAP_IPC_LOCK", "");
         check(&memlock(None, false, &fit, 2), Verdict::Ok, "no limit", "");
-        let halved = Ok(vec![ENTRIES, ENTRIES / 4]);
+        let halved = Ok(vec![SUBMISSIONS, SUBMISSIONS / 4]);
         check(
             &memlock(Some(65536), false, &halved, 2),
             Verdict::Note,
-            &format!("{} entries", ENTRIES / 4),
+            &format!("{} entries", SUBMISSIONS / 4),
             "ulimit -l",
         );
         let none = Err(io::Error::from_raw_os_error(libc::ENOMEM));

@@ -14,6 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::config::{Config, EngineChoice};
 use crate::engine;
 use crate::engine::ring::probe::{self, Obstacle, Support};
+use crate::engine::ring::{PATIENCE, SUBMISSIONS, set_up};
 use crate::server::{BACKLOG, Placement, connections_max, direct_connections_max};
 use crate::system::{self, CAP_IPC_LOCK, Status, Sysctl};
 
@@ -99,7 +100,7 @@ fn ring(support: &Result<Support, Obstacle>) -> Vec<Finding> {
 /// Sets up a ring for each worker, all at the same time, and gives their sizes in entries.
 fn rings_for(workers: usize) -> io::Result<Vec<u32>> {
     let rings: Vec<IoUring> = (0..workers)
-        .map(|_| probe::set_up(probe::ENTRIES).map(|(ring, _)| ring))
+        .map(|_| set_up(SUBMISSIONS, 4 * SUBMISSIONS, PATIENCE).map(|(ring, _)| ring))
         .collect::<io::Result<_>>()?;
     Ok(rings.iter().map(|ring| ring.params().sq_entries()).collect())
 }

@@ -206,7 +206,8 @@ impl Lease {
     #[must_use]
     #[inline]
     pub fn is_scarce(&self) -> bool {
-        usize::from(self.group.available.get()) + self.group.withheld.borrow().len() < usize::from(self.group.count / 4)
+        usize::from(self.group.available.get()) + self.group.withheld.borrow().len()
+            < usize::from(self.group.count / 4)
     }
 }
 

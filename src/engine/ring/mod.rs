@@ -26,6 +26,7 @@ use crate::proto::HEADROOM;
 
 pub use super::buffer::{Class, ReceiveBuffer};
 pub use buffers::Lease;
+pub(crate) use ring::set_up;
 pub(crate) use serve::Serving;
 pub use worker::{Handler, Service, Worker};
 
@@ -37,7 +38,7 @@ pub type Received = std::io::Result<Option<(Lease, usize)>>;
 
 /// How many entries a queue of submissions has: as many connections as can be answered in one turn without a further
 /// system call. The completions have four times as many.
-const SUBMISSIONS: u32 = 1024;
+pub(crate) const SUBMISSIONS: u32 = 1024;
 
 /// How many small buffers there are: more than one batch of receives.
 const SMALL_COUNT: u16 = 512;
@@ -84,7 +85,10 @@ impl Sizes {
             completions: 4 * SUBMISSIONS,
             small_count: std::env::var("RB_SC").map_or(SMALL_COUNT, |v| v.parse().unwrap()),
             small_size: SMALL.min(big_size),
-            big_count: std::env::var("RB_BC").map_or(u16::try_from(big_count.next_power_of_two()).unwrap_or(u16::MAX), |v| v.parse().unwrap()),
+            big_count: std::env::var("RB_BC")
+                .map_or(u16::try_from(big_count.next_power_of_two()).unwrap_or(u16::MAX), |v| {
+                    v.parse().unwrap()
+                }),
             big_size,
             files: u32::try_from(connections).unwrap_or(u32::MAX),
             busy_poll: Duration::ZERO,

@@ -11,7 +11,6 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
@@ -19,10 +18,11 @@ use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
+use super::ring::set_up;
 use crate::system::{self, KERNEL_MIN, Release, Seccomp, Status, Sysctl};
 
-/// How many entries the submission queue of a worker's ring has, unless there is memory for fewer only.
-pub(crate) const ENTRIES: u32 = super::SUBMISSIONS;
+/// The entries of the ring that is tried.
+const ENTRIES: u32 = 8;
 /// The completion queue has so many times the entries of the submission queue: most operations complete many times.
 const COMPLETIONS_PER_ENTRY: u32 = 4;
 
@@ -48,7 +48,7 @@ pub(crate) struct Obstacle {
 }
 
 /// Tries everything that the ring engine needs, in a small ring that is gone afterwards. It takes a few milliseconds;
-/// where there is no memory for a ring, a second.
+/// where there is no memory for a ring, some more.
 ///
 /// # Errors
 ///
@@ -66,7 +66,7 @@ pub(crate) fn probe_aloud(works: &mut dyn FnMut(&'static str)) -> Result<Support
     let mut steps = Steps { works };
     let (mut ring, no_sqarray) = steps.pass(
         "io_uring_setup(2) with SINGLE_ISSUER, DEFER_TASKRUN, TASKRUN_FLAG, SUBMIT_ALL and CQSIZE",
-        set_up(ENTRIES_MIN),
+        set_up(ENTRIES, COMPLETIONS_PER_ENTRY * ENTRIES, super::PATIENCE),
     )?;
     steps.pass("the features NODROP, SUBMIT_STABLE, EXT_ARG and CQE_SKIP", features(&ring))?;
     let opcodes = opcodes(&ring);
@@ -78,52 +78,6 @@ pub(crate) fn probe_aloud(works: &mut dyn FnMut(&'static str)) -> Result<Support
     steps.pass("a sparse table of direct descriptors", files)?;
     converse(&mut ring, &mut steps)?;
     Ok(Support { no_sqarray, registered_fd: registers_its_descriptor(&ring) })
-}
-
-/// Sets a ring up as the engine needs it, with as many of `entries` as there is memory for. Says too whether it is one
-/// with NO_SQARRAY. It is to be used by this thread only.
-///
-/// The kernel counts the locked memory of a ring that is gone, such as that of [`probe`], for some 40 ms more; so where
-/// there is no memory a ring is asked for again, and by and by a smaller one, for a second.
-///
-/// # Errors
-///
-/// Those of io_uring_setup(2) and mmap(2); ENOMEM when there was no memory for the smallest one either.
-pub(crate) fn set_up(entries: u32) -> io::Result<(IoUring, bool)> {
-    for attempt in 0..NO_MEMORY_ATTEMPTS {
-        let entries = (entries >> (attempt / NO_MEMORY_ATTEMPTS_EACH)).max(ENTRIES_MIN);
-        match set_up_now(entries) {
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => {
-                thread::sleep(NO_MEMORY_PAUSE);
-            }
-            result => return result,
-        }
-    }
-    set_up_now(ENTRIES_MIN)
-}
-
-const NO_MEMORY_ATTEMPTS: u32 = 100;
-const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
-/// So often a size is asked for before half of it is.
-const NO_MEMORY_ATTEMPTS_EACH: u32 = 8;
-/// The smallest ring, and the one that is tried here.
-const ENTRIES_MIN: u32 = 8;
-
-fn set_up_now(entries: u32) -> io::Result<(IoUring, bool)> {
-    let mut builder = IoUring::builder();
-    builder
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .setup_submit_all()
-        .setup_cqsize(entries * COMPLETIONS_PER_ENTRY);
-    match builder.clone().setup_no_sqarray().build(entries) {
-        // The kernel says no more than that one of the flags is new to it.
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
-            builder.build(entries).map(|ring| (ring, false))
-        }
-        result => result.map(|ring| (ring, true)),
-    }
 }
 
 /// Names what passes, and makes an obstacle of what does not.

@@ -38,7 +38,12 @@ impl Quarantine {
     }
 
     #[inline]
-    pub(super) const fn enter(&self, _index: u16, _start: NonNull<u8>, _stride: usize) -> Option<Option<u16>> {
+    pub(super) const fn enter(
+        &self,
+        _index: u16,
+        _start: NonNull<u8>,
+        _stride: usize,
+    ) -> Option<Option<u16>> {
         None
     }
 }

@@ -134,7 +134,7 @@ impl Ring {
     ///
     /// What the kernel says to the first thing that it refuses.
     pub(super) fn new(sizes: &Sizes, stats: Arc<WorkerStats>) -> io::Result<Self> {
-        let uring = set_up_in_time(sizes)?;
+        let (uring, _) = set_up(sizes.submissions, sizes.completions, sizes.patience)?;
         let submitter = uring.submitter();
         submitter.register_files_sparse(sizes.files)?;
         let small = Group::register(&submitter, 0, sizes.small_count, sizes.small_size)?;
@@ -202,7 +202,10 @@ impl Ring {
     ///
     /// Only one send may be under way on a socket: the bytes of two would mingle.
     pub(super) fn send(&mut self, key: Key, descriptor: Descriptor, pieces: Pieces, manner: Manner) {
-        debug_assert!(self.sends.values().all(|send| send.owner != key), "the bytes of two sends would mingle");
+        debug_assert!(
+            self.sends.values().all(|send| send.owner != key),
+            "the bytes of two sends would mingle"
+        );
         let mut flags = SendFlags::NOSIGNAL | WAITALL;
         if manner != Manner::Waiting {
             flags |= SendFlags::DONTWAIT;
@@ -215,7 +218,8 @@ impl Ring {
         } else {
             let mut gather = self.spare_gathers.pop().unwrap_or_default();
             gather.fill(std::iter::once(&pieces.first).chain(&pieces.more).map(Outgoing::bytes));
-            let entry = opcode::SendMsg::new(Fixed(descriptor.0), gather.message()).flags(flags.cast_unsigned());
+            let entry =
+                opcode::SendMsg::new(Fixed(descriptor.0), gather.message()).flags(flags.cast_unsigned());
             self.gathers.push(gather);
             entry.build()
         };
@@ -496,48 +500,50 @@ fn outcome(result: i32) -> io::Result<u32> {
     u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
-/// A ring; where there is no memory for it, a smaller one, or one that is asked for again for a while: the kernel counts
-/// the locked memory of a ring that is gone some time longer.
-fn set_up_in_time(sizes: &Sizes) -> io::Result<IoUring> {
+/// Sets a ring up, with at most so many entries in its queues. Says too whether it is one with NO_SQARRAY. It is to be used by this thread only.
+///
+/// Where there is no memory for it, a smaller one, or one that is asked for again for a while: the kernel counts the
+/// locked memory of a ring that is gone some time longer.
+///
+/// # Errors
+///
+/// Those of io_uring_setup(2) and mmap(2).
+pub(crate) fn set_up(submissions: u32, completions: u32, patience: Duration) -> io::Result<(IoUring, bool)> {
     let began = Instant::now();
     loop {
-        let mut submissions = sizes.submissions;
-        loop {
-            match set_up(submissions, sizes.completions / (sizes.submissions / submissions).max(1)) {
-                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => {
-                    if submissions > SUBMISSIONS_MIN {
-                        submissions /= 2;
-                    } else if began.elapsed() < sizes.patience {
-                        break;
-                    } else {
-                        return Err(error);
-                    }
-                }
-                result => return result,
+        let mut part = 1;
+        let refused = loop {
+            match set_up_now(submissions / part, completions / part) {
+                Err(error) if Errno::from_io_error(&error) != Some(Errno::NOMEM) => return Err(error),
+                Err(error) if submissions / part <= SUBMISSIONS_MIN => break error,
+                Err(_) => part *= 2,
+                done => return done,
             }
+        };
+        if began.elapsed() >= patience {
+            return Err(refused);
         }
         thread::sleep(NO_MEMORY_PAUSE);
     }
 }
 
 /// io_uring_setup(2) with the best flags that the kernel has.
-fn set_up(submissions: u32, completions: u32) -> io::Result<IoUring> {
-    let build = |no_sqarray| {
-        let mut builder = IoUring::builder();
-        builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all();
-        builder.setup_cqsize(completions);
-        if no_sqarray {
-            builder.setup_no_sqarray();
+fn set_up_now(submissions: u32, completions: u32) -> io::Result<(IoUring, bool)> {
+    let mut builder = IoUring::builder();
+    builder
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_cqsize(completions);
+    match builder.clone().setup_no_sqarray().build(submissions) {
+        // The kernel says no more than that one of the flags is new to it.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
+            builder.build(submissions).map(|ring| (ring, false))
         }
-        builder.build(submissions)
-    };
-    build(true).or_else(|error| match Errno::from_io_error(&error) {
-        // Linux 6.6 knows NO_SQARRAY.
-        Some(Errno::INVAL) => build(false),
-        _ => Err(error),
-    })
+        result => result.map(|ring| (ring, true)),
+    }
 }
-
 #[cfg(test)]
 #[path = "ring_tests.rs"]
 mod tests;

@@ -128,7 +128,7 @@ fn a_silent_send_that_falls_short_says_how_far_it_came() {
     assert!((1..BULK).contains(&sent), "{sent} bytes are sent to a peer that does not read");
     // The rest waits for the peer.
     pair.send(&bytes[sent..], Manner::Waiting);
-    let reading = std::thread::spawn({
+    let reading = thread::spawn({
         let mut peer = pair.peer.try_clone().expect("a second handle");
         move || {
             let mut got = vec![0; BULK];
@@ -158,7 +158,7 @@ fn a_second_send_on_a_socket_is_caught() {
 fn a_receive_that_ends_with_bytes_is_begun_again_and_nothing_is_lost() {
     let Some(mut pair) = Pair::new(4, 4) else { return };
     let bytes = pattern(1 << 20);
-    let sending = std::thread::spawn({
+    let sending = thread::spawn({
         let (mut peer, bytes) = (pair.peer.try_clone().expect("a second handle"), bytes.clone());
         move || peer.write_all(&bytes).expect("it is received")
     });

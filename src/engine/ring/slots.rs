@@ -64,7 +64,9 @@ impl<T> Slots<T> {
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.places.get_mut(key.slot as usize) {
-            Some(Place { generation, state: State::Used(value) }) if *generation == key.generation => Some(value),
+            Some(Place { generation, state: State::Used(value) }) if *generation == key.generation => {
+                Some(value)
+            }
             _ => None,
         }
     }

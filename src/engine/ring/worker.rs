@@ -188,12 +188,7 @@ impl<S: Service> Worker<S> {
     /// # Errors
     ///
     /// When the ring cannot be set up.
-    pub fn new(
-        sizes: &Sizes,
-        service: S,
-        wake: Arc<OwnedFd>,
-        stats: Arc<WorkerStats>,
-    ) -> io::Result<Self> {
+    pub fn new(sizes: &Sizes, service: S, wake: Arc<OwnedFd>, stats: Arc<WorkerStats>) -> io::Result<Self> {
         let files = sizes.files as usize;
         Ok(Self {
             service,
@@ -229,7 +224,12 @@ impl<S: Service> Worker<S> {
         self.on_woken();
         let mut cut_at = None;
         loop {
-            self.acceptors.manage(&mut self.ring, &mut self.service, self.phase, self.files - self.connections.len());
+            self.acceptors.manage(
+                &mut self.ring,
+                &mut self.service,
+                self.phase,
+                self.files - self.connections.len(),
+            );
             if self.phase > Phase::Running && self.acceptors.are_done() && self.connections.len() == 0 {
                 return Ok(());
             }
@@ -488,7 +488,8 @@ impl<S: Service> Worker<S> {
                 connection.is_in_wheel = false;
                 // What lies in the socket came in time: whoever could not receive it yet is not held to the deadline,
                 // unless it was handed something in this very turn: one that floods the server would never be.
-                let cannot_look = matches!(connection.receiving, Receiving::Cancelled | Receiving::Starved(_));
+                let cannot_look =
+                    matches!(connection.receiving, Receiving::Cancelled | Receiving::Starved(_));
                 let has_looked = !cannot_look || connection.turn == self.turn;
                 if has_looked && connection.handler.deadline().is_some_and(|deadline| deadline <= now) {
                     connection.handler.on_deadline();
