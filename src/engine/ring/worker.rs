@@ -488,8 +488,7 @@ impl<S: Service> Worker<S> {
                 connection.is_in_wheel = false;
                 // What lies in the socket came in time: whoever could not receive it yet is not held to the deadline,
                 // unless it was handed something in this very turn: one that floods the server would never be.
-                let cannot_look =
-                    matches!(connection.receiving, Receiving::Cancelled | Receiving::Starved(_));
+                let cannot_look = matches!(connection.receiving, Receiving::Cancelled | Receiving::Starved(_));
                 let has_looked = !cannot_look || connection.turn == self.turn;
                 if has_looked && connection.handler.deadline().is_some_and(|deadline| deadline <= now) {
                     connection.handler.on_deadline();
