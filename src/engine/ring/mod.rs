@@ -7,6 +7,7 @@
 
 mod acceptor;
 mod buffers;
+mod connection;
 mod gather;
 pub(crate) mod probe;
 mod quarantine;

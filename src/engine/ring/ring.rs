@@ -194,8 +194,7 @@ impl Ring {
 
     /// How many connections receive into big buffers: they take turns with so many.
     pub(super) fn set_bulk(&self, connections: u32) {
-        let min = std::env::var("RB_WIN").map_or(BIG_WINDOW_MIN, |v| v.parse().unwrap());
-        self.big.set_window(u16::try_from(connections).unwrap_or(u16::MAX).max(min));
+        self.big.set_window(u16::try_from(connections).unwrap_or(u16::MAX).max(BIG_WINDOW_MIN));
     }
 
     /// Sends `pieces`.

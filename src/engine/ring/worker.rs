@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Shutdown, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::acceptor::Acceptors;
-use super::ring::{Descriptor, Event, Manner, Pieces, Ring, Wait};
+use super::connection::{Connection, Driver, Receiving};
+use super::ring::{Descriptor, Event, Pieces, Ring, Wait};
 use super::slots::Slots;
 use super::token::Key;
 use super::wheel::{TICK, Wheel};
@@ -29,9 +30,6 @@ const TURN_COST: usize = 1 << 20;
 
 /// What a frame costs, in bytes.
 const FRAME_COST: usize = 128;
-
-/// How many buffers may wait with one connection for a peer that is slow.
-const BUFFERS_SHARE: usize = 4;
 
 /// How long connections that were cut may take to give their places back.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -97,67 +95,10 @@ pub trait Handler {
     fn is_over(&self) -> bool;
 }
 
-/// A connection and what is under way on it.
-struct Connection<H> {
-    handler: H,
-    descriptor: Descriptor,
-    receiving: Receiving,
-    sending: Sending,
-    ending: Ending,
-    /// How many shutdowns are under way.
-    shutdowns: u8,
-    /// It is on the list of those to act on.
-    is_touched: bool,
-    /// What it received waits in the worker's `late`.
-    is_late: bool,
-    /// It receives into big buffers.
-    is_bulk: bool,
-    /// It is in the wheel, first at this tick, modulo 2^32.
-    is_in_wheel: bool,
-    wheel_tick: u32,
-    /// What it has cost in the turn whose number this is, modulo 2^32.
-    turn: u32,
-    cost: u32,
-}
-
-/// The receive of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Receiving {
-    Idle,
-    Armed(Class),
-    /// Its last completion is awaited.
-    Cancelled,
-    /// There was no buffer: it is on the list of those who wait for one of this class.
-    Starved(Class),
-    /// The stream has ended, or failed.
-    Ended,
-}
-
-/// The send of a connection; there is never more than one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sending {
-    Idle,
-    /// One that is over with the next enter.
-    AtOnce,
-    /// One that waits for the peer.
-    Waiting,
-    /// The peer did not take all at once: the next one waits for it.
-    Behind,
-}
-
-/// How far a connection that is over has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    No,
-    /// The socket is shut, and what is under way is awaited.
-    ShutDown,
-    Closing,
-}
-
 /// The thread's ring and its connections.
 pub struct Worker<S: Service> {
     service: S,
-    ring: Ring,
+    driver: Driver,
     connections: Slots<Connection<S::Handler>>,
     /// Those to act on.
     touched: Vec<Key>,
@@ -166,9 +107,6 @@ pub struct Worker<S: Service> {
     /// Those who wait for a buffer, first come first served.
     starved_small: VecDeque<Key>,
     starved_big: VecDeque<Key>,
-    /// How many connections receive into big buffers.
-    bulk: u32,
-    wheel: Wheel,
     acceptors: Acceptors,
     /// How many places the ring's table of files has.
     files: usize,
@@ -178,7 +116,6 @@ pub struct Worker<S: Service> {
     /// The last enter did not ask for completions.
     has_only_submitted: bool,
     busy_poll: Duration,
-    stats: Arc<WorkerStats>,
 }
 
 impl<S: Service> Worker<S> {
@@ -192,14 +129,12 @@ impl<S: Service> Worker<S> {
         let files = sizes.files as usize;
         Ok(Self {
             service,
-            ring: Ring::new(sizes, Arc::clone(&stats))?,
+            driver: Driver { ring: Ring::new(sizes, Arc::clone(&stats))?, wheel: Wheel::new(), bulk: 0, stats },
             connections: Slots::with_room(files),
             touched: Vec::new(),
             late: VecDeque::new(),
             starved_small: VecDeque::new(),
             starved_big: VecDeque::new(),
-            bulk: 0,
-            wheel: Wheel::new(),
             acceptors: Acceptors::default(),
             files,
             wake,
@@ -207,7 +142,6 @@ impl<S: Service> Worker<S> {
             turn: 0,
             has_only_submitted: false,
             busy_poll: sizes.busy_poll,
-            stats,
         })
     }
 
@@ -219,13 +153,13 @@ impl<S: Service> Worker<S> {
     pub fn run(mut self, listeners: Vec<TcpListener>) -> io::Result<()> {
         self.acceptors = Acceptors::new(listeners)?;
         rustix::io::ioctl_fionbio(&self.wake, true)?;
-        self.ring.watch(rustix::fd::AsFd::as_fd(&self.wake));
+        self.driver.ring.watch(rustix::fd::AsFd::as_fd(&self.wake));
         // What was said before the eventfd was watched.
         self.on_woken();
         let mut cut_at = None;
         loop {
             self.acceptors.manage(
-                &mut self.ring,
+                &mut self.driver.ring,
                 &mut self.service,
                 self.phase,
                 self.files - self.connections.len(),
@@ -252,32 +186,32 @@ impl<S: Service> Worker<S> {
         self.turn = self.turn.wrapping_add(1);
         // Not twice in a row: a receive that is begun anew completes when it is submitted, and could keep those from
         // being heard whose bytes came meanwhile.
-        self.has_only_submitted = !self.has_only_submitted && self.ring.is_short_of_buffers();
+        self.has_only_submitted = !self.has_only_submitted && self.driver.ring.is_short_of_buffers();
         if self.has_only_submitted {
-            return self.ring.enter(Wait::SubmitOnly);
+            return self.driver.ring.enter(Wait::SubmitOnly);
         }
         if !self.late.is_empty() {
-            return self.ring.enter(Wait::No);
+            return self.driver.ring.enter(Wait::No);
         }
         if !self.busy_poll.is_zero() {
-            if self.ring.has_submissions() {
-                self.ring.enter(Wait::No)?;
+            if self.driver.ring.has_submissions() {
+                self.driver.ring.enter(Wait::No)?;
             }
             let began = Instant::now();
-            while !self.ring.has_completions() {
+            while !self.driver.ring.has_completions() {
                 if began.elapsed() >= self.busy_poll {
-                    return self.ring.enter(self.patience());
+                    return self.driver.ring.enter(self.patience());
                 }
                 std::hint::spin_loop();
             }
-            return self.ring.enter(Wait::No);
+            return self.driver.ring.enter(Wait::No);
         }
-        self.ring.enter(self.patience())
+        self.driver.ring.enter(self.patience())
     }
 
     /// How long nothing has to be done.
     fn patience(&self) -> Wait {
-        let tick = [self.wheel.next(), self.acceptors.paused_until()].into_iter().flatten().min();
+        let tick = [self.driver.wheel.next(), self.acceptors.paused_until()].into_iter().flatten().min();
         match tick {
             _ if self.phase == Phase::Stopping => Wait::AtMost(Duration::from_millis(TICK)),
             None => Wait::Forever,
@@ -298,7 +232,7 @@ impl<S: Service> Worker<S> {
                 self.on_received(key, received);
             }
         }
-        while let Some(event) = self.ring.next_event()? {
+        while let Some(event) = self.driver.ring.next_event()? {
             match event {
                 Event::Received { key, result, is_last } => self.on_receive(key, result, is_last),
                 Event::Sent { key, result, pieces } => self.on_sent(key, result, pieces),
@@ -318,7 +252,7 @@ impl<S: Service> Worker<S> {
                 Event::Closed { key } => drop(self.connections.remove(key)),
                 Event::Woken { is_last } => {
                     if is_last {
-                        self.ring.watch(rustix::fd::AsFd::as_fd(&self.wake));
+                        self.driver.ring.watch(rustix::fd::AsFd::as_fd(&self.wake));
                     }
                     self.on_woken();
                 }
@@ -329,21 +263,7 @@ impl<S: Service> Worker<S> {
 
     fn on_accepted(&mut self, descriptor: Descriptor) {
         let handler = self.service.accepted();
-        let key = self.connections.insert(|_| Connection {
-            handler,
-            descriptor,
-            receiving: Receiving::Idle,
-            sending: Sending::Idle,
-            ending: Ending::No,
-            shutdowns: 0,
-            is_touched: true,
-            is_late: false,
-            is_bulk: false,
-            is_in_wheel: false,
-            wheel_tick: 0,
-            turn: 0,
-            cost: 0,
-        });
+        let key = self.connections.insert(|_| Connection::new(handler, descriptor));
         self.touched.push(key);
     }
 
@@ -351,7 +271,7 @@ impl<S: Service> Worker<S> {
     fn on_receive(&mut self, key: Key, result: Received, is_last: bool) {
         let Some(connection) = self.connections.get_mut(key) else {
             // Its buffer goes back.
-            self.stats.stale_completions.add(1);
+            self.driver.stats.stale_completions.add(1);
             return;
         };
         if is_last {
@@ -361,7 +281,7 @@ impl<S: Service> Worker<S> {
                 Ok(Some(_)) => {}
                 Err(Some(Errno::CANCELED)) => return,
                 Err(Some(Errno::NOBUFS)) => {
-                    self.stats.buffers_exhausted.add(1);
+                    self.driver.stats.buffers_exhausted.add(1);
                     if let Receiving::Armed(class) = armed {
                         connection.receiving = Receiving::Starved(class);
                         match class {
@@ -407,47 +327,7 @@ impl<S: Service> Worker<S> {
             return;
         };
         touch(&mut self.touched, connection, key);
-        let was_waiting = connection.sending == Sending::Waiting;
-        connection.sending = Sending::Idle;
-        let Pieces { first, more } = pieces;
-        let result = match result.map_err(|error| (Errno::from_io_error(&error), error)) {
-            Err((Some(Errno::AGAIN), _)) if !was_waiting => Ok(0),
-            // A send that waited and was cancelled may have sent a part: the stream is of no more use.
-            Err((_, error)) => Err(error),
-            Ok(sent) => Ok(sent),
-        };
-        let handler = &mut connection.handler;
-        let mut sent = match result {
-            Ok(sent) => sent,
-            Err(error) => {
-                let kind = error.kind();
-                handler.on_sent(Err(error), first);
-                for piece in more {
-                    handler.on_sent(Err(kind.into()), piece);
-                }
-                return;
-            }
-        };
-        let mut unsent = Vec::new();
-        for piece in std::iter::once(first).chain(more) {
-            let len = piece.bytes().len();
-            if sent >= len {
-                sent -= len;
-                handler.on_sent(Ok(()), piece);
-            } else {
-                unsent.push((piece, std::mem::take(&mut sent)));
-            }
-        }
-        if unsent.is_empty() {
-            return;
-        }
-        self.stats.short_sends.add(1);
-        connection.sending = Sending::Behind;
-        // Each goes before those that are there: the last one first.
-        for (position, (piece, sent)) in unsent.into_iter().enumerate().rev() {
-            let must_spill = position >= BUFFERS_SHARE || piece.is_scarce();
-            connection.handler.on_sent_in_part(piece, sent, must_spill);
-        }
+        connection.on_sent(result, pieces, &self.driver.stats);
     }
 
     fn on_woken(&mut self) {
@@ -468,12 +348,12 @@ impl<S: Service> Worker<S> {
     }
 
     fn on_deadlines(&mut self) {
-        if self.wheel.next().is_none() {
+        if self.driver.wheel.next().is_none() {
             return;
         }
         let now = self.service.now();
         let mut due = Vec::new();
-        while let Some((tick, keys)) = self.wheel.take_due(now / TICK) {
+        while let Some((tick, keys)) = self.driver.wheel.take_due(now / TICK) {
             due.push((tick, keys));
         }
         for (tick, keys) in due {
@@ -481,11 +361,10 @@ impl<S: Service> Worker<S> {
                 let Some(connection) = self.connections.get_mut(key) else {
                     continue;
                 };
-                if !connection.is_in_wheel || connection.wheel_tick != low(tick) {
+                if !connection.leaves_wheel(tick) {
                     // An earlier tick was entered since.
                     continue;
                 }
-                connection.is_in_wheel = false;
                 // What lies in the socket came in time: whoever could not receive it yet is not held to the deadline,
                 // unless it was handed something in this very turn: one that floods the server would never be.
                 let cannot_look = matches!(connection.receiving, Receiving::Cancelled | Receiving::Starved(_));
@@ -503,8 +382,7 @@ impl<S: Service> Worker<S> {
         let mut touched = std::mem::take(&mut self.touched);
         for key in touched.drain(..) {
             if let Some(connection) = self.connections.get_mut(key) {
-                connection.is_touched = false;
-                connection.act(key, &mut self.ring, &self.stats, &mut self.wheel, &mut self.bulk);
+                connection.act(key, &mut self.driver);
             }
         }
         self.touched = touched;
@@ -517,7 +395,7 @@ impl<S: Service> Worker<S> {
                 Class::Small => &mut self.starved_small,
                 Class::Big => &mut self.starved_big,
             };
-            for _ in 0..self.ring.available(class) {
+            for _ in 0..self.driver.ring.available(class) {
                 let Some(key) = starved.pop_front() else {
                     break;
                 };
@@ -525,7 +403,7 @@ impl<S: Service> Worker<S> {
                     && connection.receiving == Receiving::Starved(class)
                 {
                     connection.receiving = Receiving::Idle;
-                    connection.act(key, &mut self.ring, &self.stats, &mut self.wheel, &mut self.bulk);
+                    connection.act(key, &mut self.driver);
                 }
             }
         }
@@ -539,110 +417,4 @@ fn touch<H>(touched: &mut Vec<Key>, connection: &mut Connection<H>, key: Key) {
         connection.is_touched = true;
         touched.push(key);
     }
-}
-
-impl<H: Handler> Connection<H> {
-    fn act(&mut self, key: Key, ring: &mut Ring, stats: &WorkerStats, wheel: &mut Wheel, bulk: &mut u32) {
-        let is_bulk = self.handler.class() == Class::Big && !self.handler.is_over();
-        if is_bulk != self.is_bulk {
-            self.is_bulk = is_bulk;
-            *bulk = if is_bulk { *bulk + 1 } else { *bulk - 1 };
-            ring.set_bulk(*bulk);
-        }
-        if self.handler.is_over() {
-            return self.end(key, ring);
-        }
-        if matches!(self.sending, Sending::Idle | Sending::Behind) {
-            self.send(key, ring);
-        }
-        if self.handler.is_over() {
-            return self.end(key, ring);
-        }
-        self.receive(key, ring, stats);
-        if let Some(deadline) = self.handler.deadline() {
-            self.enter_deadline(key, deadline, wheel);
-        }
-    }
-
-    /// Sends what there is to send, in one go.
-    fn send(&mut self, key: Key, ring: &mut Ring) {
-        if let Some(first) = self.handler.next_outgoing() {
-            let mut pieces = Pieces { first, more: Vec::new() };
-            while pieces.more.len() + 1 < Pieces::MAX
-                && let Some(piece) = self.handler.next_outgoing()
-            {
-                pieces.more.push(piece);
-            }
-            let (sending, manner) = match self.sending {
-                Sending::Behind => (Sending::Waiting, Manner::Waiting),
-                _ if self.handler.awaits_sent() => (Sending::AtOnce, Manner::AtOnce),
-                _ => (Sending::AtOnce, Manner::AtOnceSilently),
-            };
-            self.sending = sending;
-            ring.send(key, self.descriptor, pieces, manner);
-        } else {
-            self.sending = Sending::Idle;
-            if self.handler.ends_writing() && !self.handler.is_over() {
-                self.shut_down(key, Shutdown::Write, ring);
-            }
-        }
-    }
-
-    /// Begins to receive, or stops.
-    fn receive(&mut self, key: Key, ring: &mut Ring, stats: &WorkerStats) {
-        let class = self.handler.class();
-        match self.receiving {
-            Receiving::Idle if self.handler.may_receive() => {
-                stats.rearms.add(1);
-                self.receiving = Receiving::Armed(class);
-                ring.receive(key, self.descriptor, class);
-            }
-            Receiving::Armed(armed) if armed != class || !self.handler.may_receive() => {
-                self.receiving = Receiving::Cancelled;
-                ring.cancel_receive(key, armed);
-            }
-            _ => {}
-        }
-    }
-
-    /// Gives the socket up: shut, then cancelled, then, when nothing is under way any more, closed. A socket that is
-    /// closed while it receives sends no FIN, and lives on.
-    fn end(&mut self, key: Key, ring: &mut Ring) {
-        let is_receiving = matches!(self.receiving, Receiving::Armed(_) | Receiving::Cancelled);
-        let is_sending = matches!(self.sending, Sending::AtOnce | Sending::Waiting);
-        if !is_receiving && !is_sending && self.shutdowns == 0 {
-            if self.ending != Ending::Closing {
-                self.ending = Ending::Closing;
-                ring.close(key, self.descriptor);
-            }
-        } else if self.ending == Ending::No && (is_receiving || is_sending) {
-            self.ending = Ending::ShutDown;
-            self.shut_down(key, Shutdown::Both, ring);
-            if let Receiving::Armed(class) = self.receiving {
-                self.receiving = Receiving::Cancelled;
-                ring.cancel_receive(key, class);
-            }
-        }
-    }
-
-    fn shut_down(&mut self, key: Key, how: Shutdown, ring: &mut Ring) {
-        self.shutdowns += 1;
-        ring.shut_down(key, self.descriptor, how);
-    }
-
-    /// Puts the deadline into the wheel, unless it is there or something earlier is.
-    fn enter_deadline(&mut self, key: Key, deadline: u64, wheel: &mut Wheel) {
-        let tick = deadline.div_ceil(TICK);
-        let is_earlier = low(tick).wrapping_sub(self.wheel_tick).cast_signed() < 0;
-        if !self.is_in_wheel || is_earlier {
-            self.wheel_tick = low(wheel.insert(tick, key));
-            self.is_in_wheel = true;
-        }
-    }
-}
-
-/// A tick modulo 2^32, which is 397 days.
-#[expect(clippy::cast_possible_truncation, reason = "the upper bits are cut off on purpose")]
-const fn low(tick: u64) -> u32 {
-    tick as u32
 }

@@ -1,0 +1,261 @@
+//! A connection of a worker: what is under way on it, and what it asks of the ring next.
+
+use std::io;
+use std::iter;
+use std::net::Shutdown;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::Class;
+use super::ring::{Descriptor, Manner, Pieces, Ring};
+use super::token::Key;
+use super::wheel::{TICK, Wheel};
+use super::worker::Handler;
+use crate::server::WorkerStats;
+
+/// How many buffers may wait with one connection for a peer that is slow.
+const BUFFERS_SHARE: usize = 4;
+
+/// The ring, and what goes with it.
+pub(super) struct Driver {
+    pub(super) ring: Ring,
+    pub(super) wheel: Wheel,
+    /// How many connections receive into big buffers.
+    pub(super) bulk: u32,
+    pub(super) stats: Arc<WorkerStats>,
+}
+
+impl Driver {
+    fn count_bulk(&mut self, is_more: bool) {
+        self.bulk = if is_more { self.bulk + 1 } else { self.bulk - 1 };
+        self.ring.set_bulk(self.bulk);
+    }
+}
+
+/// A connection and what is under way on it.
+pub(super) struct Connection<H> {
+    pub(super) handler: H,
+    descriptor: Descriptor,
+    pub(super) receiving: Receiving,
+    sending: Sending,
+    ending: Ending,
+    /// How many shutdowns are under way.
+    pub(super) shutdowns: u8,
+    /// It is on the list of those to act on.
+    pub(super) is_touched: bool,
+    /// What it received waits in the worker's `late`.
+    pub(super) is_late: bool,
+    /// It receives into big buffers.
+    is_bulk: bool,
+    /// It is in the wheel, first at this tick, modulo 2^32.
+    is_in_wheel: bool,
+    wheel_tick: u32,
+    /// What it has cost in the turn whose number this is, modulo 2^32.
+    pub(super) turn: u32,
+    pub(super) cost: u32,
+}
+
+/// The receive of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Receiving {
+    Idle,
+    Armed(Class),
+    /// Its last completion is awaited.
+    Cancelled,
+    /// There was no buffer: it is on the list of those who wait for one of this class.
+    Starved(Class),
+    /// The stream has ended, or failed.
+    Ended,
+}
+
+/// The send of a connection; there is never more than one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    Idle,
+    /// One that is over with the next enter.
+    AtOnce,
+    /// One that waits for the peer.
+    Waiting,
+    /// The peer did not take all at once: the next one waits for it.
+    Behind,
+}
+
+/// How far a connection that is over has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    No,
+    /// The socket is shut, and what is under way is awaited.
+    ShutDown,
+    Closing,
+}
+
+impl<H: Handler> Connection<H> {
+    /// A connection that was just accepted. It is to be acted on.
+    pub(super) const fn new(handler: H, descriptor: Descriptor) -> Self {
+        Self {
+            handler,
+            descriptor,
+            receiving: Receiving::Idle,
+            sending: Sending::Idle,
+            ending: Ending::No,
+            shutdowns: 0,
+            is_touched: true,
+            is_late: false,
+            is_bulk: false,
+            is_in_wheel: false,
+            wheel_tick: 0,
+            turn: 0,
+            cost: 0,
+        }
+    }
+
+    /// Submits what the connection wants next.
+    pub(super) fn act(&mut self, key: Key, driver: &mut Driver) {
+        self.is_touched = false;
+        let is_bulk = self.handler.class() == Class::Big && !self.handler.is_over();
+        if is_bulk != self.is_bulk {
+            self.is_bulk = is_bulk;
+            driver.count_bulk(is_bulk);
+        }
+        if !self.handler.is_over() && matches!(self.sending, Sending::Idle | Sending::Behind) {
+            self.send(key, &mut driver.ring);
+        }
+        if self.handler.is_over() {
+            return self.end(key, &mut driver.ring);
+        }
+        self.receive(key, driver);
+        if let Some(deadline) = self.handler.deadline() {
+            self.enter_deadline(key, deadline, &mut driver.wheel);
+        }
+    }
+
+    /// A send is over.
+    pub(super) fn on_sent(&mut self, result: io::Result<usize>, pieces: Pieces, stats: &WorkerStats) {
+        let was_waiting = self.sending == Sending::Waiting;
+        self.sending = Sending::Idle;
+        let Pieces { first, more } = pieces;
+        let mut sent = match result.map_err(|error| (Errno::from_io_error(&error), error)) {
+            Ok(sent) => sent,
+            Err((Some(Errno::AGAIN), _)) if !was_waiting => 0,
+            // A send that waited and was cancelled may have sent a part: the stream is of no more use.
+            Err((_, error)) => {
+                let kind = error.kind();
+                self.handler.on_sent(Err(error), first);
+                for piece in more {
+                    self.handler.on_sent(Err(kind.into()), piece);
+                }
+                return;
+            }
+        };
+        let mut unsent = Vec::new();
+        for piece in iter::once(first).chain(more) {
+            let len = piece.bytes().len();
+            if sent >= len {
+                sent -= len;
+                self.handler.on_sent(Ok(()), piece);
+            } else {
+                unsent.push((piece, std::mem::take(&mut sent)));
+            }
+        }
+        if unsent.is_empty() {
+            return;
+        }
+        stats.short_sends.add(1);
+        self.sending = Sending::Behind;
+        // Each goes before those that are there: the last one first.
+        for (position, (piece, sent)) in unsent.into_iter().enumerate().rev() {
+            let must_spill = position >= BUFFERS_SHARE || piece.is_scarce();
+            self.handler.on_sent_in_part(piece, sent, must_spill);
+        }
+    }
+
+    /// Sends what there is to send, in one go.
+    fn send(&mut self, key: Key, ring: &mut Ring) {
+        if let Some(first) = self.handler.next_outgoing() {
+            let mut pieces = Pieces { first, more: Vec::new() };
+            while pieces.more.len() + 1 < Pieces::MAX
+                && let Some(piece) = self.handler.next_outgoing()
+            {
+                pieces.more.push(piece);
+            }
+            let (sending, manner) = match self.sending {
+                Sending::Behind => (Sending::Waiting, Manner::Waiting),
+                _ if self.handler.awaits_sent() => (Sending::AtOnce, Manner::AtOnce),
+                _ => (Sending::AtOnce, Manner::AtOnceSilently),
+            };
+            self.sending = sending;
+            ring.send(key, self.descriptor, pieces, manner);
+        } else {
+            self.sending = Sending::Idle;
+            if self.handler.ends_writing() && !self.handler.is_over() {
+                self.shut_down(key, Shutdown::Write, ring);
+            }
+        }
+    }
+
+    /// Begins to receive, or stops.
+    fn receive(&mut self, key: Key, Driver { ring, stats, .. }: &mut Driver) {
+        let class = self.handler.class();
+        match self.receiving {
+            Receiving::Idle if self.handler.may_receive() => {
+                stats.rearms.add(1);
+                self.receiving = Receiving::Armed(class);
+                ring.receive(key, self.descriptor, class);
+            }
+            Receiving::Armed(armed) if armed != class || !self.handler.may_receive() => {
+                self.receiving = Receiving::Cancelled;
+                ring.cancel_receive(key, armed);
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives the socket up: shut, then cancelled, then, when nothing is under way any more, closed. A socket that is
+    /// closed while it receives sends no FIN, and lives on.
+    fn end(&mut self, key: Key, ring: &mut Ring) {
+        let is_receiving = matches!(self.receiving, Receiving::Armed(_) | Receiving::Cancelled);
+        let is_sending = matches!(self.sending, Sending::AtOnce | Sending::Waiting);
+        if !is_receiving && !is_sending && self.shutdowns == 0 {
+            if self.ending != Ending::Closing {
+                self.ending = Ending::Closing;
+                ring.close(key, self.descriptor);
+            }
+        } else if self.ending == Ending::No && (is_receiving || is_sending) {
+            self.ending = Ending::ShutDown;
+            self.shut_down(key, Shutdown::Both, ring);
+            if let Receiving::Armed(class) = self.receiving {
+                self.receiving = Receiving::Cancelled;
+                ring.cancel_receive(key, class);
+            }
+        }
+    }
+
+    fn shut_down(&mut self, key: Key, how: Shutdown, ring: &mut Ring) {
+        self.shutdowns += 1;
+        ring.shut_down(key, self.descriptor, how);
+    }
+
+    /// Whether the wheel's tick is the one that it has this connection at; then it has it no more.
+    pub(super) fn leaves_wheel(&mut self, tick: u64) -> bool {
+        let leaves = self.is_in_wheel && self.wheel_tick == low(tick);
+        self.is_in_wheel &= !leaves;
+        leaves
+    }
+
+    /// Puts the deadline into the wheel, unless it is there or something earlier is.
+    fn enter_deadline(&mut self, key: Key, deadline: u64, wheel: &mut Wheel) {
+        let tick = deadline.div_ceil(TICK);
+        let is_earlier = low(tick).wrapping_sub(self.wheel_tick).cast_signed() < 0;
+        if !self.is_in_wheel || is_earlier {
+            self.wheel_tick = low(wheel.insert(tick, key));
+            self.is_in_wheel = true;
+        }
+    }
+}
+
+/// A tick modulo 2^32, which is 397 days.
+#[expect(clippy::cast_possible_truncation, reason = "the upper bits are cut off on purpose")]
+const fn low(tick: u64) -> u32 {
+    tick as u32
+}
