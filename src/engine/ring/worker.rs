@@ -31,6 +31,9 @@ const TURN_COST: usize = 1 << 20;
 /// What a frame costs, in bytes.
 const FRAME_COST: usize = 128;
 
+/// How many buffers a connection is reckoned to take at once.
+const BUFFERS_A_RECEIVE: u16 = 4;
+
 /// How long connections that were cut may take to give their places back.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -113,6 +116,8 @@ pub struct Worker<S: Service> {
     wake: Arc<OwnedFd>,
     phase: Phase,
     turn: u32,
+    /// Some wait for a buffer though there are some.
+    has_more_to_feed: bool,
     /// The last enter did not ask for completions.
     has_only_submitted: bool,
     busy_poll: Duration,
@@ -140,6 +145,7 @@ impl<S: Service> Worker<S> {
             wake,
             phase: Phase::Running,
             turn: 0,
+            has_more_to_feed: false,
             has_only_submitted: false,
             busy_poll: sizes.busy_poll,
         })
@@ -213,6 +219,7 @@ impl<S: Service> Worker<S> {
     fn patience(&self) -> Wait {
         let tick = [self.driver.wheel.next(), self.acceptors.paused_until()].into_iter().flatten().min();
         match tick {
+            _ if self.has_more_to_feed => Wait::No,
             _ if self.phase == Phase::Stopping => Wait::AtMost(Duration::from_millis(TICK)),
             None => Wait::Forever,
             Some(tick) => {
@@ -388,14 +395,20 @@ impl<S: Service> Worker<S> {
         self.touched = touched;
     }
 
-    /// Lets as many of those who wait for a buffer receive as there are buffers.
+    /// Lets some of those who wait for a buffer receive. Each may take several buffers at once, and whoever then finds
+    /// none has been begun in vain: so it is not as many as there are buffers.
     fn feed_starved(&mut self) {
+        self.has_more_to_feed = false;
         for class in [Class::Small, Class::Big] {
             let starved = match class {
                 Class::Small => &mut self.starved_small,
                 Class::Big => &mut self.starved_big,
             };
-            for _ in 0..self.driver.ring.available(class) {
+            if starved.is_empty() {
+                continue;
+            }
+            let available = self.driver.ring.available(class);
+            for _ in 0..available.div_ceil(BUFFERS_A_RECEIVE) {
                 let Some(key) = starved.pop_front() else {
                     break;
                 };
@@ -406,6 +419,7 @@ impl<S: Service> Worker<S> {
                     connection.act(key, &mut self.driver);
                 }
             }
+            self.has_more_to_feed |= available > 0 && !starved.is_empty();
         }
     }
 }
