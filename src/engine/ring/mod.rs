@@ -84,7 +84,7 @@ impl Sizes {
         Self {
             submissions: SUBMISSIONS,
             completions: 4 * SUBMISSIONS,
-            small_count: std::env::var("RB_SC").map_or(SMALL_COUNT, |v| v.parse().unwrap()),
+            small_count: SMALL_COUNT,
             small_size: SMALL.min(big_size),
             big_count: std::env::var("RB_BC")
                 .map_or(u16::try_from(big_count.next_power_of_two()).unwrap_or(u16::MAX), |v| {

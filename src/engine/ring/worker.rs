@@ -134,7 +134,12 @@ impl<S: Service> Worker<S> {
         let files = sizes.files as usize;
         Ok(Self {
             service,
-            driver: Driver { ring: Ring::new(sizes, Arc::clone(&stats))?, wheel: Wheel::new(), bulk: 0, stats },
+            driver: Driver {
+                ring: Ring::new(sizes, Arc::clone(&stats))?,
+                wheel: Wheel::new(),
+                bulk: 0,
+                stats,
+            },
             connections: Slots::with_room(files),
             touched: Vec::new(),
             late: VecDeque::new(),
@@ -374,7 +379,8 @@ impl<S: Service> Worker<S> {
                 }
                 // What lies in the socket came in time: whoever could not receive it yet is not held to the deadline,
                 // unless it was handed something in this very turn: one that floods the server would never be.
-                let cannot_look = matches!(connection.receiving, Receiving::Cancelled | Receiving::Starved(_));
+                let cannot_look =
+                    matches!(connection.receiving, Receiving::Cancelled | Receiving::Starved(_));
                 let has_looked = !cannot_look || connection.turn == self.turn;
                 if has_looked && connection.handler.deadline().is_some_and(|deadline| deadline <= now) {
                     connection.handler.on_deadline();
