@@ -39,7 +39,7 @@ const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
 /// How many big buffers the kernel takes turns with at least.
 const BIG_WINDOW_MIN: u16 = 4;
 
-/// How long a ring that is dropped waits for what is under way.
+/// How long [`Ring::cancel_all`] waits for what is under way.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connected socket in the ring's own table of files.
@@ -135,6 +135,15 @@ impl Ring {
     /// What the kernel says to the first thing that it refuses.
     pub(super) fn new(sizes: &Sizes, stats: Arc<WorkerStats>) -> io::Result<Self> {
         let (uring, _) = set_up(sizes.submissions, sizes.completions, sizes.patience)?;
+        Self::over(uring, sizes, stats)
+    }
+
+    /// As [`Self::new`], over what [`set_up`] has set up.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(super) fn over(uring: IoUring, sizes: &Sizes, stats: Arc<WorkerStats>) -> io::Result<Self> {
         let submitter = uring.submitter();
         submitter.register_files_sparse(sizes.files)?;
         let small = Group::register(&submitter, 0, sizes.small_count, sizes.small_size)?;
@@ -280,6 +289,20 @@ impl Ring {
         self.concluded = 0;
         self.release_gathers();
         Ok(())
+    }
+
+    /// Ends whatever is under way, and waits for that: none of it uses any memory then.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end in time, or the kernel refuses to do so (before 6.0).
+    pub(super) fn cancel_all(&self) -> io::Result<()> {
+        let timeout = Timespec::from(CANCEL_TIMEOUT);
+        match self.uring.submitter().register_sync_cancel(Some(timeout), CancelBuilder::any()) {
+            // There was nothing.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => Ok(()),
+            result => result,
+        }
     }
 
     /// Whether completions wait, here or in the kernel. It asks no one: the kernel keeps flags in shared memory.
@@ -471,13 +494,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        let timeout = Timespec::from(CANCEL_TIMEOUT);
-        let cancelled = self.uring.submitter().register_sync_cancel(Some(timeout), CancelBuilder::any());
-        let is_quiet = match cancelled.as_ref().map_err(Errno::from_io_error) {
-            Ok(()) | Err(Some(Errno::NOENT)) => true,
-            Err(_) => false,
-        };
-        if !is_quiet || !self.backlog.is_empty() {
+        if self.cancel_all().is_err() || !self.backlog.is_empty() {
             tracing::warn!("a ring has ended with operations under way; their memory is not used again");
             std::mem::forget(std::mem::replace(&mut self.sends, Slots::new()));
             std::mem::forget(std::mem::take(&mut self.gathers));
