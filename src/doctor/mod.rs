@@ -87,10 +87,7 @@ pub fn diagnose(config: &Config) -> Diagnosis {
 /// What has no place among the things that work.
 fn ring(support: &Result<Support, Obstacle>) -> Vec<Finding> {
     match support {
-        Ok(support) => vec![
-            findings::optional("NO_SQARRAY", support.no_sqarray, "6.6"),
-            findings::optional("a registered descriptor of the ring", support.registered_fd, "5.18"),
-        ],
+        Ok(support) => vec![findings::optional("NO_SQARRAY", support.no_sqarray, "6.6")],
         Err(Obstacle { what, source, cure }) => {
             vec![Finding::fail(format!("ring: {what}: {source}"), cure.clone())]
         }

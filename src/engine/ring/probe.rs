@@ -31,8 +31,6 @@ const COMPLETIONS_PER_ENTRY: u32 = 4;
 pub(crate) struct Support {
     /// `IORING_SETUP_NO_SQARRAY`: entries are taken in order, without an array of indices (Linux 6.6).
     pub(crate) no_sqarray: bool,
-    /// `IORING_REGISTER_RING_FDS`: entering the ring needs no look-up of its descriptor (Linux 5.18).
-    pub(crate) registered_fd: bool,
 }
 
 /// Why the ring engine cannot run here.
@@ -77,7 +75,7 @@ pub(crate) fn probe_aloud(works: &mut dyn FnMut(&'static str)) -> Result<Support
     let files = ring.submitter().register_files_sparse(FILES);
     steps.pass("a sparse table of direct descriptors", files)?;
     converse(&mut ring, &mut steps)?;
-    Ok(Support { no_sqarray, registered_fd: registers_its_descriptor(&ring) })
+    Ok(Support { no_sqarray })
 }
 
 /// Names what passes, and makes an obstacle of what does not.
@@ -124,16 +122,6 @@ fn missing(needed: &[(&str, bool)]) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::new(io::ErrorKind::Unsupported, format!("the kernel has no {}", missing.join(", "))))
-}
-
-fn registers_its_descriptor(ring: &IoUring) -> bool {
-    let mut submitter = ring.submitter();
-    if submitter.register_ring_fd().is_err() {
-        return false;
-    }
-    let enters = submitter.submit().is_ok();
-    // Until then the thread's table keeps the ring alive.
-    submitter.unregister_ring_fd().is_ok() && enters
 }
 
 /// One connection over loopback as the engine serves it: accepted, received from, sent to, cancelled and closed by one
