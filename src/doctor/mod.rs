@@ -13,7 +13,8 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::config::{Config, EngineChoice};
 use crate::engine;
-use crate::engine::ring::probe::{self, Obstacle, Support};
+use crate::engine::ring::obstacle::Obstacle;
+use crate::engine::ring::probe::{self, Support};
 use crate::engine::ring::{PATIENCE, SUBMISSIONS, set_up};
 use crate::server::{BACKLOG, Placement, connections_max, direct_connections_max};
 use crate::system::{self, CAP_IPC_LOCK, Status, Sysctl};

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 
 use crate::config::EngineChoice;
 use crate::server::{Admission, StartError};
-use ring::probe::Obstacle;
+use ring::obstacle::Obstacle;
 
 pub(crate) use context::Context;
 pub(crate) use session::Start;

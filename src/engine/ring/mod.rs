@@ -3,12 +3,13 @@
 //! From the outside in: [`Worker`] is the loop, [`Handler`] what it drives; `acceptor` decides when to accept and
 //! `wheel` keeps deadlines; `ring` is the safe surface over the kernel's queues, with `buffers`, which the kernel
 //! receives into, `slots`, the tables that completions are found in, and `token`, how they are. `probe` finds out
-//! whether all of it can run here.
+//! whether all of it can run here, and `obstacle` what would help where it cannot.
 
 mod acceptor;
 mod buffers;
 mod connection;
 mod gather;
+pub(crate) mod obstacle;
 pub(crate) mod probe;
 mod quarantine;
 #[expect(clippy::module_inception, reason = "the engine is named after its ring")]
