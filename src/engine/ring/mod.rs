@@ -87,10 +87,7 @@ impl Sizes {
             completions: 4 * SUBMISSIONS,
             small_count: SMALL_COUNT,
             small_size: SMALL.min(big_size),
-            big_count: std::env::var("RB_BC")
-                .map_or(u16::try_from(big_count.next_power_of_two()).unwrap_or(u16::MAX), |v| {
-                    v.parse().unwrap()
-                }),
+            big_count: u16::try_from(big_count.next_power_of_two()).unwrap_or(u16::MAX),
             big_size,
             files: u32::try_from(connections).unwrap_or(u32::MAX),
             busy_poll: Duration::ZERO,

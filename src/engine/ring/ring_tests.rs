@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use rustix::fd::AsFd as _;
 
+use super::super::probe::next_event;
 use super::*;
 use crate::proto::budget::{Budget, Total};
 use crate::proto::{Gathered, HEADROOM};
@@ -87,14 +88,7 @@ impl Pair {
 
 /// The next event, waited for.
 fn next(ring: &mut Ring) -> Event {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(event) = ring.next_event().expect("a ring of use") {
-            return event;
-        }
-        assert!(Instant::now() < deadline, "nothing comes");
-        ring.enter(Wait::AtMost(Duration::from_millis(100))).expect("a ring of use");
-    }
+    next_event(ring, Instant::now() + DEADLINE).expect("a ring of use")
 }
 
 fn pattern(size: usize) -> Vec<u8> {
