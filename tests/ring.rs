@@ -22,7 +22,8 @@ macro_rules! on_a_ring {
 on_a_ring! {
     what_a_socket_takes_in_parts_stays_in_order: hazards::replies_taken_in_small_pieces(8 << 20),
     a_place_used_again_knows_nothing_of_its_last_user: hazards::places_used_again_and_again(2_000),
-    a_connection_that_is_cut_ends: hazards::connections_that_are_cut_end(20),
+    a_connection_that_is_cut_ends: hazards::connections_that_are_cut_end(50),
+    a_send_that_waits_for_ever_is_cut: hazards::sends_that_wait_for_ever_are_cut(2),
     completions_that_overflow_are_not_lost: hazards::completions_beyond_the_queue(200),
     submissions_that_do_not_fit_are_not_lost: hazards::submissions_beyond_the_queue(200),
     messages_wait_for_buffers_and_none_starves: hazards::messages_beyond_the_buffers(100),

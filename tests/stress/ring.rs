@@ -23,10 +23,18 @@ fn a_place_used_again_knows_nothing_of_its_last_user() {
 }
 
 #[test]
-#[ignore = "volume: 2,000 connections cut, 10 s"]
+#[ignore = "volume: 1,000 connections cut, 50 s"]
 fn a_connection_that_is_cut_ends() {
     if is_runnable("ring") {
-        hazards::connections_that_are_cut_end(volume(2000));
+        hazards::connections_that_are_cut_end(volume(1000));
+    }
+}
+
+#[test]
+#[ignore = "volume: 20 connections cut with 9 MB unsent, 15 s"]
+fn a_send_that_waits_for_ever_is_cut() {
+    if is_runnable("ring") {
+        hazards::sends_that_wait_for_ever_are_cut(volume(20));
     }
 }
 
