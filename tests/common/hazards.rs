@@ -19,6 +19,9 @@ use crate::common::{
     Client, DEADLINE, Server, close_payload, command, counter_in, frame, handshake, limited, pattern,
 };
 
+/// An echo that takes longer has waited for something else than its turn.
+const ECHO_MAX: Duration = Duration::from_secs(5);
+
 /// A server of one worker on a ring that is sized by `options`.
 pub(crate) fn ring(options: &[&str]) -> Server {
     Server::start("ring", options)
@@ -372,6 +375,8 @@ fn p99_of_echoes(clients: &mut [Client], rounds: usize) -> Duration {
         }
     }
     times.sort_unstable();
+    let slowest = times.last().expect("some echoes");
+    assert!(*slowest < ECHO_MAX, "an echo takes {slowest:?}");
     times[times.len() * 99 / 100]
 }
 
