@@ -30,9 +30,11 @@ fn main() {
     baselines::pin(core).expect("the core is allowed");
     let mut ringbacks = Vec::new();
     let mut servers = vec![("tungstenite", start_tungstenite(core))];
-    for (name, engine) in
-        [("ringback-epoll", EngineChoice::Epoll), ("ringback-tokio-uring", EngineChoice::TokioUring)]
-    {
+    for (name, engine) in [
+        ("ringback-ring", EngineChoice::Ring),
+        ("ringback-tokio-uring", EngineChoice::TokioUring),
+        ("ringback-epoll", EngineChoice::Epoll),
+    ] {
         match start_ringback(engine) {
             Ok(server) => {
                 servers.push((name, server.addresses()[0]));

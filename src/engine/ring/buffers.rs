@@ -70,8 +70,9 @@ impl Group {
             memory: Mapping::new(usize::from(count) * stride)?,
         };
         let entries = group.entries.start.as_ptr().addr() as u64;
-        // SAFETY: the mapping holds `count` entries. It is unmapped when `Inner` is dropped, and `Ring`, the only one
-        // who registers groups, drops its `IoUring` before it lets go of them.
+        // SAFETY: the mapping holds `count` entries, and the kernel holds its pages for as long as it needs them. The
+        // buffers are unmapped when `Inner` is dropped; `Ring`, the only one who registers groups, begins no receive
+        // before it has both, and lets go of them after its `IoUring`.
         unsafe { submitter.register_buf_ring_with_flags(entries, count, id, 0)? };
         for index in 0..count {
             group.give(index);

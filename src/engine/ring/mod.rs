@@ -15,6 +15,7 @@ mod quarantine;
 #[expect(clippy::module_inception, reason = "the engine is named after its ring")]
 mod ring;
 mod serve;
+mod setup;
 mod slots;
 mod token;
 mod wheel;
@@ -28,8 +29,8 @@ use crate::proto::HEADROOM;
 
 pub use super::buffer::{Class, ReceiveBuffer};
 pub use buffers::Lease;
-pub(crate) use ring::set_up;
 pub(crate) use serve::Serving;
+pub(crate) use setup::set_up;
 pub use worker::{Handler, Service, Worker};
 
 /// A piece of a reply: in the buffer that it was received into, or on the heap.

@@ -13,7 +13,8 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
 use super::obstacle::{LOOPBACK, Obstacle};
-use super::ring::{Descriptor, Event, Manner, Pieces, Ring, Wait, set_up};
+use super::ring::{Descriptor, Event, Manner, Pieces, Ring, Wait};
+use super::setup::set_up;
 use super::token::Key;
 use super::{Class, Outgoing, SMALL, Sizes};
 use crate::proto::HEADROOM;

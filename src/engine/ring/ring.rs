@@ -13,8 +13,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
@@ -25,16 +24,11 @@ use rustix::net::SendFlags;
 
 use super::buffers::Group;
 use super::gather::Gather;
+use super::setup::set_up;
 use super::slots::Slots;
 use super::token::{Key, Op, Token};
 use super::{Class, Outgoing, Received, Sizes};
 use crate::server::WorkerStats;
-
-/// The least entries of a submission queue to make do with.
-const SUBMISSIONS_MIN: u32 = 64;
-
-/// How long to wait before a ring that there was no memory for is asked for again.
-const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
 
 /// How many big buffers the kernel takes turns with at least.
 const BIG_WINDOW_MIN: u16 = 4;
@@ -516,50 +510,6 @@ fn outcome(result: i32) -> io::Result<u32> {
     u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
-/// Sets a ring up, with at most so many entries in its queues. Says too whether it is one with NO_SQARRAY. It is to be used by this thread only.
-///
-/// Where there is no memory for it, a smaller one, or one that is asked for again for a while: the kernel counts the
-/// locked memory of a ring that is gone some time longer.
-///
-/// # Errors
-///
-/// Those of io_uring_setup(2) and mmap(2).
-pub(crate) fn set_up(submissions: u32, completions: u32, patience: Duration) -> io::Result<(IoUring, bool)> {
-    let began = Instant::now();
-    loop {
-        let mut part = 1;
-        let refused = loop {
-            match set_up_now(submissions / part, completions / part) {
-                Err(error) if Errno::from_io_error(&error) != Some(Errno::NOMEM) => return Err(error),
-                Err(error) if submissions / part <= SUBMISSIONS_MIN => break error,
-                Err(_) => part *= 2,
-                done => return done,
-            }
-        };
-        if began.elapsed() >= patience {
-            return Err(refused);
-        }
-        thread::sleep(NO_MEMORY_PAUSE);
-    }
-}
-
-/// io_uring_setup(2) with the best flags that the kernel has.
-fn set_up_now(submissions: u32, completions: u32) -> io::Result<(IoUring, bool)> {
-    let mut builder = IoUring::builder();
-    builder
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .setup_submit_all()
-        .setup_cqsize(completions);
-    match builder.clone().setup_no_sqarray().build(submissions) {
-        // The kernel says no more than that one of the flags is new to it.
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
-            builder.build(submissions).map(|ring| (ring, false))
-        }
-        result => result.map(|ring| (ring, true)),
-    }
-}
 #[cfg(test)]
 #[path = "ring_tests.rs"]
 mod tests;

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
+use std::thread;
 use std::time::Instant;
 
 use bytes::BytesMut;

@@ -9,11 +9,24 @@ use tokio::sync::watch;
 use super::super::Context;
 use super::super::buffer::ReceiveBuffer;
 use super::super::session::{Session, Start};
+use super::connection::Connection;
+use super::slots::Slots;
 use super::{Class, Handler, Lease, Outgoing, Received, Service};
 use crate::proto::budget::Budget;
 use crate::proto::handshake::Refusal;
 use crate::server::Phase;
 use crate::server::accept::{LOG_INTERVAL, PAUSE, REFUSALS_MAX};
+
+/// What an idle connection takes, in bytes, all of it in its place of the worker's table: the protocol's state, with the
+/// session around it, and what is under way.
+const _: () = {
+    let protocol = size_of::<crate::proto::Connection>();
+    let session = size_of::<Session<Lease>>() - protocol;
+    let place = Slots::<Connection<Session<Lease>>>::PLACE;
+    let under_way = place - session - protocol;
+    assert!(protocol <= 64 && session <= 80 && under_way <= 40);
+    assert!(protocol + session + under_way <= 184);
+};
 
 /// A worker of the server.
 pub(crate) struct Serving {

@@ -35,6 +35,9 @@ impl<T> Slots<T> {
         Self { places: Vec::with_capacity(count), first_free: None, len: 0 }
     }
 
+    /// The memory that a value takes in the table, in bytes.
+    pub(super) const PLACE: usize = size_of::<Place<T>>();
+
     pub(super) const fn len(&self) -> usize {
         self.len
     }
