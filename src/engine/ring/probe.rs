@@ -8,16 +8,19 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use io_uring::{IoUring, Probe, opcode};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::obstacle::{LOOPBACK, Obstacle};
 use super::ring::{Descriptor, Event, Manner, Pieces, Ring, Wait};
 use super::setup::set_up;
 use super::token::Key;
 use super::{Class, Outgoing, SMALL, Sizes};
-use crate::proto::HEADROOM;
+use crate::proto::budget::{Budget, Total};
+use crate::proto::{Gathered, HEADROOM};
 
 /// What the ring engine uses where it is there, and does without where it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,8 +126,7 @@ fn missing(needed: &[(&str, bool)]) -> io::Result<()> {
 /// One connection over loopback as the engine serves it: accepted, received from, sent to, cancelled and closed by one
 /// ring; and a wake-up, as by another thread.
 fn converse(ring: Ring, steps: &mut Steps<'_>) -> Result<(), Obstacle> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let (listener, client) = steps.pass(LOOPBACK, listener.and_then(connect))?;
+    let (listener, client) = steps.pass(LOOPBACK, connect())?;
     let mut trial = Trial { ring, client, deadline: Instant::now() + DEADLINE };
 
     let accepted = trial.accept(&listener);
@@ -136,6 +138,10 @@ fn converse(ring: Ring, steps: &mut Steps<'_>) -> Result<(), Obstacle> {
     steps.pass("SEND with MSG_WAITALL, MSG_DONTWAIT and CQE_SKIP_SUCCESS", sent)?;
     let two = Pieces { first: second, more: vec![third] };
     steps.pass("SENDMSG of several buffers", trial.send(socket, two, Manner::AtOnce))?;
+    steps.pass(
+        "a silent SEND that says how far it came where there is little room",
+        trial.send_in_part(socket),
+    )?;
     steps.pass("ASYNC_CANCEL of multishot operations", trial.cancel())?;
     steps.pass("SHUTDOWN and CLOSE of a direct descriptor", trial.close(socket))?;
     steps.pass("multishot POLL_ADD of an eventfd", trial.wake())?;
@@ -143,11 +149,20 @@ fn converse(ring: Ring, steps: &mut Steps<'_>) -> Result<(), Obstacle> {
 }
 
 /// A connection that was made over loopback proves that the machine, not the ring, can do so.
-fn connect(listener: TcpListener) -> io::Result<(TcpListener, TcpStream)> {
-    let client = TcpStream::connect(listener.local_addr()?)?;
+fn connect() -> io::Result<(TcpListener, TcpStream)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    // Little room on both sides, whatever the system's defaults are.
+    SockRef::from(&listener).set_send_buffer_size(LITTLE)?;
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    client.set_recv_buffer_size(LITTLE)?;
+    client.connect(&listener.local_addr()?.into())?;
     client.set_read_timeout(Some(DEADLINE))?;
-    Ok((listener, client))
+    Ok((listener, client.into()))
 }
+
+/// The sockets' buffers, in bytes, and what surely is more than they take.
+const LITTLE: usize = 16 << 10;
+const MUCH: usize = 1 << 20;
 
 /// How long the whole conversation may take.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -213,6 +228,24 @@ impl Trial {
         let mut arrived = vec![0; echo.len()];
         self.client.read_exact(&mut arrived)?;
         expect(arrived == echo, OTHER_BYTES)
+    }
+
+    /// A send that cannot go out as a whole completes at once all the same, and is not silent about it.
+    fn send_in_part(&mut self, socket: Descriptor) -> io::Result<()> {
+        let bytes = BytesMut::zeroed(MUCH);
+        let charge = Budget::new(Total::new(MUCH)).charge(MUCH);
+        let first = Outgoing::heap(Box::new(Gathered { bytes, charge }));
+        let first = first.ok_or_else(|| io::Error::other(OTHER_BYTES))?;
+        self.ring.send(KEY, socket, Pieces { first, more: Vec::new() }, Manner::AtOnceSilently);
+        self.ring.enter(Wait::No)?;
+        match self.next_event()? {
+            Event::Sent { key: KEY, result, .. } => {
+                let sent = result?;
+                expect(0 < sent && sent < MUCH, "it is said to have gone out as a whole")?;
+                self.client.read_exact(&mut vec![0; sent])
+            }
+            other => Err(unexpected(&other)),
+        }
     }
 
     fn cancel(&mut self) -> io::Result<()> {
@@ -313,7 +346,7 @@ mod tests {
             Ok(support) => support,
             Err(obstacle) => return println!("SKIPPED: the ring engine cannot run here: {obstacle}"),
         };
-        assert_eq!(steps.len(), 13, "{steps:?}");
+        assert_eq!(steps.len(), 14, "{steps:?}");
         // A ring that stays behind in a table of the thread would use its descriptors up.
         for _ in 0..50 {
             assert_eq!(probe().expect("as before"), support);
