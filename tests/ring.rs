@@ -31,5 +31,8 @@ on_a_ring! {
     connections_are_no_files_of_the_process: hazards::connections_beyond_the_limit_of_files(600, 1000),
     a_signal_is_an_empty_wake_up: hazards::signals_under_load(Duration::from_secs(2)),
     a_blocked_reader_stops_nobody: hazards::lively_clients_beside_a_blocked_reader(20),
+    a_paused_peer_is_read_from_again_with_nobody_else_there: hazards::paused_peers_alone(4),
+    a_stalled_peer_costs_the_others_no_system_calls: hazards::enters_beside_a_stalled_peer(300),
+    a_busy_poll_keeps_deadlines: hazards::deadlines_while_polling(),
     stalled_peers_do_not_keep_newcomers_waiting: hazards::newcomers_beside_stalled_peers(20),
 }

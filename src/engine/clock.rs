@@ -17,7 +17,7 @@ impl Moment {
         Self(NonZero::<u64>::MIN.saturating_add(elapsed_us))
     }
 
-    /// Milliseconds since the clock was made, rounded up: then it has surely come.
+    /// Milliseconds since the clock was made, rounded up: when [`Clock::elapsed_millis`] says so, it has surely come.
     pub(super) const fn millis(self) -> u64 {
         (self.0.get() - 1).div_ceil(1000)
     }
@@ -45,8 +45,14 @@ impl Clock {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn now(&self) -> Moment {
         self.after(Duration::ZERO)
+    }
+
+    /// Whole milliseconds since the clock was made.
+    pub(super) fn elapsed_millis(&self) -> u64 {
+        u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// `timeout` from now.

@@ -170,8 +170,8 @@ impl From<Obstacle> for Hindrance {
 }
 
 impl From<io::Error> for Hindrance {
-    /// An error of io_uring_setup(2), or of what follows it.
+    /// An error of io_uring_setup(2), or of what a ring needs beyond it.
     fn from(error: io::Error) -> Self {
-        Obstacle::new("io_uring_setup(2)", error).into()
+        Obstacle::new("setting up a ring", error).into()
     }
 }

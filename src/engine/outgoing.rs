@@ -69,6 +69,14 @@ impl<B: ReceiveBuffer> Outgoing<B> {
         start..start + self.len()
     }
 
+    /// The receive buffer that it lies in.
+    pub(super) const fn buffer(&self) -> Option<&B> {
+        match &self.memory {
+            Memory::Received(buffer) => Some(buffer),
+            Memory::Heap(_) => None,
+        }
+    }
+
     /// Whether it holds a receive buffer that others will need.
     pub(super) fn is_scarce(&self) -> bool {
         match &self.memory {

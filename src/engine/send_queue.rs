@@ -10,8 +10,8 @@ use super::buffer::{ReceiveBuffer, SMALL};
 use super::outgoing::Outgoing;
 use crate::proto::Gathered;
 
-/// How many received buffers may wait to be sent; further replies are copied to the heap.
-const BUFFERS_SHARE: u8 = 4;
+/// How many received buffers may wait to be sent, with those under way; further replies are copied to the heap.
+const BUFFERS_SHARE: u16 = 4;
 
 /// How many bytes of a gathered frame are sent at once: a send(2) takes less than 2 GiB, and io_uring counts in 32 bits.
 const PIECE_MAX: usize = 1 << 30;
@@ -25,8 +25,8 @@ pub(super) struct SendQueue<B> {
     behind: Option<Box<VecDeque<Outgoing<B>>>>,
     /// Bytes in the queue and under way.
     unsent: usize,
-    /// How many buffers are in the queue: at most the share, and one that was under way.
-    buffers: u8,
+    /// How many buffers are in the queue and under way.
+    buffers: u16,
     /// How many pieces are under way: in one write, for the bytes of two would mingle.
     under_way: u8,
     /// What is unsent waits for the peer: else it goes out with the next write.
@@ -65,7 +65,6 @@ impl<B: ReceiveBuffer> SendQueue<B> {
                 self.behind = None;
             }
         }
-        self.buffers -= u8::from(outgoing.holds_buffer());
         self.under_way += 1;
         Some(outgoing)
     }
@@ -74,6 +73,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
     #[inline]
     pub(super) fn on_sent(&mut self, outgoing: &Outgoing<B>) {
         self.under_way -= 1;
+        self.buffers -= u16::from(outgoing.holds_buffer());
         self.unsent -= outgoing.len();
     }
 
@@ -87,6 +87,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
         context: &Context,
     ) {
         self.under_way -= 1;
+        self.buffers -= u16::from(outgoing.holds_buffer());
         self.unsent -= sent;
         let Some(mut rest) = outgoing.without(sent) else {
             return;
@@ -98,9 +99,30 @@ impl<B: ReceiveBuffer> SendQueue<B> {
             };
             rest = copy;
         }
-        self.buffers += u8::from(rest.holds_buffer());
+        self.buffers += u16::from(rest.holds_buffer());
         if let Some(second) = self.next.replace(rest) {
             self.behind.get_or_insert_default().push_front(second);
+        }
+    }
+
+    /// Copies to the heap what lies in buffers beyond the connection's share, or in scarce ones.
+    pub(super) fn give_up_buffers(&mut self, context: &Context) {
+        let mut kept = 0;
+        for outgoing in
+            self.next.iter_mut().chain(self.behind.iter_mut().flat_map(|behind| behind.iter_mut()))
+        {
+            if !outgoing.holds_buffer() {
+                continue;
+            }
+            if kept < BUFFERS_SHARE && !outgoing.is_scarce() {
+                kept += 1;
+                continue;
+            }
+            context.stats.bytes_spilled.add(outgoing.len() as u64);
+            if let Some(copy) = copy(outgoing.bytes(), context) {
+                *outgoing = copy;
+                self.buffers -= 1;
+            }
         }
     }
 
@@ -170,7 +192,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
             return;
         };
         self.unsent += outgoing.len();
-        self.buffers += u8::from(outgoing.holds_buffer());
+        self.buffers += u16::from(outgoing.holds_buffer());
         if self.next.is_none() {
             self.next = Some(outgoing);
         } else {

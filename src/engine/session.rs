@@ -124,10 +124,12 @@ impl<B: ReceiveBuffer> Session<B> {
         self.queue.has_next()
     }
 
-    /// Whether there is something to do once what is under way is sent.
+    /// Whether there is something to do once what is under way is sent: more to send, a peer to read from again, the end.
     #[inline]
     pub(super) const fn awaits_sent(&self) -> bool {
-        self.queue.has_next() || !matches!(self.stage, Stage::Open(_) | Stage::Handshake(_))
+        self.queue.has_next()
+            || self.queue.must_wait()
+            || !matches!(self.stage, Stage::Open(_) | Stage::Handshake(_))
     }
 
     /// Whether everything is sent that ever will be.
@@ -147,6 +149,11 @@ impl<B: ReceiveBuffer> Session<B> {
     /// yes, and then it goes for every peer that is owed something.
     pub(super) const fn set_slow(&mut self, is_slow: bool) {
         self.queue.set_slow(is_slow);
+    }
+
+    /// What is queued has begun to wait for the peer: buffers beyond its share, and scarce ones, are given up.
+    pub(super) fn give_up_buffers(&mut self) {
+        self.queue.give_up_buffers(&self.presence.context);
     }
 
     /// How many bytes are queued and under way.
@@ -389,7 +396,8 @@ impl<B: ReceiveBuffer> Session<B> {
         if received == room {
             self.class = Class::Big;
         }
-        self.short_receives = if received < SMALL { self.short_receives + 1 } else { 0 };
+        let is_short = received < SMALL && received < room;
+        self.short_receives = if is_short { self.short_receives + 1 } else { 0 };
         if self.short_receives == SHORT_RECEIVES {
             self.short_receives = 0;
             self.class = Class::Small;

@@ -425,3 +425,60 @@ pub(crate) fn newcomers_beside_stalled_peers(newcomers: usize) {
         });
     }
 }
+
+/// A client that sends more than may be unsent, and only then reads, with nobody else there to wake the worker: each time
+/// that it is not read from, what it has not sent yet waits for the last of the replies to have gone out.
+pub(crate) fn paused_peers_alone(rounds: usize) {
+    const PAYLOAD: usize = 60_000;
+    let message = frame(true, OpCode::Binary, &pattern(PAYLOAD));
+    for limit in ["256KiB", "1MiB"].iter().cycle().take(rounds) {
+        // No deadline wakes the worker either, for the first 8 s: the wheel of deadlines goes round then.
+        let server = ring(&["--unsent-limit", limit, "--handshake-timeout", "1h"]);
+        let mut client = server.connect();
+        client.stream.set_nonblocking(true).expect("a socket");
+        let (mut sent, mut stuck_since) = (0, Instant::now());
+        while stuck_since.elapsed() < Duration::from_millis(300) {
+            match client.stream.write(&message[sent % message.len()..]) {
+                Ok(written) => (sent, stuck_since) = (sent + written, Instant::now()),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+            }
+        }
+        client.stream.set_nonblocking(false).expect("a socket");
+        client.stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a duration");
+        let mut left = sent / message.len() * (4 + PAYLOAD);
+        let mut chunk = vec![0; 1 << 16];
+        while left > 0 {
+            let read = client.stream.read(&mut chunk).expect("the rest of the replies");
+            assert!(read > 0, "the server ends with {left} bytes unsent");
+            left = left.saturating_sub(read);
+        }
+        assert!(server.counter("read_pauses") > 0, "it was not read from for a while");
+    }
+}
+
+/// One system call an echo, whatever a peer that does not read holds.
+pub(crate) fn enters_beside_a_stalled_peer(echoes: u64) {
+    let server = ring(&[]);
+    let mut stalled = server.connect();
+    stalled.stream.set_write_timeout(Some(Duration::from_millis(300))).expect("a duration");
+    let bulk = frame(true, OpCode::Binary, &pattern(60_000));
+    while stalled.stream.write_all(&bulk).is_ok() {}
+    let mut client = server.connect();
+    client.echo(OpCode::Text, b"here");
+    let before = server.counter("enters");
+    for _ in 0..echoes {
+        client.echo(OpCode::Text, b"one more");
+    }
+    let enters = server.counter("enters") - before;
+    assert!(enters <= echoes + echoes / 4, "{enters} system calls for {echoes} echoes");
+}
+
+/// A worker that does not sleep looks at its deadlines all the same.
+pub(crate) fn deadlines_while_polling() {
+    let server = ring(&["--busy-poll", "20s", "--handshake-timeout", "100ms"]);
+    let began = Instant::now();
+    let head = server.connect_raw().read_head();
+    assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    server.connect().echo(OpCode::Text, b"and without a pause");
+}

@@ -110,3 +110,27 @@ fn connections_are_no_files_of_the_process() {
         );
     }
 }
+
+#[test]
+#[ignore = "volume: 100 peers that send without reading, then read, each alone, 100 s"]
+fn a_paused_peer_is_read_from_again_with_nobody_else_there() {
+    if is_runnable("ring") {
+        hazards::paused_peers_alone(volume(100));
+    }
+}
+
+#[test]
+#[ignore = "volume: 100,000 echoes beside a stalled peer, 10 s"]
+fn a_stalled_peer_costs_the_others_no_system_calls() {
+    if is_runnable("ring") {
+        hazards::enters_beside_a_stalled_peer(volume(100_000) as u64);
+    }
+}
+
+#[test]
+#[ignore = "with those that take a worker's ring at its limits"]
+fn a_busy_poll_keeps_deadlines() {
+    if is_runnable("ring") {
+        hazards::deadlines_while_polling();
+    }
+}

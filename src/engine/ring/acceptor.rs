@@ -36,6 +36,8 @@ struct Acceptor {
     /// Nothing once what was queued at the end has been taken.
     socket: Option<TcpListener>,
     state: State,
+    /// How many of those that were queued when the drain began were taken.
+    last_ones: i32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl Acceptors {
         for socket in sockets {
             // With O_NONBLOCK the kernel answers EAGAIN instead of waiting.
             socket.set_nonblocking(false)?;
-            listeners.push(Acceptor { socket: Some(socket), state: State::Idle });
+            listeners.push(Acceptor { socket: Some(socket), state: State::Idle, last_ones: 0 });
         }
         Ok(Self { listeners, paused_until: None, is_held: false })
     }
@@ -81,10 +83,8 @@ impl Acceptors {
         if self.are_done() {
             return;
         }
-        if let Some(tick) = self.paused_until {
-            if service.now() / TICK < tick {
-                return;
-            }
+        let is_paused = self.paused_until.is_some_and(|tick| service.now() / TICK < tick);
+        if !is_paused {
             self.paused_until = None;
         }
         let may_accept = phase > Phase::Running || service.may_accept();
@@ -93,8 +93,8 @@ impl Acceptors {
             service.on_accept_paused(None);
         }
         self.is_held = is_held;
-        let singles = self.listeners.iter().filter(|listener| listener.state == State::Single).count();
-        let mut unclaimed = free.saturating_sub(singles);
+        let under_way = self.listeners.iter().filter(|listener| listener.state != State::Idle).count();
+        let mut unclaimed = free.saturating_sub(under_way);
         let queued_max = usize::try_from(BACKLOG).unwrap_or(usize::MAX) * self.listeners.len();
         for (index, listener) in (0..).zip(&mut self.listeners) {
             let Some(socket) = &listener.socket else {
@@ -109,13 +109,15 @@ impl Acceptors {
                     listener.state = State::Cancelled;
                     ring.cancel_accept(index);
                 }
+                State::Idle if is_paused => {}
                 // What is queued is taken: closing a listener would reset it.
                 State::Idle if phase > Phase::Running => {
-                    if !is_queued(socket) {
+                    if listener.last_ones == BACKLOG || !is_queued(socket) {
                         listener.socket = None;
                     } else if unclaimed > 0 {
                         unclaimed -= 1;
                         listener.state = State::Last;
+                        listener.last_ones += 1;
                         ring.accept(index, socket.as_fd(), false);
                     }
                 }

@@ -13,6 +13,7 @@ use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
+use super::Class;
 use super::quarantine::Quarantine;
 use crate::proto::HEADROOM;
 
@@ -52,7 +53,16 @@ impl Group {
     /// # Panics
     ///
     /// When `count` is not a power of two.
-    pub(super) fn register(submitter: &Submitter<'_>, id: u16, count: u16, size: usize) -> io::Result<Self> {
+    ///
+    /// # Safety
+    ///
+    /// The group, and so its memory, lives until the ring of `submitter` is gone, or no receive is ever begun on it.
+    pub(super) unsafe fn register(
+        submitter: &Submitter<'_>,
+        id: u16,
+        count: u16,
+        size: usize,
+    ) -> io::Result<Self> {
         assert!(count.is_power_of_two(), "a ring has a power of two of entries");
         assert!(size > HEADROOM);
         let stride = Quarantine::stride(size);
@@ -70,9 +80,7 @@ impl Group {
             memory: Mapping::new(usize::from(count) * stride)?,
         };
         let entries = group.entries.start.as_ptr().addr() as u64;
-        // SAFETY: the mapping holds `count` entries, and the kernel holds its pages for as long as it needs them. The
-        // buffers are unmapped when `Inner` is dropped; `Ring`, the only one who registers groups, begins no receive
-        // before it has both, and lets go of them after its `IoUring`.
+        // SAFETY: the mapping holds `count` entries, and the caller keeps it as long as the kernel may look at it.
         unsafe { submitter.register_buf_ring_with_flags(entries, count, id, 0)? };
         for index in 0..count {
             group.give(index);
@@ -103,11 +111,6 @@ impl Group {
             };
             self.0.give(index);
         }
-    }
-
-    /// Whether the kernel has less than half of what it may have.
-    pub(super) fn is_low(&self) -> bool {
-        self.0.available.get() < self.0.window.get() / 2
     }
 
     /// Keeps the memory for good: the kernel may still write to it.
@@ -203,6 +206,12 @@ impl Lease {
         unsafe { NonNull::slice_from_raw_parts(self.group.buffer(self.index), self.group.size).as_mut() }
     }
 
+    /// Which group it is of.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        if self.group.id == Class::Small as u16 { Class::Small } else { Class::Big }
+    }
+
     /// Whether so few buffers like it are left to the kernel that none of them should wait for a slow peer.
     #[must_use]
     #[inline]
@@ -261,7 +270,9 @@ mod tests {
             Ok(uring) => uring,
             Err(error) => return println!("SKIPPED: {error}"),
         };
-        let group = Group::register(&uring.submitter(), 0, 16, 2048).expect("memory for 16 buffers");
+        // SAFETY: no receive is begun on it.
+        let group = unsafe { Group::register(&uring.submitter(), 0, 16, 2048) };
+        let group = group.expect("memory for 16 buffers");
         // SAFETY: nothing is received, so the kernel holds no buffer but in its list, and takes none from there.
         let lend = |index| unsafe { group.lease(index) };
         let (reader, mut writer) = io::pipe().expect("a pipe");

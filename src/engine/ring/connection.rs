@@ -168,6 +168,7 @@ impl<H: Handler> Connection<H> {
             let must_spill = position >= BUFFERS_SHARE || piece.is_scarce();
             self.handler.on_sent_in_part(piece, sent, must_spill);
         }
+        self.handler.on_behind();
     }
 
     /// Sends what there is to send, in one go.

@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::iter;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,6 +92,17 @@ impl Pieces {
     /// How many pieces go out at once at most.
     pub(super) const MAX: usize = Gather::MAX;
 
+    /// How many small and big buffers they lie in.
+    fn buffers(&self) -> [u16; 2] {
+        let mut buffers = [0; 2];
+        for piece in iter::once(&self.first).chain(&self.more) {
+            if let Some(lease) = piece.buffer() {
+                buffers[lease.class() as usize] += 1;
+            }
+        }
+        buffers
+    }
+
     fn len(&self) -> usize {
         self.first.bytes().len() + self.more.iter().map(|piece| piece.bytes().len()).sum::<usize>()
     }
@@ -112,7 +124,11 @@ pub(super) struct Ring {
     sends: Slots<UnderWay>,
     /// Sends that are over when the kernel has taken all submissions, unless a completion has said so before.
     at_once: Vec<Key>,
+    /// How many of them the kernel has taken, and how many of those were said to be over.
+    taken: usize,
     concluded: usize,
+    /// How many small and big buffers they hold.
+    held: [u16; 2],
     /// Scatter lists of sends not submitted yet.
     gathers: Vec<Gather>,
     spare_gathers: Vec<Gather>,
@@ -140,15 +156,21 @@ impl Ring {
     pub(super) fn over(uring: IoUring, sizes: &Sizes, stats: Arc<WorkerStats>) -> io::Result<Self> {
         let submitter = uring.submitter();
         submitter.register_files_sparse(sizes.files)?;
-        let small = Group::register(&submitter, 0, sizes.small_count, sizes.small_size)?;
-        let big = Group::register(&submitter, 1, sizes.big_count, sizes.big_size)?;
+        let (small, big) = (Class::Small as u16, Class::Big as u16);
+        // SAFETY: either the group becomes part of `Self`, whose fields are dropped in their order, `uring` before it, or
+        // no receive is begun.
+        let small = unsafe { Group::register(&submitter, small, sizes.small_count, sizes.small_size)? };
+        // SAFETY: as above.
+        let big = unsafe { Group::register(&submitter, big, sizes.big_count, sizes.big_size)? };
         Ok(Self {
             uring,
             small,
             big,
             sends: Slots::new(),
             at_once: Vec::new(),
+            taken: 0,
             concluded: 0,
+            held: [0; 2],
             gathers: Vec::new(),
             spare_gathers: Vec::new(),
             backlog: VecDeque::new(),
@@ -208,6 +230,7 @@ impl Ring {
             self.sends.values().all(|send| send.owner != key),
             "the bytes of two sends would mingle"
         );
+        debug_assert!(pieces.more.len() < Pieces::MAX, "a scatter list has no room for more");
         let mut flags = SendFlags::NOSIGNAL | WAITALL;
         if manner != Manner::Waiting {
             flags |= SendFlags::DONTWAIT;
@@ -219,17 +242,21 @@ impl Ring {
             opcode::Send::new(Fixed(descriptor.0), bytes.as_ptr(), len).flags(flags).build()
         } else {
             let mut gather = self.spare_gathers.pop().unwrap_or_default();
-            gather.fill(std::iter::once(&pieces.first).chain(&pieces.more).map(Outgoing::bytes));
+            gather.fill(iter::once(&pieces.first).chain(&pieces.more).map(Outgoing::bytes));
             let entry =
                 opcode::SendMsg::new(Fixed(descriptor.0), gather.message()).flags(flags.cast_unsigned());
             self.gathers.push(gather);
             entry.build()
         };
+        let buffers = pieces.buffers();
         let send = self.sends.insert(|_| UnderWay { owner: key, pieces });
         let mut entry = entry.user_data(Token { op: Op::Send, key: send }.to_bits());
         if manner == Manner::AtOnceSilently {
             entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
             self.at_once.push(send);
+            for (held, count) in self.held.iter_mut().zip(buffers) {
+                *held += count;
+            }
         }
         // SAFETY: the bytes are owned by `sends` from here on and lie still there, until a completion, or for want of
         // one the enter that submits it, has said that the kernel is done with them. The scatter list is read when
@@ -280,7 +307,9 @@ impl Ring {
             Wait::Forever => (1, None, EnterFlags::GETEVENTS),
         };
         self.enter_with(want, timeout.as_ref(), flags)?;
-        self.concluded = 0;
+        if !self.has_submissions() {
+            self.taken = self.at_once.len();
+        }
         self.release_gathers();
         Ok(())
     }
@@ -304,14 +333,26 @@ impl Ring {
         self.uring.submission().taskrun() || !self.uring.completion().is_empty()
     }
 
-    /// Whether silent sends hold so many buffers that the kernel may run out of them before they are over.
+    /// Whether silent sends hold more buffers of a class than the kernel has left: it may run out of them before they are
+    /// over.
     pub(super) fn is_short_of_buffers(&self) -> bool {
-        !self.at_once.is_empty() && (self.small.is_low() || self.big.is_low())
+        let [small, big] = self.held;
+        small > self.small.available() || big > self.big.available()
+    }
+
+    /// Whether there are silent sends that were not said to be over.
+    pub(super) const fn has_silent_sends(&self) -> bool {
+        !self.at_once.is_empty()
     }
 
     /// Whether there is anything to submit.
     pub(super) fn has_submissions(&mut self) -> bool {
         !self.uring.submission().is_empty() || !self.backlog.is_empty()
+    }
+
+    /// Whether completions wait in the kernel: a call of [`Self::enter`] makes them.
+    pub(super) fn is_task_work_due(&mut self) -> bool {
+        self.uring.submission().taskrun()
     }
 
     /// The next event; `None` when there are no more before the next [`Self::enter`].
@@ -337,29 +378,22 @@ impl Ring {
         }
     }
 
-    /// A send at once that no completion has spoken of, once all of them are known.
+    /// A silent send that no completion has spoken of, once all of them are known.
     fn next_concluded(&mut self) -> Option<Event> {
-        if self.concluded == self.at_once.len() {
-            return None;
-        }
-        let submission = self.uring.submission();
-        if self.concluded == 0 && !(submission.is_empty() && self.backlog.is_empty()) {
-            // Not all are submitted. It will be known after the next enter.
-            return None;
-        }
-        drop(submission);
-        while let Some(&key) = self.at_once.get(self.concluded) {
+        while self.concluded < self.taken {
+            let key = self.at_once[self.concluded];
             self.concluded += 1;
             if let Some(UnderWay { owner, pieces }) = self.sends.remove(key) {
-                if self.concluded == self.at_once.len() {
-                    self.at_once.clear();
-                    self.concluded = 0;
-                }
                 return Some(Event::Sent { key: owner, result: Ok(pieces.len()), pieces });
             }
         }
-        self.at_once.clear();
-        self.concluded = 0;
+        if self.taken > 0 {
+            self.at_once.drain(..self.taken);
+            (self.taken, self.concluded) = (0, 0);
+            if self.at_once.is_empty() {
+                self.held = [0; 2];
+            }
+        }
         None
     }
 
@@ -488,7 +522,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        if self.cancel_all().is_err() || !self.backlog.is_empty() {
+        if self.cancel_all().is_err() {
             tracing::warn!("a ring has ended with operations under way; their memory is not used again");
             std::mem::forget(std::mem::replace(&mut self.sends, Slots::new()));
             std::mem::forget(std::mem::take(&mut self.gathers));

@@ -87,7 +87,7 @@ impl Service for Serving {
     }
 
     fn now(&self) -> u64 {
-        self.context.clock.now().millis()
+        self.context.clock.elapsed_millis()
     }
 }
 
@@ -132,6 +132,10 @@ impl Handler for Session<Lease> {
     fn on_sent_in_part(&mut self, outgoing: Outgoing, sent: usize, must_spill: bool) {
         self.set_slow(true);
         self.on_sent_in_part(outgoing, sent, must_spill);
+    }
+
+    fn on_behind(&mut self) {
+        self.give_up_buffers();
     }
 
     #[inline]

@@ -79,6 +79,9 @@ pub trait Handler {
     /// buffer is needed for others.
     fn on_sent_in_part(&mut self, outgoing: Outgoing, sent: usize, must_spill: bool);
 
+    /// What is queued has begun to wait for the peer: it should hold few buffers.
+    fn on_behind(&mut self);
+
     /// Whether there is something to do as soon as what is under way is sent.
     fn awaits_sent(&self) -> bool;
 
@@ -204,20 +207,30 @@ impl<S: Service> Worker<S> {
         if !self.late.is_empty() {
             return self.driver.ring.enter(Wait::No);
         }
-        if !self.busy_poll.is_zero() {
-            if self.driver.ring.has_submissions() {
-                self.driver.ring.enter(Wait::No)?;
-            }
-            let began = Instant::now();
-            while !self.driver.ring.has_completions() {
-                if began.elapsed() >= self.busy_poll {
-                    return self.driver.ring.enter(self.patience());
-                }
-                std::hint::spin_loop();
-            }
-            return self.driver.ring.enter(Wait::No);
+        let patience = self.patience();
+        if self.busy_poll.is_zero() || patience == Wait::No {
+            return self.driver.ring.enter(patience);
         }
-        self.driver.ring.enter(self.patience())
+        self.poll_busily(patience)
+    }
+
+    /// Looks for completions for a while before it sleeps. The kernel says in shared memory that there are some.
+    fn poll_busily(&mut self, patience: Wait) -> io::Result<()> {
+        if self.driver.ring.has_submissions() {
+            self.driver.ring.enter(Wait::No)?;
+        }
+        let (polls, is_due_then) = match patience {
+            Wait::AtMost(due) if due <= self.busy_poll => (due, true),
+            _ => (self.busy_poll, false),
+        };
+        let began = Instant::now();
+        while !self.driver.ring.has_completions() {
+            if began.elapsed() >= polls {
+                return if is_due_then { Ok(()) } else { self.driver.ring.enter(patience) };
+            }
+            std::hint::spin_loop();
+        }
+        if self.driver.ring.is_task_work_due() { self.driver.ring.enter(Wait::No) } else { Ok(()) }
     }
 
     /// How long nothing has to be done.
@@ -225,6 +238,12 @@ impl<S: Service> Worker<S> {
         let tick = [self.driver.wheel.next(), self.acceptors.paused_until()].into_iter().flatten().min();
         match tick {
             _ if self.has_more_to_feed => Wait::No,
+            // Buffers that somebody waits for are free already.
+            _ if self.driver.ring.has_silent_sends()
+                && !(self.starved_small.is_empty() && self.starved_big.is_empty()) =>
+            {
+                Wait::No
+            }
             _ if self.phase == Phase::Stopping => Wait::AtMost(Duration::from_millis(TICK)),
             None => Wait::Forever,
             Some(tick) => {

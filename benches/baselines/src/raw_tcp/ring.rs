@@ -72,10 +72,11 @@ struct Echo {
 
 impl Echo {
     fn received(&mut self, lease: Lease, len: usize) {
-        if len == lease.bytes().len() - HEADROOM {
+        let is_full = len == lease.bytes().len() - HEADROOM;
+        if is_full {
             self.class = Class::Big;
         }
-        self.short_receives = if len < SHORT { self.short_receives + 1 } else { 0 };
+        self.short_receives = if len < SHORT && !is_full { self.short_receives + 1 } else { 0 };
         if self.short_receives == SHORT_RECEIVES {
             (self.short_receives, self.class) = (0, Class::Small);
         }
@@ -122,6 +123,8 @@ impl Handler for Echo {
         }
         self.next = outgoing.without(sent);
     }
+
+    fn on_behind(&mut self) {}
 
     fn awaits_sent(&self) -> bool {
         self.next.is_some()
