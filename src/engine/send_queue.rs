@@ -11,7 +11,7 @@ use super::outgoing::Outgoing;
 use crate::proto::Gathered;
 
 /// How many received buffers may wait to be sent, with those under way; further replies are copied to the heap.
-const BUFFERS_SHARE: u16 = 4;
+pub(super) const BUFFERS_SHARE: u16 = 4;
 
 /// How many bytes of a gathered frame are sent at once: a send(2) takes less than 2 GiB, and io_uring counts in 32 bits.
 const PIECE_MAX: usize = 1 << 30;

@@ -7,15 +7,13 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::super::send_queue::BUFFERS_SHARE;
 use super::Class;
 use super::ring::{Descriptor, Manner, Pieces, Ring};
 use super::token::Key;
 use super::wheel::{TICK, Wheel};
 use super::worker::Handler;
 use crate::server::WorkerStats;
-
-/// How many buffers may wait with one connection for a peer that is slow.
-const BUFFERS_SHARE: usize = 4;
 
 /// The ring, and what goes with it.
 pub(super) struct Driver {
@@ -165,7 +163,7 @@ impl<H: Handler> Connection<H> {
         self.sending = Sending::Behind;
         // Each goes before those that are there: the last one first.
         for (position, (piece, sent)) in unsent.into_iter().enumerate().rev() {
-            let must_spill = position >= BUFFERS_SHARE || piece.is_scarce();
+            let must_spill = position >= usize::from(BUFFERS_SHARE) || piece.is_scarce();
             self.handler.on_sent_in_part(piece, sent, must_spill);
         }
         self.handler.on_behind();
