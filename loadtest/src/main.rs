@@ -2,27 +2,24 @@
 
 mod cli;
 mod client;
-mod connection;
+mod compare;
 mod cpu;
-mod fault;
-mod handshake;
-mod incoming;
-mod outgoing;
+mod demo;
+mod engine;
+mod merge;
+mod output;
 mod pace;
 mod procfs;
-mod report;
 mod run;
 mod tally;
 mod target;
-mod traffic;
-mod worker;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cli::Args;
-use report::Report;
+use cli::{Args, Command};
+use output::report::Report;
 use run::Failure;
 
 #[cfg(feature = "mimalloc")]
@@ -30,11 +27,17 @@ use run::Failure;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = match Args::read() {
-        Ok(args) => args,
+    let command = match Command::read() {
+        Ok(command) => command,
         Err(code) => return code,
     };
-    match load(&args) {
+    let done = match command {
+        Command::Load(args) => load(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Merge(args) => merge::run(&args),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(EXIT_WRONG),
         Err(failure) => {
@@ -50,9 +53,9 @@ fn main() -> ExitCode {
 /// Runs the load and prints the report; whether every echo was right.
 fn load(args: &Args) -> Result<bool, Failure> {
     let plan = Arc::new(args.plan()?);
-    let outcome = run::run(&plan)?;
+    let outcome = run::run(&plan, |_| {})?;
     let report = Report::new(&plan, &outcome);
-    let text = if args.json { report.to_json() } else { report.to_string() };
+    let text = if args.output.json { report.to_json() } else { report.to_string() };
     // Who closes the pipe has read enough; the exit code still tells.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(report.is_fine())

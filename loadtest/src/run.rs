@@ -4,16 +4,17 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use hdrhistogram::Histogram;
 use mio::{Poll, Token, Waker};
 
+use crate::client::traffic::Traffic;
+use crate::engine::{self, Context};
 use crate::pace::Pace;
 use crate::procfs::{Memory, Process, Usage};
-use crate::tally::Tally;
+use crate::tally::{Interval, Tally};
 use crate::target::Target;
-use crate::traffic::Traffic;
-use crate::worker::{self, Context};
 
 /// What a run does, settled before it begins.
 pub(crate) struct Plan {
@@ -75,6 +76,13 @@ pub(crate) struct Outcome {
     pub(crate) tally: Tally,
     /// What the server used in the window, unless it is unknown or went away.
     pub(crate) server: Option<ServerUsage>,
+    /// When the window began.
+    pub(crate) began: SystemTime,
+    /// The window, second by second; the last one may be shorter.
+    pub(crate) series: Vec<Interval>,
+    /// By how much the generator itself was late: from when a message was due to when it was handed to its connection,
+    /// in nanoseconds. Without an arrival rate no message is due at a time of its own.
+    pub(crate) lateness: Option<Histogram<u64>>,
 }
 
 /// What the server used in the window.
@@ -89,12 +97,12 @@ pub(crate) struct ServerUsage {
     pub(crate) memory: Memory,
 }
 
-/// Runs the plan to its end.
+/// Runs the plan to its end, and tells of each second of the window when it is over.
 ///
 /// # Errors
 ///
 /// No load could be made. What goes wrong in the load is in the outcome.
-pub(crate) fn run(plan: &Arc<Plan>) -> Result<Outcome, Failure> {
+pub(crate) fn run(plan: &Arc<Plan>, _on_second: impl FnMut(&Interval)) -> Result<Outcome, Failure> {
     let origin = Instant::now();
     let schedule = Arc::new(OnceLock::new());
     let (opened, all_opened) = mpsc::channel();
@@ -115,7 +123,7 @@ pub(crate) fn run(plan: &Arc<Plan>) -> Result<Outcome, Failure> {
         };
         let running = running.clone();
         let thread = thread::Builder::new().name(format!("load-{index}")).spawn(move || {
-            let tally = worker::run(&context, poll);
+            let tally = engine::run(&context, poll);
             drop(running);
             tally
         });
@@ -157,7 +165,7 @@ pub(crate) fn run(plan: &Arc<Plan>) -> Result<Outcome, Failure> {
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
-    Ok(Outcome { tally, server })
+    Ok(Outcome { tally, server, began: SystemTime::now(), series: Vec::new(), lateness: None })
 }
 
 fn server_usage(before: Usage, after: Usage, memory: Memory) -> ServerUsage {

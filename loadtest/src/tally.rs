@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use hdrhistogram::Histogram;
 
+use crate::client::fault::Faults;
 use crate::cpu::ThreadUsage;
-use crate::fault::Faults;
 
 /// What one thread, or all together, counted in the measured window.
 pub(crate) struct Tally {
@@ -23,6 +23,18 @@ pub(crate) struct Tally {
     pub(crate) faults: Faults,
     /// What each thread had of the CPU in the window.
     pub(crate) threads: Vec<ThreadUsage>,
+}
+
+/// One second of the window, over all threads. Its latencies are those of the echoes that came in it.
+pub(crate) struct Interval {
+    /// Whole seconds of the window before it.
+    pub(crate) second: u64,
+    /// Messages that came back.
+    pub(crate) messages: u64,
+    /// Everything that was wrong.
+    pub(crate) errors: u64,
+    /// In nanoseconds.
+    pub(crate) latency: Histogram<u64>,
 }
 
 impl Tally {

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Registry, Token};
 
+use super::epoll_connection::{Connection, Stage, nanos};
 use crate::client::Client;
-use crate::connection::{Connection, Stage, nanos};
+use crate::client::fault::Fault;
 use crate::cpu::{self, ThreadUsage};
-use crate::fault::Fault;
 use crate::pace::Pace;
 use crate::run::{Failure, Plan, Schedule};
 use crate::tally::Tally;

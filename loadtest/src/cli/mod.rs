@@ -1,9 +1,11 @@
 //! The command line.
 
+mod output;
+mod traffic;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -14,9 +16,11 @@ use crate::pace::Pace;
 use crate::procfs::Process;
 use crate::run::{Failure, Plan};
 use crate::target::Target;
-use crate::traffic::{Kind, Traffic};
+use crate::{compare, demo, merge};
+use output::OutputArgs;
+use traffic::TrafficArgs;
 
-/// Load a WebSocket echo server and check every byte of every echo.
+/// Load a WebSocket server that echoes, and check every byte of every echo.
 ///
 /// Closed loop: each connection keeps as many messages in flight as --depth says, or, with --churn, makes room for the
 /// next one after a single message. A tcp:// target gets the same frames
@@ -24,10 +28,35 @@ use crate::traffic::{Kind, Traffic};
 ///
 /// Exit status: 0 all is well, 1 an echo or a connection was wrong, 64 usage, 69 the server cannot be reached.
 #[derive(Debug, Parser)]
-#[command(name = "loadtest", version)]
+#[command(name = "loadtest", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    load: Args,
+}
+
+/// What is to be done.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Load one server; that is what is done without a word
+    #[command(skip)]
+    Load(Box<Args>),
+    /// Start servers, visit them in turn, and tell what a message costs each of them
+    Compare(compare::Args),
+    /// Compare ringback with a common server for 20 seconds
+    Demo(demo::Args),
+    /// Put the histograms of several runs together
+    Merge(merge::Args),
+}
+
+/// The load and its options.
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// `ws://HOST[:PORT][/PATH]` for a WebSocket server, `tcp://HOST:PORT` for one that echoes bytes
-    url: Target,
+    #[arg(required = true)]
+    url: Option<Target>,
 
     /// Connections at a time, over all threads
     #[arg(short, long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
@@ -41,13 +70,8 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "depth")]
     churn: bool,
 
-    /// Payload of a message, for example 125, 16KiB or 1MiB
-    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = parse_size)]
-    size: usize,
-
-    /// What the messages are made of
-    #[arg(long, value_enum, default_value_t = Kind::Text)]
-    kind: Kind,
+    #[command(flatten)]
+    traffic: TrafficArgs,
 
     /// Threads, at most one a connection
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -85,15 +109,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     congestion: Option<String>,
 
-    /// Print one JSON object instead of the report
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
-impl Args {
+impl Command {
     /// Reads the command line. On a mistake, which is told in one line, or after the help: the exit code.
     pub(crate) fn read() -> Result<Self, ExitCode> {
-        Self::try_parse().map_err(|error| {
+        CommandLine::try_parse().map(CommandLine::what).map_err(|error| {
             if !error.use_stderr() {
                 // The help or the version; nobody is left to tell when stdout is closed.
                 let _ = error.print();
@@ -103,7 +126,16 @@ impl Args {
             ExitCode::from(EXIT_USAGE)
         })
     }
+}
 
+impl CommandLine {
+    /// What is to be done: without a word for it, a load.
+    fn what(self) -> Command {
+        self.command.unwrap_or_else(|| Command::Load(Box::new(self.load)))
+    }
+}
+
+impl Args {
     /// Settles what the run does: looks up names and processes, tries options on the system.
     ///
     /// # Errors
@@ -129,15 +161,16 @@ impl Args {
                     .map_err(|error| Failure::Usage(format!("--server-pid {pid}: {error}")))?,
             ),
         };
-        let address = self
-            .url
+        // Nothing but a subcommand makes do without one.
+        let target = self.url.clone().ok_or_else(|| Failure::Usage("there is no target".into()))?;
+        let address = target
             .resolve()
-            .map_err(|error| Failure::Unavailable(format!("cannot resolve {}: {error}", self.url.host)))?;
+            .map_err(|error| Failure::Unavailable(format!("cannot resolve {}: {error}", target.host)))?;
         let seed = fastrand::u64(..);
         Ok(Plan {
-            target: self.url.clone(),
+            target,
             address,
-            traffic: Traffic::new(self.kind, self.size, seed),
+            traffic: self.traffic.traffic(seed),
             pace: if self.churn { Pace::Churn } else { Pace::Closed { depth: self.depth } },
             connections: self.connections as usize,
             threads: self.threads as usize,
@@ -159,17 +192,6 @@ const FILES_PER_THREAD: u64 = 2;
 
 /// The standard streams, and what reads /proc.
 const FILES_ELSE: u64 = 16;
-
-/// The largest message: the block it is cut from lies in memory.
-const SIZE_MAX: u64 = 1 << 30;
-
-fn parse_size(text: &str) -> Result<usize, String> {
-    let ByteSize(size) = text.parse()?;
-    match usize::try_from(size) {
-        Ok(len) if size <= SIZE_MAX => Ok(len),
-        _ => Err("at most 1GiB".into()),
-    }
-}
 
 /// A message of clap without its usage and hints.
 fn one_line(message: &str) -> String {
@@ -236,18 +258,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Args::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes() {
-        assert_eq!(parse_size("0"), Ok(0));
-        assert_eq!(parse_size("64"), Ok(64));
-        assert_eq!(parse_size("16KiB"), Ok(16_384));
-        assert_eq!(parse_size("1MiB"), Ok(1 << 20));
-        assert_eq!(parse_size("1GiB"), Ok(1 << 30));
-        assert!(parse_size("2GiB").is_err());
-        assert!(parse_size("many").is_err());
+        CommandLine::command().debug_assert();
     }
 
     #[test]
@@ -261,7 +272,7 @@ mod tests {
             &["loadtest", "ws://h/", "--kind", "json"],
             &["loadtest", "ws://h/", "--dpeth", "1"],
         ] {
-            let error = Args::try_parse_from(line).expect_err("a mistake").to_string();
+            let error = CommandLine::try_parse_from(line).expect_err("a mistake").to_string();
             let told = one_line(&error);
             assert!(told.len() > 20 && !told.contains('\n') && !told.starts_with("error"), "{told}");
         }

@@ -7,7 +7,7 @@
 use ringback::mask::{self, Key};
 use ringback::proto::frame::{HEADER_MAX, Header, OpCode};
 
-use crate::traffic::{Traffic, Variant};
+use crate::client::traffic::{Traffic, Variant};
 
 /// The frames of one connection.
 pub(crate) struct Outgoing {
@@ -190,7 +190,7 @@ const CONTROL_HEADER_LEN: usize = 6;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::Kind;
+    use crate::client::traffic::Kind;
 
     fn outgoing() -> Outgoing {
         let mut outgoing =

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
-use crate::fault::Fault;
+use crate::client::fault::Fault;
 use crate::target::Target;
 
 /// Which headers a request has.

@@ -9,13 +9,13 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::client::Client;
-use crate::fault::Fault;
-use crate::handshake::Headers;
+use crate::client::fault::Fault;
+use crate::client::handshake::Headers;
+use crate::client::traffic::Traffic;
 use crate::pace::Pace;
 use crate::run::Plan;
 use crate::tally::Tally;
 use crate::target::Scheme;
-use crate::traffic::Traffic;
 
 /// What a thread does with its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

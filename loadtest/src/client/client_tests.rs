@@ -7,7 +7,7 @@ use ringback::proto::frame::{HEADER_MAX, Header, Sender};
 use sha1::{Digest as _, Sha1};
 
 use super::*;
-use crate::traffic::Kind;
+use crate::client::traffic::Kind;
 
 const SIZE: usize = 40;
 const EOF: Fault = Fault::ConnectionLost(std::io::ErrorKind::UnexpectedEof);

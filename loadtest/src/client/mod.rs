@@ -4,17 +4,23 @@
 //! the socket takes bytes, [`Client::receive`] when bytes came, [`Client::receive_end`] at the end of the stream, and
 //! at last [`Client::close`]. After a fault or the end it is [`Client::is_done`] and is only dropped.
 
+pub(crate) mod fault;
+pub(crate) mod handshake;
+mod incoming;
+mod outgoing;
+pub(crate) mod traffic;
+
 use std::collections::VecDeque;
 
 use ringback::proto::close;
 use ringback::proto::frame::OpCode;
 
-use crate::fault::Fault;
-use crate::handshake::{Handshake, Headers};
-use crate::incoming::{Bytes, Event, Incoming, Messages};
-use crate::outgoing::{Filled, Outgoing};
 use crate::target::{Scheme, Target};
-use crate::traffic::{Traffic, Variant};
+use fault::Fault;
+use handshake::{Handshake, Headers};
+use incoming::{Bytes, Event, Incoming, Messages};
+use outgoing::{Filled, Outgoing};
+use traffic::{Traffic, Variant};
 
 /// A connection's state.
 pub(crate) struct Client {

@@ -4,8 +4,8 @@ use ringback::mask::{self, Key};
 use ringback::proto::close;
 use ringback::proto::frame::{CONTROL_PAYLOAD_MAX, Header, OpCode, Sender};
 
-use crate::fault::Fault;
-use crate::traffic::{Traffic, Variant};
+use crate::client::fault::Fault;
+use crate::client::traffic::{Traffic, Variant};
 
 /// What the bytes that came amount to, one thing at a time.
 #[derive(Debug, PartialEq, Eq)]
