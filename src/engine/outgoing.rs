@@ -43,7 +43,8 @@ impl<B: ReceiveBuffer> Outgoing<B> {
     /// # Panics
     ///
     /// When they are more than 4 GiB: a send(2) takes less than 2 GiB.
-    pub(super) fn heap(gathered: Box<Gathered>) -> Option<Self> {
+    #[must_use]
+    pub fn heap(gathered: Box<Gathered>) -> Option<Self> {
         let range = 0..gathered.bytes.len();
         Self::new(Memory::Heap(gathered), range)
     }

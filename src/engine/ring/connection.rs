@@ -9,7 +9,8 @@ use rustix::io::Errno;
 
 use super::super::send_queue::BUFFERS_SHARE;
 use super::Class;
-use super::ring::{Descriptor, Manner, Pieces, Ring};
+use super::event::{Manner, Pieces};
+use super::ring::{Descriptor, Ring};
 use super::token::Key;
 use super::wheel::{TICK, Wheel};
 use super::worker::Handler;
@@ -57,6 +58,8 @@ pub(super) struct Connection<H> {
 /// The receive of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Receiving {
+    /// Not before there is a connection.
+    Not,
     Idle,
     Armed(Class),
     /// Its last completion is awaited.
@@ -70,6 +73,8 @@ pub(super) enum Receiving {
 /// The send of a connection; there is never more than one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sending {
+    /// The connection is being made.
+    Connecting,
     Idle,
     /// One that is over with the next enter.
     AtOnce,
@@ -89,6 +94,12 @@ pub(super) enum Ending {
 }
 
 impl<H: Handler> Connection<H> {
+    /// A connection that is being made.
+    pub(super) fn connecting(handler: H, descriptor: Descriptor) -> Self {
+        let (receiving, sending) = (Receiving::Not, Sending::Connecting);
+        Self { receiving, sending, is_touched: false, ..Self::new(handler, descriptor) }
+    }
+
     /// A connection that was just accepted. It is to be acted on.
     pub(super) const fn new(handler: H, descriptor: Descriptor) -> Self {
         Self {
@@ -126,6 +137,13 @@ impl<H: Handler> Connection<H> {
         if let Some(deadline) = self.handler.deadline() {
             self.enter_deadline(key, deadline, &mut driver.wheel);
         }
+    }
+
+    /// The connection is made, or will not be.
+    pub(super) fn on_connected(&mut self, result: io::Result<()>) {
+        self.sending = Sending::Idle;
+        self.receiving = if result.is_ok() { Receiving::Idle } else { Receiving::Ended };
+        self.handler.on_connected(result);
     }
 
     /// A send is over.
@@ -212,7 +230,16 @@ impl<H: Handler> Connection<H> {
 
     /// Gives the socket up: shut, then cancelled, then, when nothing is under way any more, closed. A socket that is
     /// closed while it receives sends no FIN, and lives on.
+    ///
+    /// A handler that ends abruptly leaves the first step out: what closing the socket does is then up to its options.
     fn end(&mut self, key: Key, ring: &mut Ring) {
+        if self.sending == Sending::Connecting {
+            if self.ending == Ending::No {
+                self.ending = Ending::ShutDown;
+                ring.cancel_connect(self.descriptor);
+            }
+            return;
+        }
         let is_receiving = matches!(self.receiving, Receiving::Armed(_) | Receiving::Cancelled);
         let is_sending = matches!(self.sending, Sending::AtOnce | Sending::Waiting);
         if !is_receiving && !is_sending && self.shutdowns == 0 {
@@ -222,7 +249,9 @@ impl<H: Handler> Connection<H> {
             }
         } else if self.ending == Ending::No && (is_receiving || is_sending) {
             self.ending = Ending::ShutDown;
-            self.shut_down(key, Shutdown::Both, ring);
+            if is_sending || !self.handler.ends_abruptly() {
+                self.shut_down(key, Shutdown::Both, ring);
+            }
             if let Receiving::Armed(class) = self.receiving {
                 self.receiving = Receiving::Cancelled;
                 ring.cancel_receive(key, class);

@@ -8,6 +8,7 @@
 mod acceptor;
 mod buffers;
 mod connection;
+mod event;
 mod gather;
 pub(crate) mod obstacle;
 pub(crate) mod probe;
@@ -31,7 +32,17 @@ pub use super::buffer::{Class, ReceiveBuffer};
 pub use buffers::Lease;
 pub(crate) use serve::Serving;
 pub(crate) use setup::set_up;
+pub use token::Key;
 pub use worker::{Handler, Service, Worker};
+
+/// Tries everything that the ring engine needs, for a few milliseconds.
+///
+/// # Errors
+///
+/// What stands in the way, and what would help, in one line.
+pub fn check() -> Result<(), String> {
+    probe::probe().map(drop).map_err(|obstacle| obstacle.to_string())
+}
 
 /// A piece of a reply: in the buffer that it was received into, or on the heap.
 pub type Outgoing = super::outgoing::Outgoing<Lease>;

@@ -14,8 +14,9 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::event::{Event, Manner, Pieces, Wait};
 use super::obstacle::{LOOPBACK, Obstacle};
-use super::ring::{Descriptor, Event, Manner, Pieces, Ring, Wait};
+use super::ring::{Descriptor, Ring};
 use super::setup::set_up;
 use super::token::Key;
 use super::{Class, Outgoing, SMALL, Sizes};

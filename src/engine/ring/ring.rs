@@ -22,13 +22,15 @@ use rustix::event::PollFlags;
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
+use socket2::SockAddr;
 
 use super::buffers::Group;
+use super::event::{Event, Manner, Pieces, Wait};
 use super::gather::Gather;
 use super::setup::set_up;
 use super::slots::Slots;
 use super::token::{Key, Op, Token};
-use super::{Class, Outgoing, Received, Sizes};
+use super::{Class, Outgoing, Sizes};
 use crate::server::WorkerStats;
 
 /// How many big buffers the kernel takes turns with at least.
@@ -41,78 +43,19 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Descriptor(u32);
 
-/// What has come to its end, or has come so far.
-#[derive(Debug)]
-pub(super) enum Event {
-    /// A connection came to this listener. `is_last` when the operation accepts no more.
-    Accepted { listener: u32, result: io::Result<Descriptor>, is_last: bool },
-    /// Bytes came, or with none the end of the stream. `is_last` when the operation receives no more.
-    Received { key: Key, result: Received, is_last: bool },
-    /// A send is over: how many bytes of the pieces went out, from the first on.
-    Sent { key: Key, result: io::Result<usize>, pieces: Pieces },
-    /// A shutdown is over.
-    ShutDown { key: Key },
-    /// The connection's place in the table of files is free again.
-    Closed { key: Key },
-    /// Somebody wrote to the eventfd.
-    Woken { is_last: bool },
-}
-
-/// How long to wait for the first event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wait {
-    /// Not at all, and nothing is received meanwhile: silent sends end, and their buffers come back.
-    SubmitOnly,
-    No,
-    AtMost(Duration),
-    Forever,
-}
-
-/// How a send goes about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Manner {
-    /// As far as the socket takes the bytes at once. That all of them were taken is known after the next enter, which
-    /// does not return for it.
-    AtOnceSilently,
-    /// As far as the socket takes the bytes at once; the next enter returns for it.
-    AtOnce,
-    /// All of them, whatever time that takes.
-    Waiting,
-}
-
-/// What one send sends: in order, at least one piece and at most [`Pieces::MAX`].
-#[derive(Debug)]
-pub(super) struct Pieces {
-    pub(super) first: Outgoing,
-    /// Mostly empty, and then without heap.
-    pub(super) more: Vec<Outgoing>,
-}
-
-impl Pieces {
-    /// How many pieces go out at once at most.
-    pub(super) const MAX: usize = Gather::MAX;
-
-    /// How many small and big buffers they lie in.
-    fn buffers(&self) -> [u16; 2] {
-        let mut buffers = [0; 2];
-        for piece in iter::once(&self.first).chain(&self.more) {
-            if let Some(lease) = piece.buffer() {
-                buffers[lease.class() as usize] += 1;
-            }
-        }
-        buffers
-    }
-
-    fn len(&self) -> usize {
-        self.first.bytes().len() + self.more.iter().map(|piece| piece.bytes().len()).sum::<usize>()
-    }
-}
-
 /// Bytes that the kernel reads.
 #[derive(Debug)]
 struct UnderWay {
     owner: Key,
     pieces: Pieces,
+}
+
+/// Whom a connection is made to. The kernel may read the address until it is made.
+#[derive(Debug)]
+struct Connecting {
+    owner: Key,
+    #[expect(dead_code, reason = "it is the kernel's to read")]
+    address: Arc<SockAddr>,
 }
 
 /// A ring of this thread.
@@ -122,6 +65,7 @@ pub(super) struct Ring {
     big: Group,
     /// What is being sent. An entry is moved, but not the bytes: they lie in leases and on the heap.
     sends: Slots<UnderWay>,
+    connects: Slots<Connecting>,
     /// Sends that are over when the kernel has taken all submissions, unless a completion has said so before.
     at_once: Vec<Key>,
     /// How many of them the kernel has taken, and how many of those were said to be over.
@@ -167,6 +111,7 @@ impl Ring {
             small,
             big,
             sends: Slots::new(),
+            connects: Slots::new(),
             at_once: Vec::new(),
             taken: 0,
             concluded: 0,
@@ -195,6 +140,35 @@ impl Ring {
     /// Ends what [`Self::accept`] began; its last event says so.
     pub(super) fn cancel_accept(&mut self, listener: u32) {
         self.cancel(accept_token(listener));
+    }
+
+    /// Puts a socket into the place of the table of files that `key` names, where it lives on without its descriptor. A ring that accepts connections leaves the places to the kernel and must not do so.
+    ///
+    /// # Errors
+    ///
+    /// Those of io_uring_register(2).
+    pub(super) fn install(&mut self, key: Key, socket: BorrowedFd<'_>) -> io::Result<Descriptor> {
+        let updated = self.uring.submitter().register_files_update(key.slot, &[socket.as_raw_fd()])?;
+        debug_assert_eq!(updated, 1, "there is one place");
+        Ok(Descriptor(key.slot))
+    }
+
+    /// connect(2).
+    pub(super) fn connect(&mut self, key: Key, descriptor: Descriptor, address: Arc<SockAddr>) {
+        let (name, len) = (address.as_ptr(), address.len());
+        let connect = self.connects.insert(|_| Connecting { owner: key, address });
+        let entry = opcode::Connect::new(Fixed(descriptor.0), name.cast(), len).build();
+        let token = Token { op: Op::Connect, key: connect };
+        // SAFETY: the address lies on the heap, where `connects` keeps it until the operation is over.
+        unsafe { self.push(&entry.user_data(token.to_bits())) };
+    }
+
+    /// Ends what [`Self::connect`] began on this socket; its event says so.
+    pub(super) fn cancel_connect(&mut self, descriptor: Descriptor) {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fixed(descriptor.0)).all()).build();
+        let token = Token { op: Op::Cancel, key: Key { slot: 0, generation: 0 } };
+        // SAFETY: the operation names no memory.
+        unsafe { self.push(&entry.user_data(token.to_bits())) };
     }
 
     /// Receives again and again, each time into a buffer of this class.
@@ -416,6 +390,10 @@ impl Ring {
                 let result = result.map(|sent| sent as usize);
                 Some(Event::Sent { key: owner, result, pieces })
             }
+            Op::Connect => {
+                let Connecting { owner, .. } = self.connects.remove(key)?;
+                Some(Event::Connected { key: owner, result: result.map(drop) })
+            }
             Op::Accept => {
                 Some(Event::Accepted { listener: key.slot, result: result.map(Descriptor), is_last })
             }
@@ -525,6 +503,7 @@ impl Drop for Ring {
         if self.cancel_all().is_err() {
             tracing::warn!("a ring has ended with operations under way; their memory is not used again");
             std::mem::forget(std::mem::replace(&mut self.sends, Slots::new()));
+            std::mem::forget(std::mem::replace(&mut self.connects, Slots::new()));
             std::mem::forget(std::mem::take(&mut self.gathers));
             self.small.leak();
             self.big.leak();

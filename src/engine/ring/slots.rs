@@ -42,26 +42,38 @@ impl<T> Slots<T> {
         self.len
     }
 
-    /// Puts `make(key)` into a free place.
+    /// The key of the value that is put in next.
     ///
     /// # Panics
     ///
     /// When there are 2^32 places.
+    pub(super) fn next_key(&self) -> Key {
+        match self.first_free {
+            Some(slot) => Key { slot, generation: self.places[slot as usize].generation },
+            None => {
+                Key { slot: u32::try_from(self.places.len()).expect("fewer than 2^32 places"), generation: 0 }
+            }
+        }
+    }
+
+    /// Puts `make(key)` into a free place.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::next_key`].
     pub(super) fn insert(&mut self, make: impl FnOnce(Key) -> T) -> Key {
         self.len += 1;
-        if let Some(slot) = self.first_free {
-            let place = &mut self.places[slot as usize];
-            let State::Free { next } = place.state else {
-                unreachable!("the list of free places has a used one");
-            };
-            self.first_free = next;
-            let key = Key { slot, generation: place.generation };
-            place.state = State::Used(make(key));
+        let key = self.next_key();
+        let state = State::Used(make(key));
+        if self.first_free.is_none() {
+            self.places.push(Place { generation: 0, state });
             return key;
         }
-        let slot = u32::try_from(self.places.len()).expect("fewer than 2^32 places");
-        let key = Key { slot, generation: 0 };
-        self.places.push(Place { generation: 0, state: State::Used(make(key)) });
+        let place = &mut self.places[key.slot as usize];
+        let State::Free { next } = std::mem::replace(&mut place.state, state) else {
+            unreachable!("the list of free places has a used one");
+        };
+        self.first_free = next;
         key
     }
 
@@ -116,6 +128,7 @@ mod tests {
         assert_eq!(slots.remove(first), Some("first"));
         assert_eq!(slots.get_mut(first), None);
         assert_eq!(slots.remove(first), None);
+        assert_eq!(slots.next_key(), Key { slot: first.slot, generation: first.generation + 1 });
         let second = slots.insert(|key| {
             assert_eq!((key.slot, key.generation), (first.slot, first.generation + 1));
             "second"

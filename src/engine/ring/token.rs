@@ -16,10 +16,11 @@ pub(super) enum Op {
     Shutdown,
     Close,
     Wake,
+    Connect,
 }
 
 impl Op {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Accept,
         Self::ReceiveSmall,
         Self::ReceiveBig,
@@ -28,6 +29,7 @@ impl Op {
         Self::Shutdown,
         Self::Close,
         Self::Wake,
+        Self::Connect,
     ];
 
     pub(super) const fn receive(class: Class) -> Self {
@@ -51,7 +53,7 @@ pub(super) struct Token {
 
 /// A slot at one generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key {
+pub struct Key {
     pub(super) slot: u32,
     /// Under [`GENERATIONS`].
     pub(super) generation: u32,

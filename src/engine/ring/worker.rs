@@ -1,7 +1,7 @@
 //! A worker: one ring, the connections that it drives, and the order in which things happen.
 //!
 //! A turn is one io_uring_enter(2). What has come is handed to the connections first ("reap"), then each connection
-//! that anything happened to is looked at once, and what it wants next is submitted ("act"). So a connection that got
+//! that anything happened to is looked at once, and what it wants next is submitted with the next one ("act"). So a connection that got
 //! bytes in several buffers sends them in one go, and all that a turn submits goes to the kernel together.
 //!
 //! What a connection says, and when it ends, is its [`Handler`]'s business; where handlers come from is the
@@ -15,10 +15,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use socket2::SockAddr;
 
 use super::acceptor::Acceptors;
 use super::connection::{Connection, Driver, Receiving};
-use super::ring::{Descriptor, Event, Pieces, Ring, Wait};
+use super::event::{Event, Pieces, Wait};
+use super::ring::{Descriptor, Ring};
 use super::slots::Slots;
 use super::token::Key;
 use super::wheel::{TICK, Wheel};
@@ -69,6 +71,11 @@ pub trait Handler {
     /// Into what.
     fn class(&self) -> Class;
 
+    /// The connection that was asked for is there, or will not be. Nothing else happens before.
+    fn on_connected(&mut self, result: io::Result<()>) {
+        debug_assert!(result.is_ok(), "an accepted connection is there from its beginning");
+    }
+
     /// What to send next.
     fn next_outgoing(&mut self) -> Option<Outgoing>;
 
@@ -99,6 +106,11 @@ pub trait Handler {
 
     /// Whether the socket can be given up.
     fn is_over(&self) -> bool;
+
+    /// Whether it is then closed without having been shut first.
+    fn ends_abruptly(&self) -> bool {
+        false
+    }
 }
 
 /// The thread's ring and its connections.
@@ -166,10 +178,7 @@ impl<S: Service> Worker<S> {
     /// When the ring is of no more use.
     pub fn run(mut self, listeners: Vec<TcpListener>) -> io::Result<()> {
         self.acceptors = Acceptors::new(listeners)?;
-        rustix::io::ioctl_fionbio(&self.wake, true)?;
-        self.driver.ring.watch(rustix::fd::AsFd::as_fd(&self.wake));
-        // What was said before the eventfd was watched.
-        self.on_woken();
+        self.watch()?;
         let mut cut_at = None;
         loop {
             self.acceptors.manage(
@@ -187,16 +196,75 @@ impl<S: Service> Worker<S> {
                     return Ok(());
                 }
             }
-            self.enter()?;
-            self.reap()?;
-            self.on_deadlines();
-            self.act();
-            self.feed_starved();
+            self.turn(None)?;
         }
     }
 
+    /// Begins to look at the eventfd, for whoever takes the turns himself.
+    ///
+    /// # Errors
+    ///
+    /// Those of ioctl(2).
+    pub fn watch(&mut self) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(&self.wake, true)?;
+        self.driver.ring.watch(rustix::fd::AsFd::as_fd(&self.wake));
+        // What was said before the eventfd was watched.
+        self.on_woken();
+        Ok(())
+    }
+
+    /// One turn: submits what is to be done, waits until something has come, no longer than `at_most`, and hands it out.
+    ///
+    /// # Errors
+    ///
+    /// When the ring is of no more use.
+    pub fn turn(&mut self, at_most: Option<Duration>) -> io::Result<()> {
+        self.act();
+        self.feed_starved();
+        self.enter(at_most)?;
+        self.reap()?;
+        self.on_deadlines();
+        Ok(())
+    }
+
+    /// Begins to make a connection over this socket, which is in blocking mode. A worker either connects or accepts.
+    ///
+    /// # Errors
+    ///
+    /// Those of io_uring_register(2).
+    ///
+    /// # Panics
+    ///
+    /// When [`Self::free_places`] are 0.
+    pub fn connect(
+        &mut self,
+        handler: S::Handler,
+        socket: OwnedFd,
+        address: Arc<SockAddr>,
+    ) -> io::Result<Key> {
+        assert!(self.free_places() > 0, "each connection has a place in the table of files");
+        debug_assert!(self.acceptors.are_done(), "the kernel chooses the places of accepted connections");
+        let ring = &mut self.driver.ring;
+        let descriptor = ring.install(self.connections.next_key(), rustix::fd::AsFd::as_fd(&socket))?;
+        let key = self.connections.insert(|_| Connection::connecting(handler, descriptor));
+        ring.connect(key, descriptor, address);
+        Ok(key)
+    }
+
+    /// How many further connections there is room for.
+    pub fn free_places(&self) -> usize {
+        self.files - self.connections.len()
+    }
+
+    /// Looks at a connection, which is acted on in the next turn; `None` when it is gone.
+    pub fn with<R>(&mut self, key: Key, look: impl FnOnce(&mut S::Handler) -> R) -> Option<R> {
+        let connection = self.connections.get_mut(key)?;
+        touch(&mut self.touched, connection, key);
+        Some(look(&mut connection.handler))
+    }
+
     /// Submits what there is, and waits until something has come.
-    fn enter(&mut self) -> io::Result<()> {
+    fn enter(&mut self, at_most: Option<Duration>) -> io::Result<()> {
         self.turn = self.turn.wrapping_add(1);
         // Not twice in a row: a receive that is begun anew completes when it is submitted, and could keep those from
         // being heard whose bytes came meanwhile.
@@ -204,10 +272,10 @@ impl<S: Service> Worker<S> {
         if self.has_only_submitted {
             return self.driver.ring.enter(Wait::SubmitOnly);
         }
-        if !self.late.is_empty() {
+        if !self.late.is_empty() || at_most == Some(Duration::ZERO) {
             return self.driver.ring.enter(Wait::No);
         }
-        let patience = self.patience();
+        let patience = self.patience().at_most(at_most);
         if self.busy_poll.is_zero() || patience == Wait::No {
             return self.driver.ring.enter(patience);
         }
@@ -267,6 +335,12 @@ impl<S: Service> Worker<S> {
             match event {
                 Event::Received { key, result, is_last } => self.on_receive(key, result, is_last),
                 Event::Sent { key, result, pieces } => self.on_sent(key, result, pieces),
+                Event::Connected { key, result } => {
+                    if let Some(connection) = self.connections.get_mut(key) {
+                        connection.on_connected(result);
+                        touch(&mut self.touched, connection, key);
+                    }
+                }
                 Event::Accepted { listener, result, is_last } => {
                     if let Some(descriptor) =
                         self.acceptors.on_accepted(listener, result, is_last, &mut self.service)
