@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod compare;
+mod connect;
 mod cpu;
 mod demo;
 mod engine;
@@ -11,6 +12,7 @@ mod output;
 mod pace;
 mod procfs;
 mod run;
+mod series;
 mod tally;
 mod target;
 

@@ -1,19 +1,21 @@
 //! A run: the threads, its phases, and what they found.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use hdrhistogram::Histogram;
-use mio::{Poll, Token, Waker};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
 
 use crate::client::traffic::Traffic;
-use crate::engine::{self, Context};
+use crate::engine::{self, Context, Engine, nanos};
 use crate::pace::Pace;
 use crate::procfs::{Memory, Process, Usage};
-use crate::tally::{Interval, Tally};
+use crate::series::Series;
+use crate::tally::{Interval, Totals};
 use crate::target::Target;
 
 /// What a run does, settled before it begins.
@@ -48,15 +50,35 @@ pub(crate) struct Plan {
     pub(crate) server: Option<Process>,
     /// What all that is random follows from.
     pub(crate) seed: u64,
+    /// Over what time the connections are opened, evenly.
+    pub(crate) ramp: Duration,
+    /// How bytes are moved.
+    pub(crate) engine: Engine,
 }
 
-/// When the load is counted, in nanoseconds of the run's clock.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Schedule {
-    /// The window's first.
-    pub(crate) from: u64,
-    /// The first behind the window.
-    pub(crate) to: u64,
+impl Plan {
+    /// How many connections are opened before the others: where memory is measured, the server is to have what it needs
+    /// once, and once for so many.
+    pub(crate) const fn opened_first(&self) -> usize {
+        if matches!(self.pace, Pace::Idle) { self.connections.div_ceil(10) } else { 0 }
+    }
+}
+
+/// What the threads are told, and woken for.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    /// The connections that are opened beforehand are accounted for: the others may follow.
+    pub(crate) rest: OnceLock<()>,
+    /// When messages are counted, in nanoseconds of the run's clock: known when every thread has opened its connections.
+    pub(crate) window: OnceLock<Range<u64>>,
+}
+
+/// What a thread tells.
+pub(crate) enum Word {
+    /// The connections that were asked for are open, or why the run cannot be made.
+    Opened(Result<(), Failure>),
+    /// What the thread with this index counted in one second of the window. It will not speak of that second again.
+    Second(usize, Interval),
 }
 
 /// Why there was no run.
@@ -72,17 +94,27 @@ pub(crate) enum Failure {
 
 /// What a run found.
 pub(crate) struct Outcome {
-    /// The figures of all threads.
-    pub(crate) tally: Tally,
+    /// Messages that came back in the window, what was wrong meanwhile, and how long all of them took.
+    pub(crate) window: Interval,
+    /// What all threads count beyond that.
+    pub(crate) totals: Totals,
     /// What the server used in the window, unless it is unknown or went away.
     pub(crate) server: Option<ServerUsage>,
+    /// What connections that are held cost the server's memory.
+    pub(crate) held: Option<Held>,
     /// When the window began.
     pub(crate) began: SystemTime,
-    /// The window, second by second; the last one may be shorter.
-    pub(crate) series: Vec<Interval>,
-    /// By how much the generator itself was late: from when a message was due to when it was handed to its connection,
-    /// in nanoseconds. Without an arrival rate no message is due at a time of its own.
-    pub(crate) lateness: Option<Histogram<u64>>,
+}
+
+/// The memory of a server that holds connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    /// Resident before they came, in bytes; others were there already, so that it has what it needs once.
+    pub(crate) before: u64,
+    /// Resident with them, after each was pinged.
+    pub(crate) after: u64,
+    /// How many they are.
+    pub(crate) connections: usize,
 }
 
 /// What the server used in the window.
@@ -102,70 +134,125 @@ pub(crate) struct ServerUsage {
 /// # Errors
 ///
 /// No load could be made. What goes wrong in the load is in the outcome.
-pub(crate) fn run(plan: &Arc<Plan>, _on_second: impl FnMut(&Interval)) -> Result<Outcome, Failure> {
+pub(crate) fn run(plan: &Arc<Plan>, on_second: impl FnMut(&Interval)) -> Result<Outcome, Failure> {
     let origin = Instant::now();
-    let schedule = Arc::new(OnceLock::new());
-    let (opened, all_opened) = mpsc::channel();
-    let (running, all_ended) = mpsc::channel::<()>();
-    let mut wakers = Vec::new();
+    let signals = Arc::<Signals>::default();
+    let (to, words) = mpsc::channel();
+    let mut wakes = Vec::new();
     let mut threads = Vec::new();
     for index in 0..plan.threads {
-        let poll = Poll::new().map_err(cannot_start)?;
-        wakers.push(Waker::new(poll.registry(), Token(usize::MAX)).map_err(cannot_start)?);
+        let wake =
+            Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(cannot_start)?);
         let share = |index| plan.connections * index / plan.threads;
         let context = Context {
             plan: Arc::clone(plan),
             origin,
-            schedule: Arc::clone(&schedule),
-            opened: opened.clone(),
+            signals: Arc::clone(&signals),
+            words: to.clone(),
+            wake: Arc::clone(&wake),
+            thread: index,
             core: plan.cores.get(index % plan.cores.len().max(1)).copied(),
             connections: share(index)..share(index + 1),
         };
-        let running = running.clone();
-        let thread = thread::Builder::new().name(format!("load-{index}")).spawn(move || {
-            let tally = engine::run(&context, poll);
-            drop(running);
-            tally
-        });
-        threads.push(thread.map_err(cannot_start)?);
+        wakes.push(wake);
+        let thread = thread::Builder::new().name(format!("load-{index}")).spawn(move || engine::run(context));
+        threads.push(thread.map_err(|error| Failure::Unavailable(format!("cannot start: {error}")))?);
     }
-    drop((opened, running));
-    for _ in 0..plan.threads {
-        // A thread that cannot open says so or panics; the process then ends, and the others with it.
-        all_opened.recv().map_err(|_| Failure::Unavailable("a thread has panicked".into()))??;
+    drop(to);
+    let wake_all = || {
+        wakes
+            .iter()
+            .try_for_each(|wake| rustix::io::write(wake, &1_u64.to_ne_bytes()).map(drop))
+            .map_err(cannot_start)
+    };
+    let mut words = Words { words, series: Series::new(plan.threads, on_second) };
+    let memory = || plan.server.as_ref().and_then(|process| process.memory().ok());
+
+    let mut held = None;
+    if plan.pace == Pace::Idle {
+        words.await_opened()?;
+        held = memory().map(|memory| memory.resident);
+        signals.rest.get_or_init(|| ());
+        wake_all()?;
     }
+    words.await_opened()?;
 
     let from = Instant::now() + plan.warmup;
     let to = from + plan.duration;
-    let since_origin = |at: Instant| u64::try_from((at - origin).as_nanos()).unwrap_or(u64::MAX);
-    let window = Schedule { from: since_origin(from), to: since_origin(to) };
-    schedule.get_or_init(|| window);
-    for waker in &wakers {
-        waker.wake().map_err(cannot_start)?;
+    let began = SystemTime::now() + plan.warmup;
+    signals.window.get_or_init(|| nanos(from - origin)..nanos(to - origin));
+    wake_all()?;
+    let usage = || plan.server.as_ref().and_then(|process| process.usage().ok());
+    let mut server = None;
+    if words.listen_until(from) {
+        let before = usage();
+        words.listen_until(to);
+        server = before
+            .zip(usage())
+            .zip(memory())
+            .map(|((before, after), memory)| server_usage(before, after, memory));
     }
-    let wait_until = |at: Instant| {
-        let left = at.saturating_duration_since(Instant::now());
-        all_ended.recv_timeout(left) == Err(RecvTimeoutError::Timeout)
-    };
-    let usage = |process: &Process| process.usage().ok();
-    let server = if wait_until(from) {
-        let before = plan.server.as_ref().and_then(usage);
-        wait_until(to);
-        let after = plan.server.as_ref().and_then(usage);
-        let memory = plan.server.as_ref().and_then(|process| process.memory().ok());
-        before.zip(after).zip(memory).map(|((before, after), memory)| server_usage(before, after, memory))
-    } else {
-        None
-    };
+    let held = held.zip(server.as_ref()).map(|(before, server)| Held {
+        before,
+        after: server.memory.resident,
+        connections: plan.connections - plan.opened_first(),
+    });
 
-    let mut tally = Tally::new();
+    words.listen_to_the_end();
+    let window = words.series.finish(plan.duration);
+    let mut totals = Totals::default();
     for thread in threads {
         match thread.join() {
-            Ok(part) => tally.merge(part),
+            Ok(part) => totals.merge(part),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
-    Ok(Outcome { tally, server, began: SystemTime::now(), series: Vec::new(), lateness: None })
+    Ok(Outcome { window, totals, server, held, began })
+}
+
+/// What the threads say.
+struct Words<F> {
+    words: mpsc::Receiver<Word>,
+    series: Series<F>,
+}
+
+impl<F: FnMut(&Interval)> Words<F> {
+    /// Waits for the connections of each thread.
+    fn await_opened(&mut self) -> Result<(), Failure> {
+        let mut left = self.series.threads();
+        while left > 0 {
+            match self.words.recv() {
+                Ok(Word::Opened(result)) => {
+                    result?;
+                    left -= 1;
+                }
+                Ok(Word::Second(thread, interval)) => self.series.add(thread, &interval),
+                // A thread that cannot open says so or panics; the process then ends, and the others with it.
+                Err(mpsc::RecvError) => return Err(Failure::Unavailable("a thread has panicked".into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Listens until then; whether any thread is left that could say more.
+    fn listen_until(&mut self, at: Instant) -> bool {
+        loop {
+            match self.words.recv_timeout(at.saturating_duration_since(Instant::now())) {
+                Ok(Word::Second(thread, interval)) => self.series.add(thread, &interval),
+                Ok(Word::Opened(_)) => {}
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn listen_to_the_end(&mut self) {
+        while let Ok(word) = self.words.recv() {
+            if let Word::Second(thread, interval) = word {
+                self.series.add(thread, &interval);
+            }
+        }
+    }
 }
 
 fn server_usage(before: Usage, after: Usage, memory: Memory) -> ServerUsage {
@@ -179,8 +266,7 @@ fn server_usage(before: Usage, after: Usage, memory: Memory) -> ServerUsage {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
-fn cannot_start(error: std::io::Error) -> Failure {
+fn cannot_start(error: Errno) -> Failure {
     Failure::Unavailable(format!("cannot start: {error}"))
 }
 

@@ -1,23 +1,26 @@
 //! The command line.
 
 mod output;
+mod pace;
 mod traffic;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use ringback::engine;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::EXIT_USAGE;
 use crate::cpu;
-use crate::pace::Pace;
+use crate::engine::{Engine, places};
 use crate::procfs::Process;
 use crate::run::{Failure, Plan};
 use crate::target::Target;
 use crate::{compare, demo, merge};
 use output::OutputArgs;
+use pace::PaceArgs;
 use traffic::TrafficArgs;
 
 /// Load a WebSocket server that echoes, and check every byte of every echo.
@@ -51,6 +54,17 @@ pub(crate) enum Command {
     Merge(merge::Args),
 }
 
+/// How bytes are moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum EngineChoice {
+    /// By io_uring where it can be used, else by epoll
+    Auto,
+    /// By io_uring, as ringback's own engine does
+    Ring,
+    /// By epoll
+    Epoll,
+}
+
 /// The load and its options.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
@@ -62,19 +76,14 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
 
-    /// Messages in flight on each connection
-    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    depth: u32,
-
-    /// In turn: connect, upgrade with a browser's headers, send one message, check its echo, reset
-    #[arg(long, conflicts_with = "depth")]
-    churn: bool,
+    #[command(flatten)]
+    pace: PaceArgs,
 
     #[command(flatten)]
     traffic: TrafficArgs,
 
     /// Threads, at most one a connection
-    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, help_heading = "Run", value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: u32,
 
     /// How long messages are counted, for example 10s or 500ms
@@ -100,6 +109,10 @@ pub(crate) struct Args {
     /// Cores for the threads, in turn
     #[arg(long, value_name = "CORE", value_delimiter = ',')]
     pin: Vec<usize>,
+
+    /// How bytes are moved
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto, env = "LOADTEST_ENGINE")]
+    engine: EngineChoice,
 
     /// Look for echoes without ever sleeping: no wake-up of the generator is in the latency, and its cores are busy
     #[arg(long)]
@@ -152,7 +165,8 @@ impl Args {
             )));
         }
         check_cores(&self.pin)?;
-        allow_files(u64::from(self.connections) + u64::from(self.threads) * FILES_PER_THREAD + FILES_ELSE)?;
+        let engine = self.engine()?;
+        self.allow_files(engine)?;
         let server = match self.server_pid {
             None => None,
             Some(pid) => Some(
@@ -171,7 +185,9 @@ impl Args {
             target,
             address,
             traffic: self.traffic.traffic(seed),
-            pace: if self.churn { Pace::Churn } else { Pace::Closed { depth: self.depth } },
+            pace: self.pace.pace(),
+            ramp: self.pace.ramp,
+            engine,
             connections: self.connections as usize,
             threads: self.threads as usize,
             cores: self.pin.clone(),
@@ -187,8 +203,55 @@ impl Args {
     }
 }
 
-/// The poll, and what wakes it.
-const FILES_PER_THREAD: u64 = 2;
+impl Args {
+    /// How bytes are moved: as asked for, or as it can be.
+    fn engine(&self) -> Result<Engine, Failure> {
+        match (self.engine, engine::ring::check()) {
+            (EngineChoice::Epoll, _) => Ok(Engine::Epoll),
+            (_, Ok(())) => Ok(Engine::Ring),
+            (EngineChoice::Ring, Err(why)) => Err(Failure::Unavailable(format!("--engine ring: {why}"))),
+            (EngineChoice::Auto, Err(why)) => {
+                eprintln!("loadtest: the ring engine is not used: {why}");
+                Ok(Engine::Epoll)
+            }
+        }
+    }
+
+    /// Raises the limit of open files as far as it is needed. On a ring connections are no files of the process, but the
+    /// limit bounds the table of each.
+    fn allow_files(&self, engine: Engine) -> Result<(), Failure> {
+        let (connections, threads) = (u64::from(self.connections), u64::from(self.threads));
+        let (needed, cure) = match engine {
+            Engine::Ring => {
+                let places =
+                    places(usize::try_from(connections.div_ceil(threads)).unwrap_or(usize::MAX)) as u64;
+                (
+                    places.max(threads * FILES_PER_THREAD + FILES_ELSE),
+                    " (ulimit -Hn) for the table of each thread: use more --threads",
+                )
+            }
+            Engine::Epoll => (connections + threads * FILES_PER_THREAD + FILES_ELSE, " (ulimit -Hn)"),
+        };
+        let limit = getrlimit(Resource::Nofile);
+        if limit.current.is_none_or(|current| current >= needed) {
+            return Ok(());
+        }
+        if let Some(maximum) = limit.maximum
+            && maximum < needed
+        {
+            return Err(Failure::Usage(format!(
+                "{needed} files would be open and the limit is {maximum}{cure}"
+            )));
+        }
+        let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
+        setrlimit(Resource::Nofile, raised).map_err(|error| {
+            Failure::Usage(format!("cannot raise the limit of open files to {needed}: {error}"))
+        })
+    }
+}
+
+/// What waits for events, what wakes it, and a socket on its way.
+const FILES_PER_THREAD: u64 = 4;
 
 /// The standard streams, and what reads /proc.
 const FILES_ELSE: u64 = 16;
@@ -210,24 +273,6 @@ fn check_cores(cores: &[usize]) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Raises the limit of open files as far as it is needed.
-fn allow_files(needed: u64) -> Result<(), Failure> {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= needed) {
-        return Ok(());
-    }
-    if let Some(maximum) = limit.maximum
-        && maximum < needed
-    {
-        return Err(Failure::Usage(format!(
-            "{needed} files would be open and the limit is {maximum} (ulimit -Hn)"
-        )));
-    }
-    let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised)
-        .map_err(|error| Failure::Usage(format!("cannot raise the limit of open files to {needed}: {error}")))
 }
 
 /// The congestion control to set: the one that was asked for, tried on a socket, or cubic where it can be set, or

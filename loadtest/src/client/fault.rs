@@ -36,6 +36,8 @@ pub(crate) enum Fault {
     CloseMissing,
     /// The server answered our close frame and did not end the connection (RFC 6455 §7.1.1).
     NotEnded,
+    /// A message, or a connection of a churn, that was due and for which no connection was left, or no room.
+    NotBegun,
     /// The connect(2) of a churn failed, and with it all later ones of its turn.
     ConnectFailed(io::ErrorKind),
     /// The connect(2) of a churn did not come to its end in time.
@@ -65,6 +67,7 @@ impl Fault {
             Self::UnexpectedClose(None) => "unexpected_close".into(),
             Self::CloseMissing => "close_missing".into(),
             Self::NotEnded => "connection_not_ended".into(),
+            Self::NotBegun => "not_begun".into(),
             Self::ConnectFailed(_) => "connect_failed".into(),
             Self::ConnectTimeout => "connect_timeout".into(),
             Self::HandshakeRefused(status) => format!("handshake_refused_{status}"),
@@ -99,6 +102,7 @@ impl fmt::Display for Fault {
             Self::UnexpectedClose(None) => f.write_str("the server closed without a code"),
             Self::CloseMissing => f.write_str("the server did not answer the close frame"),
             Self::NotEnded => f.write_str("the server did not end the connection after the close frames"),
+            Self::NotBegun => f.write_str("there was no connection for what was due"),
             Self::ConnectFailed(kind) => write!(f, "cannot connect: {kind}"),
             Self::ConnectTimeout => f.write_str("connecting came to no end"),
             Self::HandshakeRefused(status) => write!(f, "the handshake was refused with status {status}"),

@@ -1,206 +1,113 @@
-//! One thread of the generator: its connections and their event loop.
+//! The connections of a thread in an event loop over epoll(7), for where io_uring is refused.
 
-use std::io;
-use std::ops::Range;
-use std::sync::{Arc, OnceLock, mpsc};
-use std::time::{Duration, Instant};
+use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
-use mio::event::Event;
-use mio::{Events, Interest, Poll, Registry, Token};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use socket2::{SockAddr, Socket};
 
-use super::epoll_connection::{Connection, Stage, nanos};
-use crate::client::Client;
-use crate::client::fault::Fault;
-use crate::cpu::{self, ThreadUsage};
-use crate::pace::Pace;
-use crate::run::{Failure, Plan, Schedule};
-use crate::tally::Tally;
+use super::Mover;
+use super::link::Link;
+use super::load::Load;
+use crate::connect;
 
-/// What a thread needs to know of the run it is part of.
-pub(crate) struct Context {
-    /// What to do.
-    pub(crate) plan: Arc<Plan>,
-    /// Nanoseconds are counted from here, by every thread.
-    pub(crate) origin: Instant,
-    /// When the load begins and ends: set, and the thread woken, when every thread has opened its connections.
-    pub(crate) schedule: Arc<OnceLock<Schedule>>,
-    /// Gets one word when the connections are open or failed; its end is the thread's end.
-    pub(crate) opened: mpsc::Sender<Result<(), Failure>>,
-    /// The core to stay on.
-    pub(crate) core: Option<usize>,
-    /// The indices of the thread's connections.
-    pub(crate) connections: Range<usize>,
-}
-
-/// Opens the connections, sends the load, and ends them.
-pub(crate) fn run(context: &Context, poll: Poll) -> Tally {
-    let registry = poll.registry().try_clone().expect("a second descriptor of the poll");
-    let mut worker = Worker {
-        poll,
-        events: Events::with_capacity(EVENTS_MAX),
-        load: Load {
-            context,
-            registry,
-            connections: Vec::with_capacity(context.connections.len()),
-            stage: Stage::Opening,
-            live: 0,
-            opening: 0,
-            failure: None,
-            again: Vec::with_capacity(context.connections.len()),
-            buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
-            tally: Tally::new(),
-        },
-    };
-    let opened = worker.open();
-    let is_open = opened.is_ok();
-    // The receiver lives as long as this thread, unless the run was given up.
-    let _ = context.opened.send(opened);
-    if is_open {
-        worker.load();
-        worker.end();
-    }
-    worker.load.tally
-}
-
-struct Worker<'a> {
-    poll: Poll,
-    events: Events,
-    load: Load<'a>,
-}
-
-struct Load<'a> {
-    context: &'a Context,
-    /// That of the worker's poll.
-    registry: Registry,
-    /// By token; `None` when a connection is over and has no successor.
+/// The event loop of a thread.
+pub(super) struct Epoll {
+    epoll: OwnedFd,
+    /// Whoever writes to it ends the wait: every write is an event, so nobody has to read.
+    _wake: Arc<OwnedFd>,
+    events: Vec<epoll::Event>,
     connections: Vec<Option<Connection>>,
-    stage: Stage,
-    /// Connections that are not over.
-    live: usize,
-    /// Those of them that are not open yet.
-    opening: usize,
-    /// Why the run cannot be made at all.
-    failure: Option<Failure>,
-    /// Connections that have more to do than a turn allows, though the poll will not name them again.
+    free: Vec<usize>,
+    /// Connections that have more to do than a turn allows, though no event will name them again.
     again: Vec<usize>,
     /// What is read and what is written, a connection at a time.
     buffer: Box<[u8]>,
-    tally: Tally,
+    address: SockAddr,
+    load: Rc<Load>,
 }
 
-impl Worker<'_> {
-    fn open(&mut self) -> Result<(), Failure> {
-        let context = self.load.context;
-        let plan = &*context.plan;
-        if let Some(core) = context.core {
-            cpu::pin(core).map_err(|error| Failure::Usage(format!("cannot pin to core {core}: {error}")))?;
-        }
-        for index in context.connections.clone() {
-            self.load.connections.push(None);
-            self.load.begin(self.load.connections.len() - 1, index, None).map_err(|error| {
-                Failure::Unavailable(format!("cannot connect to {}: {error}", plan.target))
-            })?;
-        }
-        let deadline = self.load.now() + nanos(plan.connect_timeout);
-        while self.load.opening > 0 && self.load.failure.is_none() && self.load.now() < deadline {
-            self.turn(Some(deadline));
-        }
-        self.load.give_up_opening();
-        self.load.failure.take().map_or(Ok(()), Err)
+/// A connection, and what the event loop knows of it.
+struct Connection {
+    /// Non-blocking.
+    socket: Socket,
+    link: Link,
+    /// The socket may have bytes for us. An event tells once.
+    can_read: bool,
+    /// The socket may take bytes.
+    can_write: bool,
+    /// The peer has ended its direction, so a short read does not mean that there is no more to learn.
+    is_read_closed: bool,
+    /// It is on the list of those who have more to do.
+    is_again: bool,
+}
+
+impl Epoll {
+    /// An event loop for so many connections, which is woken by `wake`.
+    ///
+    /// # Errors
+    ///
+    /// Those of epoll_create(2) and epoll_ctl(2).
+    pub(super) fn new(load: &Rc<Load>, connections: usize, wake: Arc<OwnedFd>) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), EventFlags::IN | EventFlags::ET)?;
+        Ok(Self {
+            epoll,
+            _wake: wake,
+            events: Vec::with_capacity(EVENTS_MAX),
+            connections: Vec::with_capacity(connections),
+            free: Vec::new(),
+            again: Vec::with_capacity(connections),
+            buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
+            address: load.plan.address.into(),
+            load: Rc::clone(load),
+        })
     }
 
-    fn load(&mut self) {
-        let Schedule { from, to } = loop {
-            match self.load.context.schedule.get() {
-                Some(schedule) => break *schedule,
-                None => self.turn(None),
+    /// Waits for events, and no longer than that: epoll_wait(2) counts in milliseconds, ppoll(2) in nanoseconds.
+    fn wait(&mut self, at_most: Option<Duration>) -> io::Result<()> {
+        self.events.clear();
+        let to_timespec = |duration: Duration| Timespec {
+            tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: duration.subsec_nanos().into(),
+        };
+        let mut timeout = at_most;
+        if let Some(at_most) = at_most.filter(|at_most| !at_most.is_zero()) {
+            let mut polled = [PollFd::new(&self.epoll, PollFlags::IN)];
+            match poll(&mut polled, Some(&to_timespec(at_most))) {
+                // The time is over, or a signal has come: an empty wait.
+                Ok(0) | Err(Errno::INTR) => return Ok(()),
+                Ok(_) => timeout = Some(Duration::ZERO),
+                Err(error) => return Err(error.into()),
             }
-        };
-        self.load.tally.measure(from..to);
-        self.load.enter(Stage::Sending);
-        self.turn_until(from, |load| load.live == 0);
-        let before = ThreadUsage::now();
-        self.turn_until(to, |load| load.live == 0);
-        self.load.tally.threads.push(ThreadUsage::now().since(before));
-    }
-
-    fn end(&mut self) {
-        let plan = &*self.load.context.plan;
-        self.load.enter(Stage::Ending);
-        let grace = self.load.now() + nanos(plan.grace);
-        self.turn_until(grace, |load| !load.is_awaiting_echoes());
-        self.load.give_up(|client| client.in_flight() > 0 || plan.pace == Pace::Churn);
-        let grace = self.load.now() + nanos(plan.grace);
-        self.turn_until(grace, |load| load.live == 0);
-        self.load.give_up(|_| true);
-    }
-
-    fn turn_until(&mut self, until: u64, is_done: impl Fn(&Load<'_>) -> bool) {
-        while !is_done(&self.load) && self.load.now() < until {
-            self.turn(Some(until));
+        }
+        let timeout = timeout.map(to_timespec);
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// Waits for something to do, until then at most, and does it.
-    fn turn(&mut self, until: Option<u64>) {
-        let timeout = if self.load.again.is_empty() && !(self.load.context.plan.spin && until.is_some()) {
-            until.map(|until| Duration::from_nanos(until.saturating_sub(self.load.now())))
-        } else {
-            Some(Duration::ZERO)
-        };
-        if let Err(error) = self.poll.poll(&mut self.events, timeout) {
-            // An interrupted wait is an empty one (epoll_wait(2)); no other error can come of what we pass.
-            assert!(error.kind() == io::ErrorKind::Interrupted, "the poll failed: {error}");
+    fn on_event(&mut self, event: epoll::Event) {
+        let (flags, data) = (event.flags, event.data.u64());
+        let Some(slot) = usize::try_from(data).ok().filter(|_| data != WAKE) else {
             return;
-        }
-        self.load.pump_again();
-        for event in &self.events {
-            self.load.on_event(event);
-        }
-    }
-}
-
-impl Load<'_> {
-    #[inline]
-    fn now(&self) -> u64 {
-        nanos(self.context.origin.elapsed())
-    }
-
-    fn enter(&mut self, stage: Stage) {
-        self.stage = stage;
-        for slot in 0..self.connections.len() {
-            self.pump(slot);
-        }
-    }
-
-    fn is_awaiting_echoes(&self) -> bool {
-        if self.context.plan.pace == Pace::Churn {
-            return self.live > 0;
-        }
-        self.connections.iter().flatten().any(|connection| connection.client.in_flight() > 0)
-    }
-
-    fn on_event(&mut self, event: &Event) {
-        let slot = event.token().0;
-        // The waker has a token of its own and nothing else to say.
+        };
         let Some(Some(connection)) = self.connections.get_mut(slot) else {
             return;
         };
-        connection.can_read |= event.is_readable() || event.is_error();
-        connection.can_write |= event.is_writable();
-        connection.is_read_closed |= event.is_read_closed() || event.is_error();
-        match connection.check_connect() {
-            Ok(()) => self.pump(slot),
-            Err(error) if self.stage == Stage::Opening => {
-                let target = &self.context.plan.target;
-                self.failure = Some(Failure::Unavailable(format!("cannot connect to {target}: {error}")));
-            }
-            // Who is not there will not be there in a moment either: no successor.
-            Err(error) => {
-                self.tally.faults.add(Fault::ConnectFailed(error.kind()), 1, connection.index, 0);
-                self.remove(slot);
-            }
-        }
+        let is_error = flags.intersects(EventFlags::ERR | EventFlags::HUP);
+        connection.can_read |= flags.contains(EventFlags::IN) || is_error;
+        connection.can_write |= flags.contains(EventFlags::OUT);
+        connection.is_read_closed |= flags.contains(EventFlags::RDHUP) || is_error;
+        connection.check_connect();
+        self.pump(slot);
     }
 
     /// Goes over the connections that the last turn has left with more to do.
@@ -221,114 +128,171 @@ impl Load<'_> {
         let Some(Some(connection)) = self.connections.get_mut(slot) else {
             return;
         };
-        let plan = &*self.context.plan;
-        let origin = self.context.origin;
-        let mut read = connection.read(&mut self.buffer, &plan.traffic, origin, &mut self.tally);
-        if read.is_ok() && plan.pace.is_over(connection.client.echoed()) {
-            return self.succeed(slot);
+        connection.read(&mut self.buffer, PORTIONS_MAX);
+        if let Err(error) = connection.write(&mut self.buffer) {
+            // What the server sent before it went tells more than that it went.
+            connection.can_read = true;
+            connection.is_read_closed = true;
+            connection.read(&mut self.buffer, usize::MAX);
+            connection.link.on_error(error.kind());
         }
-        if read.is_ok() && !connection.client.is_done() {
-            if !connection.is_open && connection.is_connected && !connection.client.is_opening() {
-                connection.is_open = true;
-                self.opening -= 1;
-            }
-            connection.advance(self.stage, plan, origin);
-            if let Err(error) = connection.write(&mut self.buffer, &plan.traffic) {
-                // What the server sent before it went tells more than that it went.
-                connection.can_read = true;
-                connection.is_read_closed = true;
-                while read.is_ok() && connection.can_read && !connection.client.is_done() {
-                    read = connection.read(&mut self.buffer, &plan.traffic, origin, &mut self.tally);
-                }
-                read = read.and(Err(Fault::ConnectionLost(error.kind())));
-            }
-        }
-        if let Err(fault) = read {
-            let message = connection.client.echoed();
-            self.tally.faults.add(fault, 1, connection.index, message);
-            self.succeed(slot);
-        } else if connection.client.is_done() {
-            self.remove(slot);
+        if connection.link.is_over() {
+            // To close it is to take it out of the epoll.
+            self.connections[slot] = None;
+            self.free.push(slot);
         } else if connection.has_more() && !connection.is_again {
             connection.is_again = true;
             self.again.push(slot);
         }
     }
+}
 
-    /// Begins a connection in an empty slot.
+impl Mover for Epoll {
+    type Id = usize;
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    /// A predecessor's events in the same batch make the connection look for what is not there yet, and nothing else.
+    fn begin(&mut self, place: usize, index: usize, begun_at: Option<u64>) -> io::Result<usize> {
+        let socket = connect::socket(&self.load.plan, index)?;
+        socket.set_nonblocking(true)?;
+        match socket.connect(&self.address) {
+            Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
+                return Err(error);
+            }
+            _ => {}
+        }
+        let slot = self.free.last().copied().unwrap_or(self.connections.len());
+        // All once and for all: edge-triggered, an event for OUT alone comes only after a short write.
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(&self.epoll, &socket, EventData::new_u64(slot as u64), flags)?;
+        let connection = Some(Connection {
+            socket,
+            link: Link::new(&self.load, place, index, begun_at),
+            can_read: false,
+            can_write: false,
+            is_read_closed: false,
+            is_again: false,
+        });
+        if self.free.pop().is_some() {
+            self.connections[slot] = connection;
+        } else {
+            self.connections.push(connection);
+        }
+        Ok(slot)
+    }
+
+    fn with<R>(&mut self, id: usize, look: impl FnOnce(&mut Link) -> R) -> Option<R> {
+        let connection = self.connections.get_mut(id)?.as_mut()?;
+        let found = look(&mut connection.link);
+        self.pump(id);
+        Some(found)
+    }
+
+    fn turn(&mut self, at_most: Option<Duration>) -> io::Result<()> {
+        let is_busy = !self.again.is_empty() || (self.load.plan.spin && at_most.is_some());
+        self.wait(if is_busy { Some(Duration::ZERO) } else { at_most })?;
+        self.pump_again();
+        let events = std::mem::take(&mut self.events);
+        for event in &events {
+            self.on_event(*event);
+        }
+        self.events = events;
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// Looks whether the connect(2) has come to its end.
+    #[inline]
+    fn check_connect(&mut self) {
+        if self.link.is_connected() {
+            return;
+        }
+        let result = match self.socket.take_error() {
+            Ok(None) => match self.socket.peer_addr() {
+                Ok(_) => Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
+                Err(error) => Err(error),
+            },
+            Ok(Some(error)) | Err(error) => Err(error),
+        };
+        self.link.on_connected(result);
+    }
+
+    /// Takes what has come, or a portion of it.
+    #[inline]
+    fn read(&mut self, buffer: &mut [u8], portions: usize) {
+        for _ in 0..portions {
+            if !self.can_read || self.link.is_over() || !self.link.is_connected() {
+                break;
+            }
+            match self.socket.read(buffer) {
+                Ok(0) => {
+                    self.can_read = false;
+                    self.link.on_end();
+                }
+                Ok(len) => {
+                    // A short read has emptied the socket (epoll(7)); what comes later is an event of its own.
+                    self.can_read = len == buffer.len() || self.is_read_closed;
+                    self.link.on_bytes(&mut buffer[..len]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.can_read = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.link.on_error(error.kind()),
+            }
+        }
+    }
+
+    /// Sends what is due, or a portion of it.
     ///
     /// # Errors
     ///
-    /// As [`Connection::begin`], and what epoll_ctl(2) says.
-    fn begin(&mut self, slot: usize, index: usize, begun_at: Option<u64>) -> io::Result<()> {
-        debug_assert!(self.connections[slot].is_none());
-        let mut connection = Connection::begin(&self.context.plan, index, begun_at)?;
-        // Both once and for all: edge-triggered, an event for WRITABLE alone comes only after a short write.
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.registry.register(&mut connection.socket, Token(slot), interest)?;
-        self.connections[slot] = Some(connection);
-        self.live += 1;
-        self.opening += 1;
+    /// What write(2) says; the connection is then over, but for what can still be read.
+    #[inline]
+    fn write(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        for _ in 0..PORTIONS_MAX {
+            if !self.can_write || !self.link.has_output() {
+                break;
+            }
+            let traffic = &self.link.load.plan.traffic;
+            let client = &mut self.link.client;
+            let filled = client.fill(traffic, buffer);
+            match self.socket.write(&buffer[..filled.len]) {
+                Ok(written) => {
+                    // A short write has filled the socket; that it takes more is an event.
+                    self.can_write = written == filled.len;
+                    client.wrote(filled, written, traffic);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.can_write = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.link.take_shut() {
+            // A connection that is gone already shows in the next read.
+            let _ = self.socket.shutdown(Shutdown::Write);
+        }
         Ok(())
     }
 
-    /// Ends the slot's connection; in a churn the next one follows, as long as messages are sent.
-    ///
-    /// Its predecessor's events in the same batch make it look for what is not there yet, and nothing else.
-    fn succeed(&mut self, slot: usize) {
-        let index = self.connections[slot].as_ref().map(|connection| connection.index);
-        self.remove(slot);
-        if let (Some(index), Pace::Churn, Stage::Sending) = (index, self.context.plan.pace, self.stage) {
-            let index = index + self.context.plan.connections;
-            if let Err(error) = self.begin(slot, index, Some(self.now())) {
-                self.tally.faults.add(Fault::ConnectFailed(error.kind()), 1, index, 0);
-            }
-        }
-    }
-
-    fn remove(&mut self, slot: usize) {
-        if let Some(connection) = self.connections[slot].take() {
-            self.live -= 1;
-            self.opening -= usize::from(!connection.is_open);
-        }
-    }
-
-    /// Gives up the connections that are not open in time.
-    fn give_up_opening(&mut self) {
-        let late = self.connections.iter().flatten().filter(|connection| !connection.is_connected).count();
-        if late > 0 && self.failure.is_none() {
-            let plan = &self.context.plan;
-            let timeout = humantime::format_duration(plan.connect_timeout);
-            let of = self.connections.len();
-            self.failure = Some(Failure::Unavailable(format!(
-                "cannot connect to {}: {late} of {of} connections had no answer within {timeout}",
-                plan.target,
-            )));
-        }
-        self.give_up(Client::is_opening);
-    }
-
-    /// Gives up the connections of which this is true: their time is over.
-    fn give_up(&mut self, is_late: impl Fn(&Client) -> bool) {
-        for slot in 0..self.connections.len() {
-            let Some(connection) = self.connections[slot].as_mut().filter(|it| is_late(&it.client)) else {
-                continue;
-            };
-            let message = connection.client.echoed();
-            let missing = match connection.is_connected {
-                true => connection.client.give_up(),
-                false => Some((Fault::ConnectTimeout, 1)),
-            };
-            if let Some((fault, count)) = missing {
-                self.tally.faults.add(fault, count, connection.index, message);
-            }
-            self.remove(slot);
-        }
+    /// Whether a portion was not enough, so that no event will come.
+    #[inline]
+    fn has_more(&self) -> bool {
+        self.link.is_connected() && (self.can_read || (self.can_write && self.link.has_output()))
     }
 }
 
 /// What one read or write takes at most. It and the block of small messages stay in the second-level cache.
 const BUFFER_LEN: usize = 256 << 10;
 
-/// Events of one poll.
+/// Events of one wait.
 const EVENTS_MAX: usize = 1024;
+
+/// Reads, and writes, of a connection in a turn: a bulky one does not keep the others waiting for long.
+const PORTIONS_MAX: usize = 4;
+
+/// The wake-up's event; connections are named by their slots.
+const WAKE: u64 = u64::MAX;

@@ -7,7 +7,6 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cpu::ThreadUsage;
-use crate::pace::Pace;
 use crate::procfs;
 use crate::run::{Outcome, Plan, ServerUsage};
 
@@ -22,7 +21,7 @@ pub(crate) struct Report {
     pace: &'static str,
     /// At a time.
     connections: usize,
-    depth: usize,
+    depth: Option<usize>,
     threads: usize,
     pinned_to: Vec<usize>,
     congestion: String,
@@ -105,21 +104,21 @@ struct Machine {
 impl Report {
     /// What the outcome amounts to.
     pub(crate) fn new(plan: &Plan, outcome: &Outcome) -> Self {
-        let tally = &outcome.tally;
+        let (window, totals) = (&outcome.window, &outcome.totals);
         let seconds = plan.duration.as_secs_f64();
-        let messages_per_second = tally.messages as f64 / seconds;
-        let client_cpu: Duration = tally.threads.iter().map(|thread| thread.cpu).sum();
+        let messages_per_second = window.messages as f64 / seconds;
+        let client_cpu: Duration = totals.threads.iter().map(|thread| thread.cpu).sum();
         let shares = |share: fn(&ThreadUsage) -> Duration| {
-            tally.threads.iter().map(|thread| share(thread).as_secs_f64() / seconds).collect::<Vec<_>>()
+            totals.threads.iter().map(|thread| share(thread).as_secs_f64() / seconds).collect::<Vec<_>>()
         };
         let server_cpu = |server: &ServerUsage| server.cpu.as_secs_f64() / server.elapsed.as_secs_f64();
-        let has_messages = tally.messages > 0;
+        let has_messages = window.messages > 0;
         let server_cpu_us = outcome
             .server
             .as_ref()
             .filter(|_| has_messages)
             .map(|server| server_cpu(server) / messages_per_second * 1e6);
-        let is_churn = plan.pace == Pace::Churn;
+        let is_churn = plan.pace.is_churn();
         Self {
             target: plan.target.to_string(),
             scheme: plan.target.scheme.name(),
@@ -133,17 +132,17 @@ impl Report {
             congestion: plan.congestion.clone(),
             warmup_seconds: plan.warmup.as_secs_f64(),
             duration_seconds: seconds,
-            messages: tally.messages,
-            echoes_checked: tally.checked,
+            messages: window.messages,
+            echoes_checked: totals.checked,
             messages_per_second,
             connections_per_second: is_churn.then_some(messages_per_second),
             payload_bytes_per_second: messages_per_second * plan.traffic.size() as f64,
-            latency_us: Latency::new(&tally.latency),
-            latency_unrecorded: tally.unrecorded,
+            latency_us: Latency::new(&window.latency),
+            latency_unrecorded: totals.unrecorded,
             server_cpu_us_per_message: server_cpu_us,
             server_cpu_us_per_connection: server_cpu_us.filter(|_| is_churn),
             client_cpu_us_per_message: has_messages
-                .then(|| client_cpu.as_secs_f64() / tally.messages as f64 * 1e6),
+                .then(|| client_cpu.as_secs_f64() / window.messages as f64 * 1e6),
             server: outcome.server.as_ref().map(|server| Server {
                 cpu_cores: server_cpu(server),
                 cpu_user_share: server.user_share,
@@ -157,9 +156,9 @@ impl Report {
                     .iter()
                     .any(|&share| share >= BOTTLENECK),
             },
-            errors: tally.faults.counts().clone(),
-            errors_total: tally.faults.total(),
-            error_examples: tally.faults.examples().to_vec(),
+            errors: totals.faults.counts().clone(),
+            errors_total: totals.faults.total(),
+            error_examples: totals.faults.examples().to_vec(),
             command_line: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
             machine: Machine::new(),
             commit: option_env!("RINGBACK_COMMIT"),
@@ -215,7 +214,8 @@ impl fmt::Display for Report {
         let unit = if self.connections_per_second.is_some() { "connection" } else { "message" };
         writeln!(
             f,
-            "load       {connections} connections × {depth} in flight, {kind} of {size} bytes, {pace}"
+            "load       {connections} connections{}, {kind} of {size} bytes, {pace}",
+            depth.map_or(String::new(), |depth| format!(" × {depth} in flight"))
         )?;
         writeln!(
             f,

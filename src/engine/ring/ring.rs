@@ -142,7 +142,8 @@ impl Ring {
         self.cancel(accept_token(listener));
     }
 
-    /// Puts a socket into the place of the table of files that `key` names, where it lives on without its descriptor. A ring that accepts connections leaves the places to the kernel and must not do so.
+    /// Puts a socket into the place of the table of files that `key` names, where it lives on without its descriptor. A ring
+    /// that accepts connections leaves the places to the kernel and must not do so.
     ///
     /// # Errors
     ///

@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use socket2::SockAddr;
 
@@ -227,7 +228,8 @@ impl<S: Service> Worker<S> {
         Ok(())
     }
 
-    /// Begins to make a connection over this socket, which is in blocking mode. A worker either connects or accepts.
+    /// Begins to make a connection over this socket, which is in blocking mode and lives on without its descriptor. A
+    /// worker either connects or accepts.
     ///
     /// # Errors
     ///
@@ -239,13 +241,13 @@ impl<S: Service> Worker<S> {
     pub fn connect(
         &mut self,
         handler: S::Handler,
-        socket: OwnedFd,
+        socket: BorrowedFd<'_>,
         address: Arc<SockAddr>,
     ) -> io::Result<Key> {
         assert!(self.free_places() > 0, "each connection has a place in the table of files");
         debug_assert!(self.acceptors.are_done(), "the kernel chooses the places of accepted connections");
         let ring = &mut self.driver.ring;
-        let descriptor = ring.install(self.connections.next_key(), rustix::fd::AsFd::as_fd(&socket))?;
+        let descriptor = ring.install(self.connections.next_key(), socket)?;
         let key = self.connections.insert(|_| Connection::connecting(handler, descriptor));
         ring.connect(key, descriptor, address);
         Ok(key)

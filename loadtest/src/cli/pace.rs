@@ -1,0 +1,84 @@
+//! When it is sent.
+
+use std::time::Duration;
+
+use crate::pace::{Arrivals, Pace};
+
+/// The options that say when what is sent is due.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Pace")]
+pub(crate) struct PaceArgs {
+    /// Closed loop: messages in flight on each connection, the next one due when an echo has come
+    #[arg(long, value_name = "COUNT", default_value_t = 1, conflicts_with_all = ["rate", "churn", "idle"],
+        value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    depth: u32,
+
+    /// Open loop: messages a second over all connections, for example 1000, 20k or 1.5M. Each is due at a time of its own
+    /// and its latency counts from then, so a server that stalls is not asked less. With --churn: connections a second
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    rate: Option<f64>,
+
+    /// How the arrivals of an open loop lie in time
+    #[arg(long, value_enum, default_value_t = Arrivals::Constant, requires = "rate")]
+    arrivals: Arrivals,
+
+    /// In turn: connect, upgrade with a browser's headers, send one message, check its echo, reset. As many at a time as
+    /// -c says, each followed by the next one; at a --rate, no more than that
+    #[arg(long)]
+    churn: bool,
+
+    /// Hold the connections, ping each once, and report what one costs in the memory of --server-pid
+    #[arg(long, conflicts_with_all = ["rate", "churn", "kind", "size", "spin"])]
+    pub(super) idle: bool,
+
+    /// Over what time the connections are opened, evenly [default: as fast as they are accepted]
+    #[arg(long, value_name = "TIME", default_value = "0s", hide_default_value = true,
+        value_parser = humantime::parse_duration)]
+    pub(super) ramp: Duration,
+}
+
+impl PaceArgs {
+    /// When messages are due.
+    pub(super) fn pace(&self) -> Pace {
+        let rate = self.rate.map(|rate| (rate, self.arrivals));
+        match rate {
+            _ if self.idle => Pace::Idle,
+            _ if self.churn => Pace::Churn { rate },
+            Some((rate, arrivals)) => Pace::Open { rate, arrivals },
+            None => Pace::Closed { depth: self.depth },
+        }
+    }
+}
+
+/// A number a second, with k or M for thousands or millions.
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let (number, unit) = match text.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1e3),
+        Some((at, 'M')) => (&text[..at], 1e6),
+        _ => (text, 1.0),
+    };
+    match number.parse::<f64>().map(|number| number * unit) {
+        Ok(rate) if (RATE_MIN..=RATE_MAX).contains(&rate) => Ok(rate),
+        Ok(_) => Err("it must be between 0.001 and 1G".into()),
+        Err(_) => Err("it is no number such as 1000, 20k or 1.5M".into()),
+    }
+}
+
+/// Arrivals a second.
+const RATE_MIN: f64 = 1e-3;
+const RATE_MAX: f64 = 1e9;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates() {
+        for (text, rate) in [("1000", 1e3), ("0.5", 0.5), ("20k", 2e4), ("1.5M", 1.5e6), ("2K", 2e3)] {
+            assert_eq!(parse_rate(text), Ok(rate), "{text}");
+        }
+        for text in ["", "k", "0", "-1", "many", "1e12", "NaN", "inf", "5m"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
+    }
+}

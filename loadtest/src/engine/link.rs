@@ -1,0 +1,231 @@
+//! A connection without its socket: its protocol, and what becomes of what that finds.
+
+use std::io;
+use std::rc::Rc;
+
+use super::Stage;
+use super::load::{Load, Over};
+use crate::client::Client;
+use crate::client::fault::Fault;
+use crate::client::handshake::Headers;
+use crate::run::Failure;
+use crate::target::Scheme;
+
+/// A connection as every engine has it. Its owner tells what the socket says, sends what [`Client::fill`] makes, and
+/// gives the socket up when it [`Self::is_over`].
+pub(crate) struct Link {
+    /// Its protocol.
+    pub(super) client: Client,
+    pub(super) load: Rc<Load>,
+    /// Which of the thread's places it has.
+    place: usize,
+    /// Its index in the run. Those of a churn follow one another in steps of the connections at a time.
+    index: usize,
+    /// When it began to connect, where that is part of what is measured.
+    begun_at: Option<u64>,
+    /// The connect(2) has come to a good end.
+    is_connected: bool,
+    /// It has been counted as open.
+    is_open: bool,
+    is_over: bool,
+    /// Nothing more will be sent, where bytes are echoed: the socket is to be told so, once.
+    is_to_shut: bool,
+}
+
+impl Link {
+    /// A connection that begins to connect, at `begun_at` where that counts for the latency of its first message.
+    pub(super) fn new(load: &Rc<Load>, place: usize, index: usize, begun_at: Option<u64>) -> Self {
+        let plan = &load.plan;
+        let headers = if plan.pace.is_churn() { Headers::Browser } else { Headers::Required };
+        let seed = plan.seed.wrapping_add(index as u64);
+        let in_flight_max = plan.pace.in_flight_max().unwrap_or_default();
+        load.live.update(|live| live + 1);
+        load.opening.update(|opening| opening + 1);
+        Self {
+            client: Client::new(&plan.target, headers, index, seed, in_flight_max),
+            load: Rc::clone(load),
+            place,
+            index,
+            begun_at,
+            is_connected: false,
+            is_open: false,
+            is_over: false,
+            is_to_shut: false,
+        }
+    }
+
+    /// Whether the socket can be given up.
+    #[inline]
+    pub(super) const fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Whether there is a connection.
+    #[inline]
+    pub(super) const fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
+    /// Whether there is anything to send.
+    #[inline]
+    pub(super) fn has_output(&self) -> bool {
+        self.is_connected && !self.is_over && self.client.has_output()
+    }
+
+    /// Whether the socket's direction to the server is to be shut: true once.
+    #[inline]
+    pub(super) fn take_shut(&mut self) -> bool {
+        std::mem::take(&mut self.is_to_shut)
+    }
+
+    /// connect(2) has come to its end.
+    pub(super) fn on_connected(&mut self, result: io::Result<()>) {
+        match result {
+            Ok(()) => {
+                self.is_connected = true;
+                self.advance(None);
+            }
+            Err(error) => {
+                if self.load.stage.get() == Stage::Opening {
+                    let target = &self.load.plan.target;
+                    let failure = Failure::Unavailable(format!("cannot connect to {target}: {error}"));
+                    self.load.failure.borrow_mut().get_or_insert(failure);
+                    self.end();
+                } else {
+                    self.fail(Fault::ConnectFailed(error.kind()), 1);
+                }
+            }
+        }
+    }
+
+    /// Bytes have come; they may be changed.
+    #[inline]
+    pub(super) fn on_bytes(&mut self, bytes: &mut [u8]) {
+        if self.is_over {
+            return;
+        }
+        let load = &*self.load;
+        let now = load.now();
+        let before = self.client.in_flight();
+        let result = {
+            let mut tally = load.tally.borrow_mut();
+            self.client.receive(bytes, &load.plan.traffic, |due_at| tally.echo(due_at, now))
+        };
+        load.in_flight.update(|in_flight| in_flight + self.client.in_flight() - before);
+        match result {
+            Ok(()) if self.client.is_done() || load.plan.pace.is_over(self.client.echoed()) => self.end(),
+            Ok(()) => self.advance(Some(now)),
+            Err(fault) => self.fail(fault, 1),
+        }
+    }
+
+    /// The stream has ended.
+    pub(super) fn on_end(&mut self) {
+        if self.is_over {
+            return;
+        }
+        match self.client.receive_end() {
+            Ok(()) => self.end(),
+            Err(fault) => self.fail(fault, 1),
+        }
+    }
+
+    /// The socket is of no more use.
+    pub(super) fn on_error(&mut self, kind: io::ErrorKind) {
+        if !self.is_over {
+            self.fail(Fault::ConnectionLost(kind), 1);
+        }
+    }
+
+    /// Has sent what the stage and the pace ask for. `now`, where somebody has just looked.
+    #[inline]
+    pub(super) fn advance(&mut self, now: Option<u64>) {
+        if self.is_over || !self.is_connected {
+            return;
+        }
+        if !self.is_open && !self.client.is_opening() {
+            self.is_open = true;
+            self.load.opening.update(|opening| opening - 1);
+        }
+        let plan = &self.load.plan;
+        match self.load.stage.get() {
+            Stage::Opening => {}
+            Stage::Ending if !plan.pace.is_churn() => {
+                if self.client.is_open() && self.client.in_flight() == 0 {
+                    self.client.close();
+                    self.is_to_shut = plan.target.scheme == Scheme::Raw;
+                }
+            }
+            Stage::Sending | Stage::Ending => {
+                let due = plan.pace.due(self.client.in_flight());
+                if due > 0 && self.client.is_open() {
+                    let due_at = self.begun_at.or(now).unwrap_or_else(|| self.load.now());
+                    self.push(due, due_at);
+                }
+            }
+        }
+    }
+
+    /// A message is due at `due_at`. Whether it could be taken: the connection is open.
+    #[inline]
+    pub(super) fn push_due(&mut self, due_at: u64, now: u64) -> bool {
+        let is_taken = !self.is_over && self.client.is_open();
+        if is_taken {
+            self.load.tally.borrow_mut().hand_over(due_at, now);
+            self.push(1, due_at);
+        }
+        is_taken
+    }
+
+    /// Its time is over: whatever is missing is missing.
+    pub(super) fn give_up(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let missing =
+            if self.is_connected { self.client.give_up() } else { Some((Fault::ConnectTimeout, 1)) };
+        match missing {
+            Some((fault, count)) => self.fail(fault, count),
+            None => self.end(),
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, messages: usize, due_at: u64) {
+        self.client.push(messages, due_at);
+        self.load.in_flight.update(|in_flight| in_flight + messages);
+    }
+
+    fn fail(&mut self, fault: Fault, count: u64) {
+        let now = self.load.now();
+        self.load.tally.borrow_mut().fault(fault, count, self.index, self.client.echoed(), now);
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if self.settle() {
+            let over = Over { place: self.place, index: self.index, was_reached: self.is_connected };
+            self.load.over.borrow_mut().push(over);
+        }
+    }
+
+    /// Takes it out of what the thread counts, once.
+    fn settle(&mut self) -> bool {
+        if std::mem::replace(&mut self.is_over, true) {
+            return false;
+        }
+        let load = &*self.load;
+        load.live.update(|live| live - 1);
+        load.in_flight.update(|in_flight| in_flight - self.client.in_flight());
+        if !self.is_open {
+            load.opening.update(|opening| opening - 1);
+        }
+        true
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}

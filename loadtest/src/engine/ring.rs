@@ -1,0 +1,282 @@
+//! The connections of a thread on a ring of ringback's own engine: its worker, its buffers and its turns.
+//!
+//! What is sent is made in the very buffer that the last echo came in, once that is compared.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringback::engine::ring::{Class, Handler, Key, Lease, Outgoing, Received, Service, Sizes, Worker};
+use ringback::proto::budget::{Budget, Total};
+use ringback::proto::{Gathered, HEADROOM};
+use ringback::server::{Phase, WorkerStats};
+use socket2::SockAddr;
+
+use super::Mover;
+use super::link::Link;
+use super::load::Load;
+use crate::connect;
+
+/// The ring of a thread.
+pub(super) struct Ring {
+    worker: Worker<Connecting>,
+    address: Arc<SockAddr>,
+    heap: Rc<Heap>,
+    load: Rc<Load>,
+}
+
+impl Ring {
+    /// A ring for so many connections at a time, which is woken by `wake`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be set up.
+    pub(super) fn new(load: &Rc<Load>, connections: usize, wake: Arc<OwnedFd>) -> io::Result<Self> {
+        let mut sizes = Sizes::new(RECEIVE_BUFFER, places(connections));
+        if load.plan.spin {
+            sizes.busy_poll = Duration::MAX;
+        }
+        let mut worker = Worker::new(&sizes, Connecting, wake, Arc::new(WorkerStats::default()))?;
+        worker.watch()?;
+        let address = Arc::new(load.plan.address.into());
+        Ok(Self { worker, address, heap: Heap::new(), load: Rc::clone(load) })
+    }
+}
+
+impl Mover for Ring {
+    type Id = Key;
+
+    fn has_room(&self) -> bool {
+        self.worker.free_places() > 0
+    }
+
+    fn begin(&mut self, place: usize, index: usize, begun_at: Option<u64>) -> io::Result<Key> {
+        let socket = connect::socket(&self.load.plan, index)?;
+        let peer = Peer::new(Link::new(&self.load, place, index, begun_at), Rc::clone(&self.heap));
+        self.worker.connect(peer, socket.as_fd(), Arc::clone(&self.address))
+    }
+
+    fn with<R>(&mut self, id: Key, look: impl FnOnce(&mut Link) -> R) -> Option<R> {
+        self.worker.with(id, |peer| look(&mut peer.link))
+    }
+
+    fn turn(&mut self, at_most: Option<Duration>) -> io::Result<()> {
+        self.worker.turn(at_most)
+    }
+}
+
+/// How many places the ring's table of files has for so many connections at a time: some of a churn are being closed while
+/// their successors connect.
+pub(crate) const fn places(connections: usize) -> usize {
+    connections + connections / 8 + SPARE_PLACES
+}
+
+/// A service that accepts nothing.
+struct Connecting;
+
+impl Service for Connecting {
+    type Handler = Peer;
+
+    fn accepted(&mut self) -> Peer {
+        unreachable!("nobody listens")
+    }
+
+    fn may_accept(&self) -> bool {
+        false
+    }
+
+    fn on_accept_paused(&mut self, _: Option<&io::Error>) {}
+
+    fn phase(&mut self) -> Phase {
+        Phase::Running
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
+}
+
+/// A connection: what moves between its protocol and its socket.
+struct Peer {
+    link: Link,
+    heap: Rc<Heap>,
+    /// The buffer of the last receive, compared and free to be sent from.
+    spare: Option<Lease>,
+    /// What the socket did not take at once, before anything new.
+    unsent: VecDeque<Outgoing>,
+    /// The socket takes no more. What the server sent before it went tells more than that it went.
+    is_mute: bool,
+    class: Class,
+    /// How many receives in a row a small buffer could have held.
+    short_receives: u8,
+}
+
+impl Peer {
+    const fn new(link: Link, heap: Rc<Heap>) -> Self {
+        Self {
+            link,
+            heap,
+            spare: None,
+            unsent: VecDeque::new(),
+            is_mute: false,
+            class: Class::Small,
+            short_receives: 0,
+        }
+    }
+
+    /// Bulk is received into big buffers, as the server does.
+    #[inline]
+    fn choose_class(&mut self, room: usize, len: usize) {
+        if len == room {
+            self.class = Class::Big;
+        }
+        self.short_receives =
+            if len < SHORT && len < room { self.short_receives.saturating_add(1) } else { 0 };
+        if self.short_receives >= SHORT_RECEIVES {
+            self.class = Class::Small;
+        }
+    }
+}
+
+impl Handler for Peer {
+    fn on_connected(&mut self, result: io::Result<()>) {
+        self.link.on_connected(result);
+    }
+
+    #[inline]
+    fn on_received(&mut self, received: Received) -> usize {
+        match received {
+            Ok(Some((mut lease, len))) => {
+                let buffer = lease.bytes_mut();
+                self.choose_class(buffer.len() - HEADROOM, len);
+                self.link.on_bytes(&mut buffer[HEADROOM..HEADROOM + len]);
+                self.spare = Some(lease);
+            }
+            Ok(None) => self.link.on_end(),
+            Err(error) => self.link.on_error(error.kind()),
+        }
+        1
+    }
+
+    #[inline]
+    fn may_receive(&mut self) -> bool {
+        // Asked when there is nothing more to send now.
+        self.spare = None;
+        true
+    }
+
+    #[inline]
+    fn class(&self) -> Class {
+        self.class
+    }
+
+    #[inline]
+    fn next_outgoing(&mut self) -> Option<Outgoing> {
+        if let Some(unsent) = self.unsent.pop_front() {
+            return Some(unsent);
+        }
+        if self.is_mute || !self.link.has_output() {
+            return None;
+        }
+        let traffic = &self.link.load.plan.traffic;
+        let client = &mut self.link.client;
+        if let Some(mut lease) = self.spare.take() {
+            let filled = client.fill(traffic, lease.bytes_mut());
+            let len = filled.len;
+            client.wrote(filled, len, traffic);
+            return Outgoing::received(lease, 0..len);
+        }
+        self.heap.outgoing(|room| {
+            let filled = client.fill(traffic, room);
+            let len = filled.len;
+            client.wrote(filled, len, traffic);
+            len
+        })
+    }
+
+    #[inline]
+    fn on_sent(&mut self, result: io::Result<()>, _: Outgoing) {
+        if result.is_err() {
+            self.is_mute = true;
+            self.unsent.clear();
+        }
+    }
+
+    fn on_sent_in_part(&mut self, outgoing: Outgoing, sent: usize, must_spill: bool) {
+        let rest =
+            if must_spill { self.heap.copy(&outgoing.bytes()[sent..]) } else { outgoing.without(sent) };
+        if let Some(rest) = rest {
+            self.unsent.push_front(rest);
+        }
+    }
+
+    fn on_behind(&mut self) {}
+
+    #[inline]
+    fn awaits_sent(&self) -> bool {
+        !self.unsent.is_empty() || (!self.is_mute && self.link.has_output())
+    }
+
+    #[inline]
+    fn ends_writing(&mut self) -> bool {
+        self.link.take_shut()
+    }
+
+    #[inline]
+    fn deadline(&self) -> Option<u64> {
+        None
+    }
+
+    fn on_deadline(&mut self) {}
+
+    fn on_phase(&mut self, _: Phase) {}
+
+    #[inline]
+    fn is_over(&self) -> bool {
+        self.link.is_over()
+    }
+
+    fn ends_abruptly(&self) -> bool {
+        self.link.load.plan.pace.is_churn()
+    }
+}
+
+/// Bytes to send for which there is no buffer.
+struct Heap {
+    budget: Rc<Budget>,
+    /// Where they are made, before it is known how many there are.
+    scratch: RefCell<Box<[u8]>>,
+}
+
+impl Heap {
+    fn new() -> Rc<Self> {
+        let scratch = RefCell::new(vec![0; HEAP_PIECE].into_boxed_slice());
+        Rc::new(Self { budget: Budget::new(Total::new(usize::MAX)), scratch })
+    }
+
+    /// What `fill` makes; it says how many bytes that were.
+    fn outgoing(&self, fill: impl FnOnce(&mut [u8]) -> usize) -> Option<Outgoing> {
+        let mut scratch = self.scratch.borrow_mut();
+        let len = fill(&mut scratch);
+        self.copy(&scratch[..len])
+    }
+
+    fn copy(&self, bytes: &[u8]) -> Option<Outgoing> {
+        Outgoing::heap(Box::new(Gathered { bytes: bytes.into(), charge: self.budget.charge(0) }))
+    }
+}
+
+/// What bulk is received into, and how many bytes of our own are made at once.
+const RECEIVE_BUFFER: usize = 64 << 10;
+const HEAP_PIECE: usize = 64 << 10;
+
+/// Places beyond a part of the connections.
+const SPARE_PLACES: usize = 64;
+
+/// After so many receives in a row that a small buffer could have held, small buffers do again.
+const SHORT_RECEIVES: u8 = 16;
+const SHORT: usize = 4 << 10;
