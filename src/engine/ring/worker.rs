@@ -533,3 +533,7 @@ fn touch<H>(touched: &mut Vec<Key>, connection: &mut Connection<H>, key: Key) {
         touched.push(key);
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;
