@@ -1,6 +1,7 @@
 //! The servers that ringback is measured against, and what they share: one pinned thread, one listener, the same
 //! allocator and release profile as ringback.
 
+mod accept;
 pub mod raw_tcp;
 pub mod tungstenite_echo;
 

@@ -2,13 +2,16 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io::{self, ErrorKind};
+use std::io;
+use std::net::TcpListener;
 use std::task::Poll;
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Message, Result};
+
+use crate::accept;
 
 /// When replies leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,24 +28,8 @@ pub enum Flush {
 ///
 /// The runtime cannot be made, or accepting fails, for want of descriptors for example: a load of which a part is
 /// missing is not worth measuring.
-pub fn serve(listener: std::net::TcpListener, flush: Flush) -> io::Result<Infallible> {
-    listener.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    runtime.block_on(async {
-        let listener = TcpListener::from_std(listener)?;
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    tokio::spawn(async move {
-                        // What went wrong is the client's to report: its echo is missing.
-                        drop(echo(stream, flush).await);
-                    });
-                }
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    })
+pub fn serve(listener: TcpListener, flush: Flush) -> io::Result<Infallible> {
+    accept::each(listener, move |stream| echo(stream, flush))
 }
 
 async fn echo(stream: TcpStream, flush: Flush) -> Result<()> {
