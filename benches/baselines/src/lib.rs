@@ -2,7 +2,11 @@
 //! allocator and release profile as ringback.
 
 mod accept;
+#[cfg(feature = "peers")]
+pub mod fastwebsockets_echo;
 pub mod raw_tcp;
+#[cfg(feature = "peers")]
+pub mod tokio_websockets_echo;
 pub mod tungstenite_echo;
 
 use std::io;
