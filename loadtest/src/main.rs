@@ -7,6 +7,7 @@ mod connect;
 mod cpu;
 mod demo;
 mod engine;
+mod find_max;
 mod merge;
 mod output;
 mod pace;
@@ -21,8 +22,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cli::{Args, Command};
+use output::progress::Progress;
 use output::report::Report;
-use run::Failure;
+use run::{Failure, Plan};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -47,23 +49,45 @@ fn main() -> ExitCode {
             ExitCode::from(match failure {
                 Failure::Usage(_) => EXIT_USAGE,
                 Failure::Unavailable(_) => EXIT_UNAVAILABLE,
+                Failure::Output(_) => EXIT_IO,
             })
         }
     }
 }
 
-/// Runs the load and prints the report; whether every echo was right.
+/// Runs the load, once or in search of a rate, and tells what was found; whether all was as it should be.
 fn load(args: &Args) -> Result<bool, Failure> {
-    let plan = Arc::new(args.plan()?);
-    let outcome = run::run(&plan, |_| {})?;
-    let report = Report::new(&plan, &outcome);
-    let text = if args.output.json { report.to_json() } else { report.to_string() };
-    // Who closes the pipe has read enough; the exit code still tells.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let output = &args.output;
+    let plan = args.plan()?;
+    let files = output.prepare(&plan)?;
+    let mut report = match &output.find_max {
+        None => load_once(plan, "", output.quiet)?,
+        Some(condition) => {
+            let start = plan.pace.rate().map_or(find_max::RATE_START, |(rate, _)| rate);
+            find_max::run(condition, start, |rate| {
+                load_once(args.plan_at(rate)?, &format!("{rate:.0}/s were due: "), output.quiet)
+            })?
+        }
+    };
+    report.fail_if(&output.fail_if);
+    print(&if output.json { report.to_json() } else { report.to_string() });
+    files.write(&report)?;
     Ok(report.is_fine())
 }
 
-/// An echo was wrong or missing, or a connection did not do as it should.
+fn load_once(plan: Plan, title: &str, is_quiet: bool) -> Result<Report, Failure> {
+    let plan = Arc::new(plan);
+    let mut progress = Progress::new(plan.duration, title, is_quiet);
+    let outcome = run::run(&plan, |interval| progress.on_second(interval))?;
+    Ok(Report::new(&plan, outcome))
+}
+
+/// Prints to standard output. Who closes the pipe has read enough; the exit code still tells.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// An echo was wrong or missing, a connection did not do as it should, or a condition to fail on is so.
 const EXIT_WRONG: u8 = 1;
 
 /// The command line is wrong: EX_USAGE of sysexits(3).
@@ -71,3 +95,6 @@ const EXIT_USAGE: u8 = 64;
 
 /// The server cannot be reached: EX_UNAVAILABLE of sysexits(3).
 const EXIT_UNAVAILABLE: u8 = 69;
+
+/// What was found cannot be written: EX_IOERR of sysexits(3).
+const EXIT_IO: u8 = 74;

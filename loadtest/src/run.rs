@@ -81,7 +81,7 @@ pub(crate) enum Word {
     Second(usize, Interval),
 }
 
-/// Why there was no run.
+/// Why there was no run, or none that could be told of.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
     /// The user asked for something that cannot be.
@@ -90,12 +90,17 @@ pub(crate) enum Failure {
     /// The server cannot be reached.
     #[error("{0}")]
     Unavailable(String),
+    /// There was one, and what it found cannot be written.
+    #[error("{0}")]
+    Output(String),
 }
 
 /// What a run found.
 pub(crate) struct Outcome {
     /// Messages that came back in the window, what was wrong meanwhile, and how long all of them took.
     pub(crate) window: Interval,
+    /// The window, second by second; the last one may be shorter.
+    pub(crate) series: Vec<Interval>,
     /// What all threads count beyond that.
     pub(crate) totals: Totals,
     /// What the server used in the window, unless it is unknown or went away.
@@ -110,9 +115,9 @@ pub(crate) struct Outcome {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held {
     /// Resident before they came, in bytes; others were there already, so that it has what it needs once.
-    pub(crate) before: u64,
+    pub(crate) before_bytes: u64,
     /// Resident with them, after each was pinged.
-    pub(crate) after: u64,
+    pub(crate) after_bytes: u64,
     /// How many they are.
     pub(crate) connections: usize,
 }
@@ -134,7 +139,7 @@ pub(crate) struct ServerUsage {
 /// # Errors
 ///
 /// No load could be made. What goes wrong in the load is in the outcome.
-pub(crate) fn run(plan: &Arc<Plan>, on_second: impl FnMut(&Interval)) -> Result<Outcome, Failure> {
+pub(crate) fn run(plan: &Arc<Plan>, mut on_second: impl FnMut(&Interval)) -> Result<Outcome, Failure> {
     let origin = Instant::now();
     let signals = Arc::<Signals>::default();
     let (to, words) = mpsc::channel();
@@ -165,6 +170,11 @@ pub(crate) fn run(plan: &Arc<Plan>, on_second: impl FnMut(&Interval)) -> Result<
             .try_for_each(|wake| rustix::io::write(wake, &1_u64.to_ne_bytes()).map(drop))
             .map_err(cannot_start)
     };
+    let mut seconds = Vec::new();
+    let on_second = |interval: Interval| {
+        on_second(&interval);
+        seconds.push(interval);
+    };
     let mut words = Words { words, series: Series::new(plan.threads, on_second) };
     let memory = || plan.server.as_ref().and_then(|process| process.memory().ok());
 
@@ -193,8 +203,8 @@ pub(crate) fn run(plan: &Arc<Plan>, on_second: impl FnMut(&Interval)) -> Result<
             .map(|((before, after), memory)| server_usage(before, after, memory));
     }
     let held = held.zip(server.as_ref()).map(|(before, server)| Held {
-        before,
-        after: server.memory.resident,
+        before_bytes: before,
+        after_bytes: server.memory.resident,
         connections: plan.connections - plan.opened_first(),
     });
 
@@ -207,7 +217,7 @@ pub(crate) fn run(plan: &Arc<Plan>, on_second: impl FnMut(&Interval)) -> Result<
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
-    Ok(Outcome { window, totals, server, held, began })
+    Ok(Outcome { window, series: seconds, totals, server, held, began })
 }
 
 /// What the threads say.
@@ -216,7 +226,7 @@ struct Words<F> {
     series: Series<F>,
 }
 
-impl<F: FnMut(&Interval)> Words<F> {
+impl<F: FnMut(Interval)> Words<F> {
     /// Waits for the connections of each thread.
     fn await_opened(&mut self) -> Result<(), Failure> {
         let mut left = self.series.threads();

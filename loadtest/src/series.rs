@@ -17,7 +17,7 @@ pub(crate) struct Series<F> {
     on_second: F,
 }
 
-impl<F: FnMut(&Interval)> Series<F> {
+impl<F: FnMut(Interval)> Series<F> {
     /// The series of so many threads. `on_second` is told of one second after the other, none left out.
     pub(crate) fn new(threads: usize, on_second: F) -> Self {
         Self {
@@ -64,9 +64,9 @@ impl<F: FnMut(&Interval)> Series<F> {
         while self.told < end
             && let Some(interval) = self.pending.pop_front()
         {
-            (self.on_second)(&interval);
             self.window.add(&interval);
             self.told += 1;
+            (self.on_second)(interval);
         }
     }
 }
@@ -82,8 +82,7 @@ mod tests {
     #[test]
     fn a_second_is_told_when_all_threads_have_spoken_of_it_and_none_is_left_out() {
         let mut told = Vec::new();
-        let mut series =
-            Series::new(2, |interval: &Interval| told.push((interval.second, interval.messages)));
+        let mut series = Series::new(2, |interval: Interval| told.push((interval.second, interval.messages)));
         series.add(0, &interval(0, 1));
         series.add(0, &interval(2, 2));
         series.add(1, &interval(1, 4));
@@ -96,7 +95,7 @@ mod tests {
     #[test]
     fn a_second_is_not_told_early() {
         let told = std::cell::Cell::new(0);
-        let mut series = Series::new(2, |_: &Interval| told.set(told.get() + 1));
+        let mut series = Series::new(2, |_: Interval| told.set(told.get() + 1));
         series.add(0, &interval(7, 1));
         assert_eq!(told.get(), 0);
         series.add(1, &interval(3, 1));

@@ -29,7 +29,8 @@ use traffic::TrafficArgs;
 /// next one after a single message. A tcp:// target gets the same frames
 /// and has to send the same bytes back: the cost of the network alone.
 ///
-/// Exit status: 0 all is well, 1 an echo or a connection was wrong, 64 usage, 69 the server cannot be reached.
+/// Exit status: 0 all is well, 1 an echo or a connection was wrong or a condition of --fail-if is so, 64 usage, 69 the
+/// server cannot be reached, 74 a result cannot be written.
 #[derive(Debug, Parser)]
 #[command(name = "loadtest", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct CommandLine {
@@ -149,6 +150,17 @@ impl CommandLine {
 }
 
 impl Args {
+    /// As [`Self::plan`], with so many messages due in a second.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(crate) fn plan_at(&self, rate: f64) -> Result<Plan, Failure> {
+        let mut args = self.clone();
+        args.pace.rate = Some(rate);
+        args.plan()
+    }
+
     /// Settles what the run does: looks up names and processes, tries options on the system.
     ///
     /// # Errors

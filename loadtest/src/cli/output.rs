@@ -1,10 +1,84 @@
 //! What is told of it.
 
+use std::path::PathBuf;
+
+use crate::output::condition::Condition;
+use crate::output::file::OutputFile;
+use crate::output::report::Report;
+use crate::output::{hdr, html};
+use crate::run::{Failure, Plan};
+
 /// The options that say what is told, and where.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
-    /// Print one JSON object instead of the report
+    /// Print one JSON object instead of the report; loadtest/report.schema.json describes it
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Show no progress; there is none either when standard error is no terminal
+    #[arg(long)]
+    pub(crate) quiet: bool,
+
+    /// Write an HdrHistogram interval log: a histogram a second, of nanoseconds, with maxima in milliseconds
+    #[arg(long, value_name = "FILE")]
+    hdr: Option<PathBuf>,
+
+    /// Write the report as one page with charts, which needs nothing else
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
+    /// Fail when this is so, for example p99>5ms, max>=1s, rate<10000 or server_cpu>5us; may be given several times
+    #[arg(long, value_name = "COND")]
+    pub(crate) fail_if: Vec<Condition>,
+
+    /// Search for the highest rate at which this is so, for example p99<5ms, in runs of --duration each
+    #[arg(long, value_name = "COND", conflicts_with = "spin")]
+    pub(crate) find_max: Option<Condition>,
+}
+
+/// The files that the report goes to.
+#[derive(Debug)]
+pub(crate) struct Files {
+    hdr: Option<OutputFile>,
+    html: Option<OutputFile>,
+}
+
+impl OutputArgs {
+    /// Checks what the run will be asked, and opens its files, before it begins.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be written, or a condition is about what the run will not tell.
+    pub(crate) fn prepare(&self, plan: &Plan) -> Result<Files, Failure> {
+        for condition in self.fail_if.iter().chain(&self.find_max) {
+            let missing = if condition.needs_server() && plan.server.is_none() {
+                "--server-pid"
+            } else if condition.needs_rate() && plan.pace.rate().is_none() && self.find_max.is_none() {
+                "--rate"
+            } else {
+                continue;
+            };
+            return Err(Failure::Usage(format!("{condition} is not known without {missing}")));
+        }
+        let open = |path: &Option<PathBuf>| path.as_deref().map(OutputFile::open).transpose();
+        Ok(Files { hdr: open(&self.hdr)?, html: open(&self.html)? })
+    }
+}
+
+impl Files {
+    /// Writes the report to each of them.
+    ///
+    /// # Errors
+    ///
+    /// One cannot be written.
+    pub(crate) fn write(self, report: &Report) -> Result<(), Failure> {
+        if let Some(file) = self.hdr {
+            file.write(hdr::of_report(report).as_bytes())?;
+        }
+        if let Some(file) = self.html {
+            file.write(html::of_report(report).as_bytes())?;
+        }
+        Ok(())
+    }
 }

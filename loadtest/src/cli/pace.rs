@@ -16,7 +16,7 @@ pub(crate) struct PaceArgs {
     /// Open loop: messages a second over all connections, for example 1000, 20k or 1.5M. Each is due at a time of its own
     /// and its latency counts from then, so a server that stalls is not asked less. With --churn: connections a second
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
-    rate: Option<f64>,
+    pub(super) rate: Option<f64>,
 
     /// How the arrivals of an open loop lie in time
     #[arg(long, value_enum, default_value_t = Arrivals::Constant, requires = "rate")]

@@ -1,110 +1,186 @@
-//! What is printed: a text for people, or one JSON object.
+//! What a run amounts to, and the JSON object of it.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::condition::{Condition, Failed};
+use super::figures::{quantile_us, us};
+use super::series::Slice;
 use crate::cpu::ThreadUsage;
+use crate::find_max::FindMax;
 use crate::procfs;
 use crate::run::{Outcome, Plan, ServerUsage};
 
 /// The result of a run. Its fields, in their order, are the JSON object; a figure that is not known is `null`.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub(crate) struct Report {
-    target: String,
-    scheme: &'static str,
-    kind: &'static str,
-    size_bytes: usize,
-    /// `closed`, or `churn`, in which a message is a connection as well: connect, upgrade, echo, reset.
-    pace: &'static str,
+    pub(super) target: String,
+    pub(super) scheme: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) size_bytes: usize,
+    /// `closed`, `open`, `churn`, in which a message is a connection as well: connect, upgrade, echo, reset; or `idle`.
+    pub(super) pace: &'static str,
+    /// Messages that were due in a second, over all connections; null where each was due when another had come back.
+    pub(super) rate_target: Option<f64>,
+    /// How they were spread over time: `constant` or `poisson`; null without a rate.
+    pub(super) arrivals: Option<&'static str>,
     /// At a time.
-    connections: usize,
-    depth: Option<usize>,
-    threads: usize,
-    pinned_to: Vec<usize>,
-    congestion: String,
-    warmup_seconds: f64,
+    pub(super) connections: usize,
+    /// Messages in flight on a connection at most; null where nothing bounds them.
+    pub(super) depth: Option<usize>,
+    pub(super) threads: usize,
+    pub(super) pinned_to: Vec<usize>,
+    pub(super) congestion: String,
+    /// When the window began: RFC 3339, UTC.
+    pub(super) began: String,
+    pub(super) warmup_seconds: f64,
     /// The window in which messages were counted.
-    duration_seconds: f64,
+    pub(super) duration_seconds: f64,
     /// Messages that came back whole and right in the window.
-    messages: u64,
+    pub(super) messages: u64,
     /// The same over the whole run, with its warm-up and its end.
-    echoes_checked: u64,
-    messages_per_second: f64,
+    pub(super) echoes_checked: u64,
+    pub(super) messages_per_second: f64,
     /// In a churn, those that had their echo in the window.
-    connections_per_second: Option<f64>,
+    pub(super) connections_per_second: Option<f64>,
     /// Payload in one direction.
-    payload_bytes_per_second: f64,
+    pub(super) payload_bytes_per_second: f64,
     /// From when a message was due to when its echo was read. In a churn it is due when its connection begins to
     /// connect.
-    latency_us: Latency,
+    pub(super) latency_us: Latency,
     /// Latencies over 60 s, which the percentiles lack.
-    latency_unrecorded: u64,
+    pub(super) latency_unrecorded: u64,
+    /// By how much the generator itself was late: from when a message was due to when it was handed to its connection.
+    /// Null without an arrival rate.
+    pub(super) lateness_us: Option<Spread>,
     /// CPU time, user and system, in the window.
-    server_cpu_us_per_message: Option<f64>,
+    pub(super) server_cpu_us_per_message: Option<f64>,
     /// The same in a churn, where a message is a connection.
-    server_cpu_us_per_connection: Option<f64>,
+    pub(super) server_cpu_us_per_connection: Option<f64>,
     /// As for the server, for this process's threads.
-    client_cpu_us_per_message: Option<f64>,
-    server: Option<Server>,
-    client: Client,
+    pub(super) client_cpu_us_per_message: Option<f64>,
+    /// What an open connection costs the server in resident memory, where connections were only held.
+    pub(super) server_bytes_per_connection: Option<f64>,
+    pub(super) server: Option<Server>,
+    pub(super) client: Client,
     /// How many faults of each kind there were, warm-up and end included.
-    errors: BTreeMap<String, u64>,
-    errors_total: u64,
+    pub(super) errors: BTreeMap<String, u64>,
+    pub(super) errors_total: u64,
     /// The first few in words.
-    error_examples: Vec<String>,
-    command_line: Vec<String>,
-    machine: Machine,
+    pub(super) error_examples: Vec<String>,
+    /// The conditions of --fail-if that are so.
+    pub(super) failed_conditions: Vec<Failed>,
+    /// How the highest rate was looked for, where it was; the rest of the object is about the run at that rate.
+    pub(super) find_max: Option<FindMax>,
+    /// The window, second by second.
+    pub(super) series: Vec<Second>,
+    pub(super) command_line: Vec<String>,
+    pub(super) machine: Machine,
     /// The commit this program was built from, where the build said.
-    commit: Option<&'static str>,
-    version: &'static str,
+    pub(super) commit: Option<&'static str>,
+    pub(super) version: &'static str,
+    /// What the figures were made of.
+    #[serde(skip)]
+    pub(super) raw: Raw,
 }
 
-#[derive(Debug, Serialize)]
-struct Latency {
-    mean: f64,
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    p999: f64,
-    p9999: f64,
-    max: f64,
+/// What the figures of a report were made of.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    /// When the window began.
+    pub(super) began: SystemTime,
+    /// In nanoseconds.
+    pub(super) latency: Histogram<u64>,
+    /// In nanoseconds.
+    pub(super) lateness: Option<Histogram<u64>>,
+    /// The window, second by second.
+    pub(super) slices: Vec<Slice>,
 }
 
+/// One second of the window; the last may be shorter.
 #[derive(Debug, Serialize)]
-struct Server {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub(crate) struct Second {
+    /// Whole seconds of the window before it.
+    second: u64,
+    messages_per_second: f64,
+    /// Of the echoes that came in it; null where none did.
+    latency_us: Option<Spread>,
+    /// Everything that was wrong in it.
+    errors: u64,
+}
+
+/// A distribution in short, in microseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub(crate) struct Spread {
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+    pub(super) max: f64,
+}
+
+/// A distribution in microseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub(crate) struct Latency {
+    pub(super) mean: f64,
+    pub(super) p50: f64,
+    pub(super) p90: f64,
+    pub(super) p99: f64,
+    pub(super) p999: f64,
+    pub(super) p9999: f64,
+    pub(super) max: f64,
+}
+
+/// What the server's process used in the window.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub(crate) struct Server {
     /// CPU time over wall time: 1 is one core.
-    cpu_cores: f64,
+    pub(super) cpu_cores: f64,
     /// The part of its CPU time in user mode, 0 to 1.
-    cpu_user_share: Option<f64>,
-    rss_bytes: u64,
-    rss_max_bytes: u64,
+    pub(super) cpu_user_share: Option<f64>,
+    pub(super) rss_bytes: u64,
+    pub(super) rss_max_bytes: u64,
 }
 
+/// What this program used in the window.
 #[derive(Debug, Serialize)]
-struct Client {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub(crate) struct Client {
     /// For each thread, CPU time over wall time: 1 is all of it.
-    threads_busy: Vec<f64>,
+    pub(super) threads_busy: Vec<f64>,
     /// For each thread, the part of the time in which it had work and no core, others using it.
-    threads_waiting: Vec<f64>,
-    /// A thread was busy or waiting for [`BOTTLENECK`] of its time or more: the server may be faster than was seen.
-    is_bottleneck: bool,
+    pub(super) threads_waiting: Vec<f64>,
+    /// A thread was busy or waiting for 90 % of its time or more, or `is_late`: the server may be faster than was seen.
+    pub(super) is_bottleneck: bool,
+    /// One message in a hundred was handed to its connection 1 ms or more after it was due.
+    pub(super) is_late: bool,
 }
 
+/// Where this program ran.
 #[derive(Debug, Serialize)]
-struct Machine {
-    cpu: Option<String>,
-    cores: usize,
-    system: String,
-    kernel: String,
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub(crate) struct Machine {
+    pub(super) cpu: Option<String>,
+    pub(super) cores: usize,
+    pub(super) system: String,
+    pub(super) kernel: String,
 }
 
 impl Report {
     /// What the outcome amounts to.
-    pub(crate) fn new(plan: &Plan, outcome: &Outcome) -> Self {
-        let (window, totals) = (&outcome.window, &outcome.totals);
+    pub(crate) fn new(plan: &Plan, outcome: Outcome) -> Self {
+        let (window, totals) = (outcome.window, outcome.totals);
+        let slices: Vec<_> =
+            outcome.series.into_iter().map(|interval| Slice::new(interval, plan.duration)).collect();
+        let is_late = totals.lateness.as_ref().is_some_and(|lateness| {
+            !lateness.is_empty() && quantile_us(lateness, 0.99) >= LATENESS_BOTTLENECK_US
+        });
         let seconds = plan.duration.as_secs_f64();
         let messages_per_second = window.messages as f64 / seconds;
         let client_cpu: Duration = totals.threads.iter().map(|thread| thread.cpu).sum();
@@ -125,11 +201,14 @@ impl Report {
             kind: plan.traffic.kind().name(),
             size_bytes: plan.traffic.size(),
             pace: plan.pace.name(),
+            rate_target: plan.pace.rate().map(|(rate, _)| rate),
+            arrivals: plan.pace.rate().map(|(_, arrivals)| arrivals.name()),
             connections: plan.connections,
             depth: plan.pace.in_flight_max(),
             threads: plan.threads,
             pinned_to: plan.cores.clone(),
             congestion: plan.congestion.clone(),
+            began: humantime::format_rfc3339_millis(outcome.began).to_string(),
             warmup_seconds: plan.warmup.as_secs_f64(),
             duration_seconds: seconds,
             messages: window.messages,
@@ -139,10 +218,14 @@ impl Report {
             payload_bytes_per_second: messages_per_second * plan.traffic.size() as f64,
             latency_us: Latency::new(&window.latency),
             latency_unrecorded: totals.unrecorded,
+            lateness_us: totals.lateness.as_ref().and_then(Spread::new),
             server_cpu_us_per_message: server_cpu_us,
             server_cpu_us_per_connection: server_cpu_us.filter(|_| is_churn),
             client_cpu_us_per_message: has_messages
                 .then(|| client_cpu.as_secs_f64() / window.messages as f64 * 1e6),
+            server_bytes_per_connection: outcome.held.map(|held| {
+                (held.after_bytes as f64 - held.before_bytes as f64) / held.connections.max(1) as f64
+            }),
             server: outcome.server.as_ref().map(|server| Server {
                 cpu_cores: server_cpu(server),
                 cpu_user_share: server.user_share,
@@ -152,23 +235,53 @@ impl Report {
             client: Client {
                 threads_busy: shares(|thread| thread.cpu),
                 threads_waiting: shares(|thread| thread.waited),
-                is_bottleneck: shares(|thread| thread.cpu + thread.waited)
-                    .iter()
-                    .any(|&share| share >= BOTTLENECK),
+                is_bottleneck: is_late
+                    || shares(|thread| thread.cpu + thread.waited).iter().any(|&share| share >= BOTTLENECK),
+                is_late,
             },
             errors: totals.faults.counts().clone(),
             errors_total: totals.faults.total(),
             error_examples: totals.faults.examples().to_vec(),
+            failed_conditions: Vec::new(),
+            find_max: None,
+            series: slices.iter().map(Second::new).collect(),
             command_line: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
             machine: Machine::new(),
             commit: option_env!("RINGBACK_COMMIT"),
             version: env!("CARGO_PKG_VERSION"),
+            raw: Raw { began: outcome.began, latency: window.latency, lateness: totals.lateness, slices },
         }
     }
 
-    /// Whether every echo was right and every connection did as it should.
-    pub(crate) const fn is_fine(&self) -> bool {
-        self.errors_total == 0
+    /// Notes which of the conditions are so: the run fails on each of them.
+    pub(crate) fn fail_if(&mut self, conditions: &[Condition]) {
+        self.failed_conditions = conditions.iter().filter_map(|condition| condition.failed(self)).collect();
+    }
+
+    /// Says that the run is the best that a search has found, or the last where none was good.
+    pub(crate) fn found_by(&mut self, search: FindMax) {
+        self.find_max = Some(search);
+    }
+
+    /// Messages that came back in a second of the window.
+    pub(crate) const fn messages_per_second(&self) -> f64 {
+        self.messages_per_second
+    }
+
+    /// Whether anything was wrong with an echo or a connection.
+    pub(crate) const fn has_errors(&self) -> bool {
+        self.errors_total > 0
+    }
+
+    /// Whether the figures may be the generator's rather than the server's.
+    pub(crate) const fn is_generator_bottleneck(&self) -> bool {
+        self.client.is_bottleneck
+    }
+
+    /// Whether all was as it should be: every echo right, every connection well-behaved, and no condition to fail on.
+    pub(crate) fn is_fine(&self) -> bool {
+        let has_found = self.find_max.as_ref().is_none_or(FindMax::has_found);
+        self.errors_total == 0 && self.failed_conditions.is_empty() && has_found
     }
 
     /// One object on one line.
@@ -180,9 +293,9 @@ impl Report {
 }
 
 impl Latency {
-    fn new(histogram: &hdrhistogram::Histogram<u64>) -> Self {
-        let us = |ns: u64| ns as f64 / 1e3;
-        let at = |quantile| us(histogram.value_at_quantile(quantile));
+    /// Of nanoseconds.
+    pub(crate) fn new(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| quantile_us(histogram, quantile);
         Self {
             mean: histogram.mean() / 1e3,
             p50: at(0.5),
@@ -191,6 +304,29 @@ impl Latency {
             p999: at(0.999),
             p9999: at(0.9999),
             max: us(histogram.max()),
+        }
+    }
+}
+
+impl Spread {
+    /// Of nanoseconds; `None` of nothing.
+    fn new(histogram: &Histogram<u64>) -> Option<Self> {
+        (!histogram.is_empty()).then(|| Self {
+            p50: quantile_us(histogram, 0.5),
+            p99: quantile_us(histogram, 0.99),
+            max: us(histogram.max()),
+        })
+    }
+}
+
+impl Second {
+    /// As it is printed.
+    pub(crate) fn new(slice: &Slice) -> Self {
+        Self {
+            second: slice.start.as_secs(),
+            messages_per_second: slice.rate(),
+            latency_us: Spread::new(&slice.latency),
+            errors: slice.errors,
         }
     }
 }
@@ -207,91 +343,28 @@ impl Machine {
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, size_bytes: size, pace, connections, depth, threads, congestion, .. } = self;
-        writeln!(f, "target     {}", self.target)?;
-        let unit = if self.connections_per_second.is_some() { "connection" } else { "message" };
-        writeln!(
-            f,
-            "load       {connections} connections{}, {kind} of {size} bytes, {pace}",
-            depth.map_or(String::new(), |depth| format!(" × {depth} in flight"))
-        )?;
-        writeln!(
-            f,
-            "window     {} s after {} s of warm-up, {threads} {}, {congestion}",
-            self.duration_seconds,
-            self.warmup_seconds,
-            if *threads == 1 { "thread" } else { "threads" },
-        )?;
-        let each = if unit == "connection" { ", each on a connection of its own" } else { "" };
-        writeln!(f, "messages   {} ({:.0} a second){each}", self.messages, self.messages_per_second)?;
-        writeln!(f, "payload    {:.1} MB/s each way", self.payload_bytes_per_second / 1e6)?;
-        let Latency { mean, p50, p90, p99, p999, p9999, max } = self.latency_us;
-        writeln!(
-            f,
-            "latency    {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
-            "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"
-        )?;
-        writeln!(
-            f,
-            "      µs   {mean:>10.1} {p50:>10.1} {p90:>10.1} {p99:>10.1} {p999:>10.1} {p9999:>10.1} {max:>10.1}"
-        )?;
-        if self.latency_unrecorded > 0 {
-            writeln!(f, "           and {} over 60 s", self.latency_unrecorded)?;
-        }
-        if let Some(server) = &self.server {
-            write!(
-                f,
-                "server     {} CPU a {unit}, {:.2} cores",
-                Us(self.server_cpu_us_per_message),
-                server.cpu_cores
-            )?;
-            if let Some(share) = server.cpu_user_share {
-                write!(f, " ({:.0} % user)", share * 100.0)?;
-            }
-            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-            writeln!(f, ", RSS {:.1} MiB (max {:.1})", mib(server.rss_bytes), mib(server.rss_max_bytes))?;
-        }
-        let threads = self.client.threads_busy.iter().zip(&self.client.threads_waiting);
-        let threads = threads.map(|(busy, waiting)| {
-            let [busy, waiting] = [busy, waiting].map(|share| share * 100.0);
-            format!("busy {busy:.0} % (waiting for a core {waiting:.0} %)")
-        });
-        writeln!(
-            f,
-            "generator  {} CPU a {unit}, {}",
-            Us(self.client_cpu_us_per_message),
-            threads.collect::<Vec<_>>().join(", ")
-        )?;
-        if self.client.is_bottleneck {
-            writeln!(f, "           the generator was the bottleneck: the server may be faster than this")?;
-        }
-        if self.is_fine() {
-            return writeln!(f, "errors     none in {} echoes", self.echoes_checked);
-        }
-        writeln!(f, "errors     {}", self.errors_total)?;
-        for (kind, count) in &self.errors {
-            writeln!(f, "           {count:>10} {kind}")?;
-        }
-        for example in &self.error_examples {
-            writeln!(f, "           {example}")?;
-        }
-        Ok(())
-    }
-}
-
-/// A time in microseconds, where it is known.
-struct Us(Option<f64>);
-
-impl fmt::Display for Us {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(us) => write!(f, "{us:.3} µs"),
-            None => f.write_str("unknown"),
-        }
-    }
-}
-
 /// The part of its time from which on a thread counts as always at work.
 const BOTTLENECK: f64 = 0.9;
+
+/// The 99th percentile of its lateness from which on the generator counts as too slow.
+const LATENESS_BOTTLENECK_US: f64 = 1_000.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemars::generate::SchemaSettings;
+
+    /// The schema that is shipped follows from the types; LOADTEST_SCHEMA=write makes the file anew.
+    #[test]
+    fn the_schema_is_that_of_the_report() {
+        let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+        let schema = generator.into_root_schema_for::<Report>();
+        let text = serde_json::to_string_pretty(&schema).expect("JSON") + "\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/report.schema.json");
+        if std::env::var_os("LOADTEST_SCHEMA").is_some() {
+            std::fs::write(path, &text).expect("the folder is there");
+        }
+        let shipped = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(shipped == text, "{path} is out of date: run this test with LOADTEST_SCHEMA=write");
+    }
+}

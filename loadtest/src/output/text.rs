@@ -1,0 +1,145 @@
+//! The report as people read it in a terminal.
+
+use std::fmt;
+
+use super::figures::Micros;
+use super::report::{Latency, Report, Spread};
+use super::series::Slice;
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, size_bytes: size, pace, connections, depth, threads, congestion, .. } = self;
+        writeln!(f, "target     {}", self.target)?;
+        let unit = if self.connections_per_second.is_some() { "connection" } else { "message" };
+        writeln!(
+            f,
+            "load       {connections} connections{}, {kind} of {size} bytes, {pace}",
+            depth.map_or(String::new(), |depth| format!(" × {depth} in flight"))
+        )?;
+        writeln!(
+            f,
+            "window     {} s after {} s of warm-up, {threads} {}, {congestion}",
+            self.duration_seconds,
+            self.warmup_seconds,
+            if *threads == 1 { "thread" } else { "threads" },
+        )?;
+        let each = if unit == "connection" { ", each on a connection of its own" } else { "" };
+        writeln!(f, "messages   {} ({:.0} a second){each}", self.messages, self.messages_per_second)?;
+        if let (Some(rate), Some(arrivals)) = (self.rate_target, self.arrivals) {
+            writeln!(f, "           {rate:.0} a second were due, {arrivals} arrivals")?;
+        }
+        writeln!(f, "payload    {:.1} MB/s each way", self.payload_bytes_per_second / 1e6)?;
+        if let Some((min, max)) = rates(&self.raw.slices) {
+            writeln!(f, "           between {min:.0} and {max:.0} in each second")?;
+        }
+        write!(f, "{}", self.latency_us)?;
+        if self.latency_unrecorded > 0 {
+            writeln!(f, "           and {} over 60 s", self.latency_unrecorded)?;
+        }
+        if let Some(Spread { p50, p99, max }) = self.lateness_us {
+            writeln!(
+                f,
+                "lateness   p50 {}, p99 {}, max {} of the generator itself",
+                Micros(p50),
+                Micros(p99),
+                Micros(max),
+            )?;
+        }
+        if let Some(bytes) = self.server_bytes_per_connection {
+            writeln!(f, "idle       {bytes:.0} bytes of the server's memory a connection")?;
+        }
+        if let Some(server) = &self.server {
+            write!(
+                f,
+                "server     {} CPU a {unit}, {:.2} cores",
+                Us(self.server_cpu_us_per_message),
+                server.cpu_cores
+            )?;
+            if let Some(share) = server.cpu_user_share {
+                write!(f, " ({:.0} % user)", share * 100.0)?;
+            }
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            writeln!(f, ", RSS {:.1} MiB (max {:.1})", mib(server.rss_bytes), mib(server.rss_max_bytes))?;
+        }
+        let threads = self.client.threads_busy.iter().zip(&self.client.threads_waiting);
+        let threads = threads.map(|(busy, waiting)| {
+            let [busy, waiting] = [busy, waiting].map(|share| share * 100.0);
+            format!("busy {busy:.0} % (waiting for a core {waiting:.0} %)")
+        });
+        writeln!(
+            f,
+            "generator  {} CPU a {unit}, {}",
+            Us(self.client_cpu_us_per_message),
+            threads.collect::<Vec<_>>().join(", ")
+        )?;
+        if let Some(why) = self.bottleneck() {
+            writeln!(f, "           {why}")?;
+        }
+        if self.errors_total == 0 {
+            writeln!(f, "errors     none in {} echoes", self.echoes_checked)?;
+        } else {
+            writeln!(f, "errors     {}", self.errors_total)?;
+        }
+        for (kind, count) in &self.errors {
+            writeln!(f, "           {count:>10} {kind}")?;
+        }
+        for example in &self.error_examples {
+            writeln!(f, "           {example}")?;
+        }
+        for failed in &self.failed_conditions {
+            writeln!(f, "failed     {failed}")?;
+        }
+        self.find_max.as_ref().map_or(Ok(()), |search| write!(f, "{search}"))
+    }
+}
+
+impl Report {
+    /// That the generator was the bottleneck, if it was, and how that is known.
+    pub(super) fn bottleneck(&self) -> Option<&'static str> {
+        if self.client.is_late {
+            Some("the generator was the bottleneck: it was late, and the server may be faster than this")
+        } else if self.client.is_bottleneck {
+            Some("the generator was the bottleneck: the server may be faster than this")
+        } else {
+            None
+        }
+    }
+}
+
+/// A head and a line below it.
+impl fmt::Display for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mean, p50, p90, p99, p999, p9999, max } = self;
+        writeln!(
+            f,
+            "latency    {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
+            "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"
+        )?;
+        writeln!(
+            f,
+            "      µs   {mean:>10.1} {p50:>10.1} {p90:>10.1} {p99:>10.1} {p999:>10.1} {p9999:>10.1} {max:>10.1}"
+        )
+    }
+}
+
+/// The lowest and the highest rate of a whole second, where there are enough of them to compare.
+fn rates(slices: &[Slice]) -> Option<(f64, f64)> {
+    let whole: Vec<_> = slices.iter().filter(|slice| slice.is_whole()).map(Slice::rate).collect();
+    let enough = whole.len() >= SECONDS_MIN;
+    enough.then(|| whole.iter().fold((f64::INFINITY, 0.0_f64), |(min, max), &it| (min.min(it), max.max(it))))
+}
+
+/// A time in microseconds, where it is known.
+struct Us(Option<f64>);
+
+impl fmt::Display for Us {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(us) => write!(f, "{us:.3} µs"),
+            None => f.write_str("unknown"),
+        }
+    }
+}
+
+/// Seconds from which on their spread says something.
+const SECONDS_MIN: usize = 3;
