@@ -1,16 +1,296 @@
 //! `loadtest merge`: the histograms of several runs as one.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::output::figures::{Grouped, Micros};
+use crate::output::file::OutputFile;
+use crate::output::hdr::{self, Dated, Log};
+use crate::output::html::{Page, Section};
+use crate::output::report::{Latency, Second};
+use crate::output::series::Slice;
 use crate::run::Failure;
 
 /// The options of `loadtest merge`.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// HdrHistogram interval logs of nanoseconds, such as --hdr writes; intervals with tags are left out
+    #[arg(required = true, value_name = "LOG")]
+    logs: Vec<PathBuf>,
+
+    /// Write the merged log
+    #[arg(long, value_name = "FILE")]
+    hdr: Option<PathBuf>,
+
+    /// Write a page with charts
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
 
 /// Merges, and prints the percentiles.
 ///
 /// # Errors
 ///
 /// A file cannot be read or written, or is no log of histograms.
-pub(crate) fn run(_args: &Args) -> Result<bool, Failure> {
-    Err(Failure::Usage("merge is not there yet".into()))
+pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
+    let mut logs = Vec::new();
+    for path in &args.logs {
+        let log = std::fs::read(path).map_err(|error| error.to_string()).and_then(|bytes| hdr::read(&bytes));
+        logs.push((path.as_path(), log.map_err(|error| usage(path, &error))?));
+    }
+    check_units(&logs)?;
+    let open = |path: &Option<PathBuf>| path.as_deref().map(OutputFile::open).transpose();
+    let (hdr_file, html_file) = (open(&args.hdr)?, open(&args.html)?);
+    let merged = Merged::new(logs);
+    for note in &merged.notes {
+        eprintln!("loadtest: {note}");
+    }
+    crate::print(&if args.json { merged.to_json() } else { merged.to_text() });
+    if let Some(file) = hdr_file {
+        file.write(hdr::to_log(&merged.slices, merged.began, "[Merged by loadtest]").as_bytes())?;
+    }
+    if let Some(file) = html_file {
+        file.write(merged.to_html().as_bytes())?;
+    }
+    Ok(true)
+}
+
+/// All logs together.
+struct Merged {
+    logs: Vec<String>,
+    /// What was left out or assumed.
+    notes: Vec<String>,
+    /// The earliest beginning.
+    began: SystemTime,
+    /// From there to the latest end.
+    window: Duration,
+    /// Without those in which nobody counted.
+    slices: Vec<Slice>,
+    /// In nanoseconds.
+    latency: Histogram<u64>,
+}
+
+/// The JSON object.
+#[derive(Serialize)]
+struct Summary<'a> {
+    logs: &'a [String],
+    notes: &'a [String],
+    began: String,
+    /// From the earliest beginning to the latest end.
+    duration_seconds: f64,
+    messages: u64,
+    messages_per_second: f64,
+    latency_us: Latency,
+    series: Vec<Second>,
+}
+
+impl Merged {
+    /// Adds the intervals of all logs that were at the same time. Logs without a date begin with the earliest other
+    /// one.
+    fn new(logs: Vec<(&Path, Log)>) -> Self {
+        let mut notes = Vec::new();
+        let dated = logs.iter().filter(|(_, log)| !log.is_undated);
+        let earliest = dated.filter_map(|(_, log)| log.start()).min().unwrap_or_default();
+        let names = logs.iter().map(|(path, _)| path.display().to_string()).collect();
+        // Slices are as long as the intervals, which mostly are of a second, and as those of the log with the longest.
+        let lengths = logs.iter().filter_map(|(_, log)| log.length());
+        let grid = lengths.max().unwrap_or_default().max(GRID_MIN);
+        let mut intervals = Vec::new();
+        for (path, log) in logs {
+            if log.tagged > 0 {
+                notes.push(format!("{}: {} intervals with tags are left out", path.display(), log.tagged));
+            }
+            let mut shift = Duration::ZERO;
+            if log.is_undated {
+                notes.push(format!("{} has no date: it is taken to begin with the others", path.display()));
+                shift = earliest.saturating_sub(log.start().unwrap_or_default());
+            }
+            intervals.extend(log.intervals.into_iter().map(|mut interval| {
+                interval.start += shift;
+                interval
+            }));
+        }
+        let origin = intervals.iter().map(|interval| interval.start).min().unwrap_or_default();
+        let end = intervals.iter().map(Dated::end).max().unwrap_or_default();
+        let mut latency = Histogram::new(DIGITS).expect("a valid number of digits");
+        let mut slots: BTreeMap<u128, Dated> = BTreeMap::new();
+        for interval in intervals {
+            latency.add(&interval.histogram).expect("it grows as needed");
+            // The interval is where its middle is: clocks of several machines never start at the same instant.
+            let middle = interval.start - origin + interval.length / 2;
+            match slots.entry(middle.as_nanos() / grid.as_nanos()) {
+                Entry::Vacant(slot) => drop(slot.insert(interval)),
+                Entry::Occupied(mut slot) => slot.get_mut().add(&interval),
+            }
+        }
+        let slices = slots.into_iter().map(|(slot, sum)| Slice {
+            start: grid * u32::try_from(slot).unwrap_or(u32::MAX),
+            length: sum.length.clamp(GRID_MIN, grid),
+            messages: sum.histogram.len(),
+            errors: 0,
+            latency: sum.histogram,
+        });
+        let slices = slices.collect();
+        let began = SystemTime::UNIX_EPOCH + origin;
+        Self { logs: names, notes, began, window: (end - origin).max(GRID_MIN), slices, latency }
+    }
+
+    fn messages_per_second(&self) -> f64 {
+        self.latency.len() as f64 / self.window.as_secs_f64().max(1e-9)
+    }
+
+    fn to_text(&self) -> String {
+        let mut text = String::new();
+        let count = self.logs.len();
+        let logs = if count == 1 { "log" } else { "logs" };
+        let began = humantime::format_rfc3339_millis(self.began);
+        let _ = writeln!(text, "merged     {count} {logs}, {:.3} s from {began}", self.window.as_secs_f64());
+        let _ =
+            writeln!(text, "messages   {} ({:.0} a second)", self.latency.len(), self.messages_per_second());
+        let _ = write!(text, "{}", Latency::new(&self.latency));
+        text
+    }
+
+    fn to_json(&self) -> String {
+        let summary = Summary {
+            logs: &self.logs,
+            notes: &self.notes,
+            began: humantime::format_rfc3339_millis(self.began).to_string(),
+            duration_seconds: self.window.as_secs_f64(),
+            messages: self.latency.len(),
+            messages_per_second: self.messages_per_second(),
+            latency_us: Latency::new(&self.latency),
+            series: self.slices.iter().map(Second::new).collect(),
+        };
+        serde_json::to_string(&summary).expect("strings, numbers and lists of them") + "\n"
+    }
+
+    fn to_html(&self) -> String {
+        let time =
+            |quantile| Micros(crate::output::figures::quantile_us(&self.latency, quantile)).to_string();
+        let logs = self.logs.iter().map(|log| ("log".to_owned(), log.clone()));
+        Page {
+            title: "Merged runs".into(),
+            subtitle: format!(
+                "{}, {:.3} s",
+                humantime::format_rfc3339_millis(self.began),
+                self.window.as_secs_f64()
+            ),
+            warnings: self.notes.clone(),
+            headlines: vec![
+                ("messages a second", Grouped(self.messages_per_second()).to_string()),
+                ("p50", time(0.5)),
+                ("p99", time(0.99)),
+                ("p99.9", time(0.999)),
+                ("maximum", time(1.0)),
+                ("messages", Grouped(self.latency.len() as f64).to_string()),
+            ],
+            latency: &self.latency,
+            slices: &self.slices,
+            window: self.window,
+            sections: vec![Section { title: "Logs", rows: logs.collect() }],
+        }
+        .to_html()
+    }
+}
+
+/// Refuses to add what was not counted in the same unit.
+fn check_units(logs: &[(&Path, Log)]) -> Result<(), Failure> {
+    let mut known = logs.iter().filter_map(|(path, log)| Some((*path, log.divisor?)));
+    let Some((first, divisor)) = known.next() else {
+        return Ok(());
+    };
+    match known.find(|(_, other)| *other != divisor) {
+        None => Ok(()),
+        Some((path, other)) => {
+            let first = first.display();
+            let error = format!(
+                "its unit is not that of {first}: {other} of its values are one of its maxima's column, there {divisor}"
+            );
+            Err(usage(path, &error))
+        }
+    }
+}
+
+fn usage(path: &Path, error: &str) -> Failure {
+    Failure::Usage(format!("{}: {error}", path.display()))
+}
+
+/// Of merged histograms, as of those that are measured.
+const DIGITS: u8 = 3;
+
+/// The shortest slice.
+const GRID_MIN: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log with one message a given number of milliseconds after 2023 in each interval.
+    fn log(starts_ms: &[u64], length_ms: u64, is_undated: bool) -> Log {
+        let day = if is_undated { 0 } else { 1_700_000_000_000 };
+        let intervals = starts_ms.iter().map(|start| {
+            let mut histogram = Histogram::new(3).expect("three digits");
+            histogram.record(1_000_000).expect("it grows");
+            let [start, length] = [day + start, length_ms].map(Duration::from_millis);
+            Dated { start, length, histogram }
+        });
+        Log { intervals: intervals.collect(), is_undated, tagged: 0, divisor: Some(1e6) }
+    }
+
+    fn merged(logs: Vec<Log>) -> Merged {
+        Merged::new(logs.into_iter().map(|log| (Path::new("x.hdr"), log)).collect())
+    }
+
+    fn starts(merged: &Merged) -> Vec<(u64, u64)> {
+        merged.slices.iter().map(|slice| (slice.start.as_secs(), slice.messages)).collect()
+    }
+
+    #[test]
+    fn intervals_are_added_where_they_were_at_the_same_time() {
+        let together =
+            merged(vec![log(&[300, 1300, 2300], 1000, false), log(&[700, 1700, 2700], 1000, false)]);
+        assert_eq!(starts(&together), [(0, 2), (1, 2), (2, 2)]);
+        assert_eq!(together.window, Duration::from_millis(3400));
+        assert_eq!(together.latency.len(), 6);
+        let apart = merged(vec![log(&[0, 1000], 1000, false), log(&[60_000, 61_000], 1000, false)]);
+        assert_eq!(starts(&apart), [(0, 1), (1, 1), (60, 1), (61, 1)]);
+        assert_eq!(apart.window, Duration::from_secs(62));
+        assert!(apart.notes.is_empty());
+    }
+
+    #[test]
+    fn rates_are_right_where_intervals_differ_in_length() {
+        let seconds: Vec<_> = (0..15).map(|second| second * 1000).collect();
+        let mixed = merged(vec![log(&seconds, 1000, false), log(&[0], 10_000, false)]);
+        let rates: Vec<_> = mixed.slices.iter().map(|slice| (slice.start.as_secs(), slice.rate())).collect();
+        assert_eq!(rates, [(0, 1.1), (10, 1.0)]);
+    }
+
+    #[test]
+    fn a_log_without_a_date_begins_with_the_others() {
+        let both = merged(vec![log(&[0, 1000], 1000, true), log(&[300, 1300], 1000, false)]);
+        assert_eq!(starts(&both), [(0, 2), (1, 2)]);
+        assert_eq!(both.began, SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_300));
+        assert!(both.notes[0].contains("no date"), "{:?}", both.notes);
+        assert_eq!(starts(&merged(vec![log(&[0, 1000], 1000, true)])), [(0, 1), (1, 1)]);
+    }
+
+    #[test]
+    fn units_have_to_agree() {
+        let path = Path::new("x.hdr");
+        let with = |divisor| (path, Log { divisor, ..log(&[0], 1000, false) });
+        assert_eq!(check_units(&[with(Some(1e6)), with(None), with(Some(1e6))]), Ok(()));
+        assert!(check_units(&[with(None), with(Some(1e6)), with(Some(1e3))]).is_err());
+    }
 }
