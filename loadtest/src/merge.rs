@@ -122,7 +122,10 @@ impl Merged {
         }
         let origin = intervals.iter().map(|interval| interval.start).min().unwrap_or_default();
         let end = intervals.iter().map(Dated::end).max().unwrap_or_default();
-        let mut latency = Histogram::new(DIGITS).expect("a valid number of digits");
+        // With the bounds of the first: values of the same precision are added without loss.
+        let first = intervals.first().expect("no log is empty");
+        let mut latency = Histogram::new_from(&first.histogram);
+        latency.auto(true);
         let mut slots: BTreeMap<u128, Dated> = BTreeMap::new();
         for interval in intervals {
             latency.add(&interval.histogram).expect("it grows as needed");
@@ -225,9 +228,6 @@ fn check_units(logs: &[(&Path, Log)]) -> Result<(), Failure> {
 fn usage(path: &Path, error: &str) -> Failure {
     Failure::Usage(format!("{}: {error}", path.display()))
 }
-
-/// Of merged histograms, as of those that are measured.
-const DIGITS: u8 = 3;
 
 /// The shortest slice.
 const GRID_MIN: Duration = Duration::from_millis(1);

@@ -147,7 +147,8 @@ fn latency_over_time(title: &str, size: (u32, u32), points: &[Point], seconds: f
 }
 
 fn rate_over_time(title: &str, size: (u32, u32), points: &[Point], seconds: f64) -> String {
-    let max = points.iter().map(|point| point.rate).fold(1.0, f64::max);
+    // The labels are whole numbers.
+    let max = points.iter().map(|point| point.rate).fold(RATE_MAX_MIN, f64::max);
     let y = Axis::linear(max, |value| Grouped(value).to_string());
     let mut lines =
         vec![line("messages a second", Colour::Blue, points.iter().map(|it| (it.at, it.rate)).collect())];
@@ -285,6 +286,9 @@ fn capitalised(sentence: &str) -> String {
 
 /// Points of a curve over time: more cannot be told apart on a page.
 const POINTS_MAX: usize = 600;
+
+/// The least that the scale of rates ends with.
+const RATE_MAX_MIN: f64 = 6.0;
 
 /// Points of the percentile curve from one nine to the next.
 const CURVE_STEPS_A_NINE: f64 = 40.0;

@@ -52,12 +52,12 @@ impl Progress {
                 format!("p50 {p50}  p99 {p99}")
             }
         };
-        let Self { title, errors, .. } = self;
         let messages = Grouped(interval.messages as f64);
-        self.bar.set_message(format!(
-            "{title}{messages}/s  {quantiles}  errors {} ({errors} in all)",
-            interval.errors
-        ));
+        let errors = match (interval.errors, self.errors) {
+            (now, all) if now == all => format!("errors {now}"),
+            (now, all) => format!("errors {now}, {all} in all"),
+        };
+        self.bar.set_message(format!("{}{messages}/s  {quantiles}  {errors}", self.title));
         self.bar.set_position((interval.second + 1).min(self.seconds));
     }
 }
@@ -68,4 +68,4 @@ impl Drop for Progress {
     }
 }
 
-const TEMPLATE: &str = "{bar:20} {pos}/{len} s  {wide_msg}";
+const TEMPLATE: &str = "{bar:12} {pos}/{len} s  {wide_msg}";
