@@ -1,5 +1,7 @@
 //! The JSON object, its schema, and the conditions that a run may fail on.
 
+use std::time::Duration;
+
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
@@ -127,6 +129,29 @@ fn conditions_that_cannot_be_are_told_before_the_load() {
         assert!(words.iter().all(|word| ran.stderr.contains(word)), "{words:?} in {}", ran.stderr);
         assert_eq!(ran.stdout, "");
     }
+}
+
+/// A server that takes 5 ms a message on each of two connections cannot do more than 400 a second.
+#[test]
+#[ignore = "there is no arrival rate yet"]
+fn the_highest_rate_of_a_slow_server_is_found() {
+    let address = serve(|stream| {
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        let _ = peer.echo(|_, _, _| {
+            std::thread::sleep(Duration::from_millis(5));
+            None
+        });
+    });
+    let ran = load_ws(address, &["-c", "2", "--find-max", "p99<2s"]);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    let object = ran.json();
+    assert!(schema().is_valid(&object), "{object}");
+    let search = &object["find_max"];
+    let rate = search["rate"].as_f64().expect("one holds");
+    assert!(rate > 20.0 && rate < 420.0, "{object}");
+    assert_eq!(object["rate_target"], search["rate"]);
+    let probes = search["probes"].as_array().expect("a list");
+    assert!(probes.len() > 2 && probes.iter().any(|probe| probe["limit"] == Value::Null), "{object}");
 }
 
 fn schema() -> Validator {
