@@ -39,8 +39,8 @@ fn another_implementation_reads_the_log() {
 import sys
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
-total = HdrHistogram(1000, 60 * 10**9, 3)
-reader = HistogramLogReader(sys.argv[1], HdrHistogram(1000, 60 * 10**9, 3))
+total = HdrHistogram(1, 60 * 10**9, 3)
+reader = HistogramLogReader(sys.argv[1], HdrHistogram(1, 60 * 10**9, 3))
 while (interval := reader.get_next_interval_histogram()) is not None:
     total.add(interval)
 for item in total.get_recorded_iterator():
@@ -166,7 +166,7 @@ fn logged(folder: &Folder, name: &str) -> (Ran, PathBuf) {
 /// All of a log's intervals together, and the times in its head.
 fn read_log(path: &Path) -> (Histogram<u64>, Vec<Duration>) {
     let log = fs::read(path).expect("a log");
-    let mut sum = Histogram::<u64>::new_with_bounds(1_000, 60_000_000_000, 3).expect("those of a run");
+    let mut sum = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3).expect("those of a run");
     let mut times = Vec::new();
     for entry in IntervalLogIterator::new(&log) {
         match entry.expect("an entry") {

@@ -133,7 +133,6 @@ fn conditions_that_cannot_be_are_told_before_the_load() {
 
 /// A server that takes 5 ms a message on each of two connections cannot do more than 400 a second.
 #[test]
-#[ignore = "there is no arrival rate yet"]
 fn the_highest_rate_of_a_slow_server_is_found() {
     let address = serve(|stream| {
         let mut peer = Peer::accept(stream).expect("a handshake");
