@@ -196,7 +196,7 @@ impl Args {
         Ok(Plan {
             target,
             address,
-            traffic: self.traffic.traffic(seed),
+            traffic: self.traffic.traffic(seed)?,
             pace: self.pace.pace(),
             ramp: self.pace.ramp,
             engine,

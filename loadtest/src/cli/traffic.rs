@@ -1,37 +1,79 @@
 //! What is sent.
 
-use bytesize::ByteSize;
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 
-use crate::client::traffic::{Kind, Traffic};
+use ringback::proto::frame::CONTROL_PAYLOAD_MAX;
+
+use crate::client::sizes::{Sizes, parse_size};
+use crate::client::traffic::{Kind, Settings, Traffic};
+use crate::run::Failure;
 
 /// The options that say what is sent.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Traffic")]
 pub(crate) struct TrafficArgs {
-    /// Payload of a message, for example 125, 16KiB or 1MiB
-    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = parse_size)]
+    /// Payload of a message, for example 125, 1k (1,000), 16KiB (16,384) or 1MiB
+    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = parse_size, conflicts_with = "sizes")]
     size: usize,
+
+    /// Payloads of messages that differ: a range, or a list with weights: 64-4KiB or 64:80,1k:15,64k:5
+    ///
+    /// Each entry of the list may be a range, all sizes of which come alike. The sizes of a connection come again, in
+    /// the same random order, after 1,021 messages, and have their shares of those. As everywhere, k is 1,000 and KiB
+    /// is 1,024.
+    #[arg(long, value_name = "LIST")]
+    sizes: Option<Sizes>,
 
     /// What the messages are made of
     #[arg(long, value_enum, default_value_t = Kind::Text)]
     kind: Kind,
+
+    /// Frames of a message, or a range of which each message has one: 3 or 1-4
+    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = parse_fragments)]
+    fragments: RangeInclusive<u32>,
+
+    /// Messages of a connection after which a ping is sent, whose pong is checked; between fragments where there are
+    #[arg(long, value_name = "COUNT")]
+    ping_every: Option<NonZeroU32>,
 }
 
 impl TrafficArgs {
     /// The messages, all that is random in them following from `seed`.
-    pub(crate) fn traffic(&self, seed: u64) -> Traffic {
-        Traffic::new(self.kind, self.size, seed)
+    ///
+    /// # Errors
+    ///
+    /// What cannot be sent together, in one line.
+    pub(crate) fn traffic(&self, seed: u64) -> Result<Traffic, Failure> {
+        let sizes = self.sizes.clone().unwrap_or_else(|| Sizes::fixed(self.size));
+        if self.kind == Kind::Ping {
+            let told = if sizes.max() > CONTROL_PAYLOAD_MAX {
+                Some("--kind ping: a ping has at most 125 bytes of payload (RFC 6455 §5.5)")
+            } else if self.fragments != (1..=1) {
+                Some("--kind ping: a ping has no fragments (RFC 6455 §5.5)")
+            } else if self.ping_every.is_some() {
+                Some("--kind ping sends nothing but pings: leave --ping-every out")
+            } else {
+                None
+            };
+            if let Some(told) = told {
+                return Err(Failure::Usage(told.into()));
+            }
+        }
+        let Self { kind, ref fragments, ping_every, .. } = *self;
+        Ok(Traffic::new(Settings { kind, sizes, fragments: fragments.clone(), ping_every }, seed))
     }
 }
 
-/// The largest message: the block it is cut from lies in memory.
-const SIZE_MAX: u64 = 1 << 30;
+/// The most frames of a message.
+const FRAGMENTS_MAX: u32 = 65_536;
 
-fn parse_size(text: &str) -> Result<usize, String> {
-    let ByteSize(size) = text.parse()?;
-    match usize::try_from(size) {
-        Ok(len) if size <= SIZE_MAX => Ok(len),
-        _ => Err("at most 1GiB".into()),
+fn parse_fragments(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let parse = |text: &str| text.trim().parse().ok().filter(|count| (1..=FRAGMENTS_MAX).contains(count));
+    match (parse(first), parse(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(first..=last),
+        _ => Err(format!("a number of frames like 3, or a range like 1-4, of 1 to {FRAGMENTS_MAX}")),
     }
 }
 
@@ -40,13 +82,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
-        assert_eq!(parse_size("0"), Ok(0));
-        assert_eq!(parse_size("64"), Ok(64));
-        assert_eq!(parse_size("16KiB"), Ok(16_384));
-        assert_eq!(parse_size("1MiB"), Ok(1 << 20));
-        assert_eq!(parse_size("1GiB"), Ok(1 << 30));
-        assert!(parse_size("2GiB").is_err());
-        assert!(parse_size("many").is_err());
+    fn fragments() {
+        assert_eq!(parse_fragments("1"), Ok(1..=1));
+        assert_eq!(parse_fragments("1-4"), Ok(1..=4));
+        assert_eq!(parse_fragments("65536"), Ok(65_536..=65_536));
+        for text in ["", "0", "0-2", "4-1", "65537", "x", "-3", "1-"] {
+            assert!(parse_fragments(text).is_err(), "{text}");
+        }
     }
 }

@@ -3,11 +3,11 @@
 use base64::Engine as _;
 use ringback::mask;
 use ringback::proto::ProtocolError;
-use ringback::proto::frame::{HEADER_MAX, Header, Sender};
+use ringback::proto::frame::{HEADER_MAX, Header, OpCode, Sender};
 use sha1::{Digest as _, Sha1};
 
 use super::*;
-use crate::client::traffic::Kind;
+use crate::client::traffic::{Kind, Settings};
 
 const SIZE: usize = 40;
 const EOF: Fault = Fault::ConnectionLost(std::io::ErrorKind::UnexpectedEof);
@@ -21,15 +21,25 @@ struct Harness {
 }
 
 impl Harness {
-    fn new(url: &str, kind: Kind) -> Self {
+    fn new(url: &str, settings: Settings) -> Self {
         let target = url.parse().expect("a valid URL");
-        let client = Client::new(&target, Headers::Required, 3, 11, 8);
-        Self { client, traffic: Traffic::new(kind, SIZE, 5), sent: Vec::new(), echoes: Vec::new() }
+        let traffic = Traffic::new(settings, 5);
+        let client = Client::new(&target, Headers::Required, &traffic, 3, 11, 8);
+        Self { client, traffic, sent: Vec::new(), echoes: Vec::new() }
+    }
+
+    /// A WebSocket client that sends text.
+    fn text() -> Self {
+        Self::new("ws://h/ws", Settings::fixed(Kind::Text, SIZE))
     }
 
     /// A WebSocket client with three messages in flight, due at 100, 101 and 102.
     fn in_flight() -> Self {
-        let mut harness = Self::new("ws://h/ws", Kind::Text);
+        Self::in_flight_of(Settings::fixed(Kind::Text, SIZE))
+    }
+
+    fn in_flight_of(settings: Settings) -> Self {
+        let mut harness = Self::new("ws://h/ws", settings);
         harness.send();
         let accept = harness.accept();
         harness.receive(&accept).expect("a valid answer");
@@ -214,11 +224,11 @@ fn faults_are_found_at_every_cut() {
 
 #[test]
 fn frames_behind_the_handshake_count() {
-    let mut harness = Harness::new("ws://h/ws", Kind::Text);
+    let mut harness = Harness::text();
     harness.send();
     let bytes = [harness.accept(), frame(true, OpCode::Ping, b"early")].concat();
     at_every_cut(&bytes, |pieces| {
-        let mut harness = Harness::new("ws://h/ws", Kind::Text);
+        let mut harness = Harness::text();
         harness.send();
         for piece in pieces {
             harness.receive(piece).expect("all right");
@@ -230,10 +240,10 @@ fn frames_behind_the_handshake_count() {
 
 #[test]
 fn an_answer_before_the_request_is_refused() {
-    let mut harness = Harness::new("ws://h/ws", Kind::Text);
+    let mut harness = Harness::text();
     harness.send();
     let accept = harness.accept();
-    let mut early = Harness::new("ws://h/ws", Kind::Text);
+    let mut early = Harness::text();
     assert_eq!(early.receive(&accept), Err(Fault::HandshakeInvalid("it came before the request was sent")));
 }
 
@@ -290,14 +300,14 @@ fn what_is_missing_at_the_end_is_counted() {
     let mut harness = Harness::in_flight();
     assert_eq!(harness.client.receive_end(), Err(EOF));
     assert_eq!(harness.client.give_up(), None, "a fault is told once");
-    let mut harness = Harness::new("ws://h/ws", Kind::Text);
+    let mut harness = Harness::text();
     assert_eq!(harness.client.give_up(), Some((Fault::HandshakeTimeout, 1)));
 }
 
 #[test]
 fn bytes_are_compared_as_they_were_sent() {
     let in_flight = || {
-        let mut harness = Harness::new("tcp://h:1", Kind::Binary);
+        let mut harness = Harness::new("tcp://h:1", Settings::fixed(Kind::Binary, SIZE));
         harness.push_three();
         harness
     };

@@ -24,6 +24,10 @@ pub(crate) enum Fault {
     Unasked,
     /// An echo that has not come within the grace after the end.
     Missing,
+    /// A pong that answers no ping that is outstanding.
+    WrongPong,
+    /// A ping that no pong has answered within the grace after the end.
+    MissingPong,
     /// A server's frame has the mask bit set (RFC 6455 §5.1).
     MaskedReply,
     /// Another violation of RFC 6455.
@@ -60,6 +64,8 @@ impl Fault {
             Self::WrongLength => "wrong_length".into(),
             Self::Unasked => "unasked_message".into(),
             Self::Missing => "missing_echo".into(),
+            Self::WrongPong => "wrong_pong".into(),
+            Self::MissingPong => "missing_pong".into(),
             Self::MaskedReply => "masked_reply".into(),
             Self::Protocol(_) => "protocol_error".into(),
             Self::ConnectionLost(_) => "connection_lost".into(),
@@ -95,6 +101,8 @@ impl fmt::Display for Fault {
             Self::WrongLength => f.write_str("the echo has the wrong length"),
             Self::Unasked => f.write_str("something came that answers nothing"),
             Self::Missing => f.write_str("the echo did not come"),
+            Self::WrongPong => f.write_str("a pong came that answers no ping"),
+            Self::MissingPong => f.write_str("the ping was not answered"),
             Self::MaskedReply => f.write_str("the server masked its frame"),
             Self::Protocol(error) => write!(f, "the server broke the protocol: {error}"),
             Self::ConnectionLost(kind) => write!(f, "the connection was lost: {kind}"),

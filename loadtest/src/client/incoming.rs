@@ -1,17 +1,22 @@
 //! The receiving half of a connection, as a value: every byte is compared with what was sent.
 
-use ringback::mask::{self, Key};
+use ringback::proto::ProtocolError;
 use ringback::proto::close;
 use ringback::proto::frame::{CONTROL_PAYLOAD_MAX, Header, OpCode, Sender};
 
+use crate::client::cursor::Cursor;
 use crate::client::fault::Fault;
-use crate::client::traffic::{Traffic, Variant};
+use crate::client::traffic::{Kind, Traffic, Variant};
 
 /// What the bytes that came amount to, one thing at a time.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// A message came back whole and right.
     Echo,
+    /// So many messages came back: a pong answers the pings before its own as well (RFC 6455 §5.5.3).
+    Echoes(usize),
+    /// A pong with this payload, which answers no message.
+    Pong(Vec<u8>),
     /// A ping with this payload.
     Ping(Vec<u8>),
     /// A close frame with this code.
@@ -56,7 +61,7 @@ pub(crate) struct Messages {
     got: usize,
     /// Whether a fragment of it has come.
     is_begun: bool,
-    /// Bytes that are still to come of the data frame under way. `got + frame_left <= traffic.size()`
+    /// Bytes that are still to come of the data frame under way. `got + frame_left` is at most the message's size.
     frame_left: usize,
     /// Whether that frame is its message's last.
     fin: bool,
@@ -110,19 +115,10 @@ impl Messages {
         if !self.held.is_empty() {
             return self.next_held_frame(bytes, in_flight, traffic);
         }
-        let Some((header, len)) = Header::parse(bytes, Sender::Server)? else {
+        Ok(self.take_frame(bytes, in_flight, traffic)?.unwrap_or_else(|| {
             self.held.extend_from_slice(bytes);
-            return Ok((bytes.len(), None));
-        };
-        if !header.opcode.is_control() {
-            return Ok((len, self.begin(&header, in_flight, traffic)?));
-        }
-        let end = len + control_len(&header);
-        let Some(payload) = bytes.get(len..end) else {
-            self.held.extend_from_slice(bytes);
-            return Ok((bytes.len(), None));
-        };
-        Ok((end, control(header.opcode, payload)?))
+            (bytes.len(), None)
+        }))
     }
 
     /// As [`Self::next_frame`], for a frame of which a part was held: byte by byte, since there are few.
@@ -136,23 +132,61 @@ impl Messages {
         let mut held = std::mem::take(&mut self.held);
         for (at, &byte) in bytes.iter().enumerate() {
             held.push(byte);
-            let Some((header, len)) = Header::parse(&held, Sender::Server)? else {
-                continue;
-            };
-            if header.opcode.is_control() && held.len() < len + control_len(&header) {
-                continue;
+            if let Some((_, event)) = self.take_frame(&held, in_flight, traffic)? {
+                held.clear();
+                self.held = held;
+                return Ok((at + 1, event));
             }
-            let event = if header.opcode.is_control() {
-                control(header.opcode, &held[len..])?
-            } else {
-                self.begin(&header, in_flight, traffic)?
-            };
-            held.clear();
-            self.held = held;
-            return Ok((at + 1, event));
         }
         self.held = held;
         Ok((bytes.len(), None))
+    }
+
+    /// Takes a header, or a whole control frame, and says how many bytes it has; `None` when more are needed.
+    #[inline]
+    fn take_frame(
+        &mut self,
+        bytes: &[u8],
+        in_flight: usize,
+        traffic: &Traffic,
+    ) -> Result<Option<(usize, Option<Event>)>, Fault> {
+        let Some((header, len)) = Header::parse(bytes, Sender::Server)? else {
+            return Ok(None);
+        };
+        if header.opcode.is_control() {
+            let end = len + control_len(&header);
+            let Some(payload) = bytes.get(len..end) else {
+                return Ok(None);
+            };
+            return Ok(Some((end, self.control(header.opcode, payload, in_flight, traffic)?)));
+        }
+        match self.begin(&header, in_flight, traffic) {
+            Ok(event) => Ok(Some((len, event))),
+            Err(fault) => self.explain(fault, &header, &bytes[len..], in_flight, traffic),
+        }
+    }
+
+    #[inline]
+    fn control(
+        &mut self,
+        opcode: OpCode,
+        payload: &[u8],
+        in_flight: usize,
+        traffic: &Traffic,
+    ) -> Result<Option<Event>, Fault> {
+        Ok(match opcode {
+            OpCode::Pong if traffic.kind() == Kind::Ping => {
+                let answered = (0..in_flight)
+                    .position(|ahead| traffic.payload(self.variant.plus(ahead)) == payload)
+                    .ok_or(Fault::WrongPong)?;
+                self.variant = self.variant.plus(answered + 1);
+                Some(Event::Echoes(answered + 1))
+            }
+            OpCode::Pong => Some(Event::Pong(payload.to_vec())),
+            OpCode::Ping => Some(Event::Ping(payload.to_vec())),
+            OpCode::Close => Some(Event::Close(close::parse(payload)?)),
+            _ => None,
+        })
     }
 
     /// Judges the header of a data frame against the message that is expected.
@@ -163,20 +197,21 @@ impl Messages {
         in_flight: usize,
         traffic: &Traffic,
     ) -> Result<Option<Event>, Fault> {
+        let shape = traffic.shape(self.variant);
         match (header.opcode == OpCode::Continuation, self.is_begun) {
-            (true, false) => return Err(ringback::proto::ProtocolError::UnexpectedContinuation.into()),
-            (false, true) => return Err(ringback::proto::ProtocolError::ExpectedContinuation.into()),
+            (true, false) => return Err(ProtocolError::UnexpectedContinuation.into()),
+            (false, true) => return Err(ProtocolError::ExpectedContinuation.into()),
             (true, true) => {}
             (false, false) => {
                 if in_flight == 0 {
                     return Err(Fault::Unasked);
                 }
-                if header.opcode != traffic.kind().opcode() {
+                if header.opcode != shape.opcode {
                     return Err(Fault::WrongOpcode);
                 }
             }
         }
-        let missing = traffic.size() - self.got;
+        let missing = shape.size - self.got;
         match usize::try_from(header.payload_len) {
             Ok(len) if len == missing || (len < missing && !header.fin) => {
                 self.frame_left = len;
@@ -190,6 +225,34 @@ impl Messages {
             return Ok(Some(Event::Echo));
         }
         Ok(None)
+    }
+
+    /// Tells a header that is wrong for the message that is expected and right for another one from one that is wrong
+    /// for all of them: by the first bytes behind it, `bytes`. `Ok(None)` when more are needed for that.
+    #[cold]
+    fn explain(
+        &self,
+        fault: Fault,
+        header: &Header,
+        bytes: &[u8],
+        in_flight: usize,
+        traffic: &Traffic,
+    ) -> Result<Option<(usize, Option<Event>)>, Fault> {
+        let is_of_others = matches!(fault, Fault::WrongOpcode | Fault::WrongLength);
+        if self.is_begun || !is_of_others || !traffic.is_varied() {
+            return Err(fault);
+        }
+        let len = usize::try_from(header.payload_len).unwrap_or(usize::MAX);
+        let Some(beginning) = bytes.get(..len.min(BEGINNING_LEN)) else {
+            return Ok(None);
+        };
+        let is_other = self.others(in_flight).any(|variant| {
+            let shape = traffic.shape(variant);
+            shape.opcode == header.opcode
+                && (if header.fin { shape.size == len } else { shape.size >= len })
+                && traffic.payload(variant).starts_with(beginning)
+        });
+        Err(if is_other { Fault::WrongOrder } else { fault })
     }
 
     #[inline]
@@ -206,15 +269,20 @@ impl Messages {
     /// Whether a wrong piece belongs to another message, one in flight or one of the last few.
     #[cold]
     fn diagnose(&self, piece: &[u8], expected: &[u8], in_flight: usize, traffic: &Traffic) -> Fault {
-        let later = (1..in_flight).map(|ahead| self.variant.plus(ahead));
-        let earlier = (1..=STALE_MAX).map(|behind| self.variant.minus(behind));
         let is_other =
             |variant| traffic.payload(variant).get(self.got..self.got + piece.len()) == Some(piece);
-        if later.chain(earlier).any(is_other) {
+        if self.others(in_flight).any(is_other) {
             return Fault::WrongOrder;
         }
         let same = piece.iter().zip(expected).take_while(|(a, b)| a == b).count();
         Fault::WrongBytes { at: self.got + same }
+    }
+
+    /// The messages whose echo may have come instead: those in flight behind the expected one, and the last few.
+    fn others(&self, in_flight: usize) -> impl Iterator<Item = Variant> {
+        let variant = self.variant;
+        let later = (1..in_flight).map(move |ahead| variant.plus(ahead));
+        later.chain((1..=STALE_MAX).map(move |behind| variant.minus(behind)))
     }
 
     #[inline]
@@ -226,21 +294,12 @@ impl Messages {
 }
 
 /// The frames that were sent, come back byte for byte.
-pub(crate) struct Bytes {
-    /// The same sequence of keys as the sender's.
-    keys: fastrand::Rng,
-    /// The variant and the key of the frame that comes back.
-    variant: Variant,
-    key: Key,
-    /// Bytes that have come of it.
-    got: usize,
-}
+pub(crate) struct Bytes(Cursor);
 
 impl Bytes {
-    /// Nothing has come. `keys` is what the sender was made with.
-    pub(crate) fn new(mut keys: fastrand::Rng, variant: Variant) -> Self {
-        let key = Key::new(keys.u32(..).to_ne_bytes());
-        Self { keys, variant, key, got: 0 }
+    /// Nothing has come. `cursor` is what the sender was made with.
+    pub(crate) const fn new(cursor: Cursor) -> Self {
+        Self(cursor)
     }
 
     #[inline]
@@ -253,57 +312,19 @@ impl Bytes {
         if in_flight == 0 && !bytes.is_empty() {
             return Err(Fault::Unasked);
         }
-        let mut taken = 0;
-        if self.got < traffic.header_len() {
-            let header = traffic.header(self.key);
-            let rest = &header[self.got..traffic.header_len()];
-            let step = rest.len().min(bytes.len());
-            check(&bytes[..step], &rest[..step], self.got)?;
-            self.got += step;
-            taken = step;
-        }
-        if self.got >= traffic.header_len() {
-            let from = self.got - traffic.header_len();
-            let rest = &traffic.payload(self.variant)[from..];
-            let step = rest.len().min(bytes.len() - taken);
-            let piece = &mut bytes[taken..taken + step];
-            mask::apply(piece, self.key.advanced(from));
-            check(piece, &rest[..step], self.got)?;
-            self.got += step;
-            taken += step;
-        }
-        if self.got < traffic.frame_len() {
-            return Ok((taken, None));
-        }
-        self.got = 0;
-        self.variant = self.variant.next();
-        self.key = Key::new(self.keys.u32(..).to_ne_bytes());
-        Ok((taken, Some(Event::Echo)))
+        let messages = self.0.messages();
+        let taken = self.0.check(traffic, bytes)?;
+        Ok((taken, (self.0.messages() > messages).then_some(Event::Echo)))
     }
 }
 
 /// How many messages back a wrong echo is looked for.
 const STALE_MAX: usize = 256;
 
+/// How many bytes tell the beginning of a message from that of another.
+const BEGINNING_LEN: usize = 16;
+
 /// The payload of a control frame, whose length the header's parser has judged.
 fn control_len(header: &Header) -> usize {
     usize::try_from(header.payload_len).map_or(CONTROL_PAYLOAD_MAX, |len| len.min(CONTROL_PAYLOAD_MAX))
-}
-
-fn control(opcode: OpCode, payload: &[u8]) -> Result<Option<Event>, Fault> {
-    Ok(match opcode {
-        OpCode::Ping => Some(Event::Ping(payload.to_vec())),
-        OpCode::Close => Some(Event::Close(close::parse(payload)?)),
-        // A pong that nobody asked for is allowed (RFC 6455 §5.5.3).
-        _ => None,
-    })
-}
-
-#[inline]
-fn check(piece: &[u8], expected: &[u8], at: usize) -> Result<(), Fault> {
-    if piece == expected {
-        return Ok(());
-    }
-    let same = piece.iter().zip(expected).take_while(|(a, b)| a == b).count();
-    Err(Fault::WrongBytes { at: at + same })
 }

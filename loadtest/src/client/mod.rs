@@ -1,25 +1,29 @@
 //! One connection's protocol as a value: no I/O, no clock.
 //!
 //! Its owner calls, in any order: [`Client::push`] when messages are due, [`Client::fill`] and [`Client::wrote`] when
-//! the socket takes bytes, [`Client::receive`] when bytes came, [`Client::receive_end`] at the end of the stream, and
+//! the socket takes bytes, with or without other calls in between, [`Client::receive`] when bytes came, [`Client::receive_end`] at the end of the stream, and
 //! at last [`Client::close`]. After a fault or the end it is [`Client::is_done`] and is only dropped.
 
+mod cursor;
 pub(crate) mod fault;
 pub(crate) mod handshake;
 mod incoming;
 mod outgoing;
+mod ping;
+pub(crate) mod sizes;
 pub(crate) mod traffic;
 
 use std::collections::VecDeque;
 
 use ringback::proto::close;
-use ringback::proto::frame::OpCode;
 
 use crate::target::{Scheme, Target};
+use cursor::Cursor;
 use fault::Fault;
 use handshake::{Handshake, Headers};
 use incoming::{Bytes, Event, Incoming, Messages};
 use outgoing::{Filled, Outgoing};
+use ping::Pings;
 use traffic::{Traffic, Variant};
 
 /// A connection's state.
@@ -31,6 +35,8 @@ pub(crate) struct Client {
     due_at: VecDeque<u64>,
     /// Messages that came back.
     echoed: u64,
+    /// The pings among them, where pongs come back.
+    pings: Option<Pings>,
     /// For the keys of control frames.
     random: fastrand::Rng,
 }
@@ -40,6 +46,8 @@ enum Stage {
     Handshake(Box<Handshake>),
     /// Messages may be sent.
     Open,
+    /// No more messages are sent: our close frame waits for the pongs of our pings.
+    Emptying,
     /// Our close frame is sent or queued, or, where bytes are echoed, nothing more will be sent.
     Closing,
     /// The close frames are exchanged: the server ends the connection (RFC 6455 §7.1.1).
@@ -54,27 +62,29 @@ impl Client {
     pub(crate) fn new(
         target: &Target,
         headers: Headers,
+        traffic: &Traffic,
         index: usize,
         seed: u64,
         in_flight_max: usize,
     ) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let keys = random.fork();
-        let variant = Variant::of_connection(index);
-        let (stage, incoming, first) = match target.scheme {
+        let cursor = Cursor::new(random.fork(), index);
+        let (stage, incoming, pings, first) = match target.scheme {
             Scheme::WebSocket => {
-                let (handshake, request) = Handshake::new(target, headers, &mut random);
-                let incoming = Incoming::Messages(Messages::new(variant));
-                (Stage::Handshake(Box::new(handshake)), incoming, request)
+                let (handshake, first) = Handshake::new(target, headers, &mut random);
+                let incoming = Incoming::Messages(Messages::new(Variant::of_connection(index)));
+                let pings = traffic.ping_every().map(|every| Pings::new(every, index as u64));
+                (Stage::Handshake(Box::new(handshake)), incoming, pings, first)
             }
-            Scheme::Raw => (Stage::Open, Incoming::Bytes(Bytes::new(keys.clone(), variant)), Vec::new()),
+            Scheme::Raw => (Stage::Open, Incoming::Bytes(Bytes::new(cursor.clone())), None, Vec::new()),
         };
         Self {
             stage,
-            outgoing: Outgoing::new(keys, variant, first),
+            outgoing: Outgoing::new(cursor, first),
             incoming,
             due_at: VecDeque::with_capacity(in_flight_max),
             echoed: 0,
+            pings,
             random,
         }
     }
@@ -128,10 +138,10 @@ impl Client {
         self.outgoing.fill(traffic, to)
     }
 
-    /// The first `written` of the bytes that [`Self::fill`] made are sent.
+    /// The first `written` of the bytes that [`Self::fill`] made last are sent.
     #[inline]
     pub(crate) fn wrote(&mut self, filled: Filled, written: usize, traffic: &Traffic) {
-        self.outgoing.wrote(filled, written, traffic);
+        self.outgoing.wrote(filled, written, traffic, &mut self.random);
     }
 
     /// Takes all of `bytes`, changing them, and calls `on_echo` with the time at which each message that came back
@@ -172,28 +182,46 @@ impl Client {
         }
     }
 
-    /// Ends the connection, which is open and has nothing in flight: a close frame with 1000 is queued. Where bytes
-    /// are echoed there is none; the owner then shuts its direction down.
+    /// Ends the connection, which is open and has nothing in flight: a close frame with 1000 is queued, as soon as our
+    /// pings are answered. Where bytes are echoed there is none; the owner then shuts its direction down.
     pub(crate) fn close(&mut self) {
         debug_assert!(self.is_open() && self.due_at.is_empty());
-        self.stage = Stage::Closing;
-        if matches!(self.incoming, Incoming::Messages(_)) {
-            self.outgoing.push_control(OpCode::Close, &close::NORMAL.to_be_bytes(), &mut self.random);
-        }
+        self.stage = match self.incoming {
+            Incoming::Messages(_) => Stage::Emptying,
+            Incoming::Bytes(_) => Stage::Closing,
+        };
+        self.close_when_empty();
     }
 
     /// Gives the connection up when the time for it is over, and says what was missing and how many of it.
     pub(crate) fn give_up(&mut self) -> Option<(Fault, u64)> {
+        let missing =
+            [(Fault::Missing, self.due_at.len() as u64), (Fault::MissingPong, self.missing_pongs())];
         let stage = std::mem::replace(&mut self.stage, Stage::Done);
         match (stage, &self.incoming) {
             (Stage::Handshake(_), _) => Some((Fault::HandshakeTimeout, 1)),
-            (Stage::Open, _) => match self.due_at.len() as u64 {
-                0 => None,
-                missing => Some((Fault::Missing, missing)),
-            },
+            (Stage::Open | Stage::Emptying, _) => missing.into_iter().find(|(_, count)| *count > 0),
             (Stage::Closing, Incoming::Messages(_)) => Some((Fault::CloseMissing, 1)),
             (Stage::Closed, _) => Some((Fault::NotEnded, 1)),
             (Stage::Closing, Incoming::Bytes(_)) | (Stage::Done, _) => None,
+        }
+    }
+
+    /// How many messages were ever due.
+    fn messages(&self) -> u64 {
+        self.echoed + self.due_at.len() as u64
+    }
+
+    /// How many of our pings are not answered.
+    fn missing_pongs(&self) -> u64 {
+        self.pings.as_ref().map_or(0, |pings| pings.missing(self.messages()))
+    }
+
+    /// Queues the close frame if that is all that is left to do.
+    fn close_when_empty(&mut self) {
+        if matches!(self.stage, Stage::Emptying) && self.missing_pongs() == 0 {
+            self.stage = Stage::Closing;
+            self.outgoing.push_close(&close::NORMAL.to_be_bytes(), &mut self.random);
         }
     }
 
@@ -206,7 +234,7 @@ impl Client {
         on_echo: &mut impl FnMut(u64),
     ) -> Result<usize, Fault> {
         match &mut self.stage {
-            Stage::Open | Stage::Closing => {}
+            Stage::Open | Stage::Emptying | Stage::Closing => {}
             Stage::Handshake(handshake) => {
                 let Some(taken) = handshake.receive(bytes)? else {
                     return Ok(bytes.len());
@@ -222,20 +250,39 @@ impl Client {
         let (taken, event) = self.incoming.receive(bytes, self.due_at.len(), traffic)?;
         match event {
             None => {}
-            Some(Event::Echo) => {
-                let due_at = self.due_at.pop_front().ok_or(Fault::Unasked)?;
-                self.echoed += 1;
-                on_echo(due_at);
-            }
+            Some(Event::Echo) => self.echo(on_echo)?,
+            Some(Event::Echoes(count)) => (0..count).try_for_each(|_| self.echo(on_echo))?,
+            Some(Event::Pong(payload)) => self.receive_pong(&payload)?,
             // After our close frame nothing may be sent (RFC 6455 §5.5.1).
-            Some(Event::Ping(payload)) if self.is_open() => {
-                self.outgoing.push_control(OpCode::Pong, &payload, &mut self.random);
+            Some(Event::Ping(payload)) if matches!(self.stage, Stage::Open | Stage::Emptying) => {
+                self.outgoing.push_pong(payload, &mut self.random);
             }
             Some(Event::Ping(_)) => {}
-            Some(Event::Close(None | Some(close::NORMAL))) if !self.is_open() => self.stage = Stage::Closed,
+            Some(Event::Close(None | Some(close::NORMAL))) if matches!(self.stage, Stage::Closing) => {
+                self.stage = Stage::Closed;
+            }
             Some(Event::Close(code)) => return Err(Fault::UnexpectedClose(code)),
         }
         Ok(taken)
+    }
+
+    /// The oldest message in flight has come back.
+    #[inline]
+    fn echo(&mut self, on_echo: &mut impl FnMut(u64)) -> Result<(), Fault> {
+        let due_at = self.due_at.pop_front().ok_or(Fault::Unasked)?;
+        self.echoed += 1;
+        on_echo(due_at);
+        Ok(())
+    }
+
+    fn receive_pong(&mut self, payload: &[u8]) -> Result<(), Fault> {
+        let messages = self.messages();
+        // Where we do not ping, a pong that nobody asked for is allowed (RFC 6455 §5.5.3).
+        if let Some(pings) = &mut self.pings {
+            pings.receive_pong(payload, messages)?;
+            self.close_when_empty();
+        }
+        Ok(())
     }
 }
 

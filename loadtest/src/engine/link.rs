@@ -42,7 +42,7 @@ impl Link {
         load.live.update(|live| live + 1);
         load.opening.update(|opening| opening + 1);
         Self {
-            client: Client::new(&plan.target, headers, index, seed, in_flight_max),
+            client: Client::new(&plan.target, headers, &plan.traffic, index, seed, in_flight_max),
             load: Rc::clone(load),
             place,
             index,

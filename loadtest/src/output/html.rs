@@ -231,7 +231,7 @@ fn settings(report: &Report) -> Section {
     let cores: Vec<_> = report.pinned_to.iter().map(usize::to_string).collect();
     let mut rows = vec![
         ("target", report.target.clone()),
-        ("messages", format!("{} of {} bytes", report.kind, report.size_bytes)),
+        ("messages", report.traffic.clone()),
         ("pace", pace),
         ("connections", report.connections.to_string()),
         (

@@ -21,7 +21,13 @@ pub(crate) struct Report {
     pub(super) target: String,
     pub(super) scheme: &'static str,
     pub(super) kind: &'static str,
-    pub(super) size_bytes: usize,
+    /// Where all messages have the same.
+    pub(super) size_bytes: Option<usize>,
+    /// As the user wrote them.
+    pub(super) sizes: String,
+    /// What is sent, in words.
+    #[serde(skip)]
+    pub(super) traffic: String,
     /// `closed`, `open`, `churn`, in which a message is a connection as well: connect, upgrade, echo, reset; or `idle`.
     pub(super) pace: &'static str,
     /// Messages that were due in a second, over all connections; null where each was due when another had come back.
@@ -200,6 +206,8 @@ impl Report {
             scheme: plan.target.scheme.name(),
             kind: plan.traffic.kind().name(),
             size_bytes: plan.traffic.size(),
+            sizes: plan.traffic.sizes().to_string(),
+            traffic: plan.traffic.describe(),
             pace: plan.pace.name(),
             rate_target: plan.pace.rate().map(|(rate, _)| rate),
             arrivals: plan.pace.rate().map(|(_, arrivals)| arrivals.name()),
@@ -215,7 +223,7 @@ impl Report {
             echoes_checked: totals.checked,
             messages_per_second,
             connections_per_second: is_churn.then_some(messages_per_second),
-            payload_bytes_per_second: messages_per_second * plan.traffic.size() as f64,
+            payload_bytes_per_second: messages_per_second * plan.traffic.mean_size(),
             latency_us: Latency::new(&window.latency),
             latency_unrecorded: totals.unrecorded,
             lateness_us: totals.lateness.as_ref().and_then(Spread::new),

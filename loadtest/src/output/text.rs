@@ -8,12 +8,12 @@ use super::series::Slice;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, size_bytes: size, pace, connections, depth, threads, congestion, .. } = self;
+        let Self { traffic, pace, connections, depth, threads, congestion, .. } = self;
         writeln!(f, "target     {}", self.target)?;
         let unit = if self.connections_per_second.is_some() { "connection" } else { "message" };
         writeln!(
             f,
-            "load       {connections} connections{}, {kind} of {size} bytes, {pace}",
+            "load       {connections} connections{}, {traffic}, {pace}",
             depth.map_or(String::new(), |depth| format!(" × {depth} in flight"))
         )?;
         writeln!(
