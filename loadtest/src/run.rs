@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
+use crate::client::handshake::Request;
 use crate::client::traffic::Traffic;
 use crate::engine::{self, Context, Engine, nanos};
 use crate::pace::Pace;
@@ -24,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) target: Target,
     /// Its address.
     pub(crate) address: SocketAddr,
+    /// How connections ask for the upgrade.
+    pub(crate) request: Request,
     /// What is sent.
     pub(crate) traffic: Traffic,
     /// When it is sent.

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod connection;
 mod output;
 mod pace;
 mod traffic;
@@ -19,6 +20,7 @@ use crate::procfs::Process;
 use crate::run::{Failure, Plan};
 use crate::target::Target;
 use crate::{compare, demo, merge};
+use connection::ConnectionArgs;
 use output::OutputArgs;
 use pace::PaceArgs;
 use traffic::TrafficArgs;
@@ -82,6 +84,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     traffic: TrafficArgs,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
 
     /// Threads, at most one a connection
     #[arg(long, help_heading = "Run", value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -194,6 +199,8 @@ impl Args {
             .map_err(|error| Failure::Unavailable(format!("cannot resolve {}: {error}", target.host)))?;
         let seed = fastrand::u64(..);
         Ok(Plan {
+            request: self.connection.request(&target, self.churn)?,
+            congestion: congestion(self.congestion.as_deref())?,
             target,
             address,
             traffic: self.traffic.traffic(seed)?,
@@ -208,7 +215,6 @@ impl Args {
             duration: self.duration,
             grace: self.grace,
             connect_timeout: self.connect_timeout,
-            congestion: congestion(self.congestion.as_deref())?,
             server,
             seed,
         })

@@ -7,6 +7,7 @@ use ringback::proto::frame::{HEADER_MAX, Header, OpCode, Sender};
 use sha1::{Digest as _, Sha1};
 
 use super::*;
+use crate::client::handshake::{Headers, Wishes};
 use crate::client::traffic::{Kind, Settings};
 
 const SIZE: usize = 40;
@@ -23,8 +24,9 @@ struct Harness {
 impl Harness {
     fn new(url: &str, settings: Settings) -> Self {
         let target = url.parse().expect("a valid URL");
+        let request = Request::new(&target, Headers::Required, &Wishes::default());
         let traffic = Traffic::new(settings, 5);
-        let client = Client::new(&target, Headers::Required, &traffic, 3, 11, 8);
+        let client = Client::new(&target, &request, &traffic, 3, 11, 8);
         Self { client, traffic, sent: Vec::new(), echoes: Vec::new() }
     }
 

@@ -1,5 +1,7 @@
 //! The client's side of the opening handshake (RFC 6455 §4.1).
 
+use std::str::FromStr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
@@ -16,35 +18,148 @@ pub(crate) enum Headers {
     Browser,
 }
 
+/// What the user wants in a request beside what must be there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wishes {
+    /// The value of `Origin`.
+    pub(crate) origin: Option<String>,
+    /// The sub-protocols offered, no two alike.
+    pub(crate) subprotocols: Vec<String>,
+    /// Further headers, in their order.
+    pub(crate) headers: Vec<ExtraHeader>,
+}
+
+/// A header of the user's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ExtraHeader {
+    name: String,
+    value: String,
+}
+
+/// Why a text is not an [`ExtraHeader`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeaderError {
+    /// No colon.
+    #[error("it must look like 'Name: value'")]
+    Form,
+    /// Not a token (RFC 9110 §5.6.2).
+    #[error("{0:?} is no name of a header")]
+    Name(String),
+    /// A control character: above all CR and LF, which would end the header.
+    #[error("its value has a control character in it")]
+    Value,
+    /// The handshake has one of its own.
+    #[error("{name} is not yours to set: {why}")]
+    Taken {
+        /// As the user wrote it.
+        name: String,
+        /// Who sets it.
+        why: &'static str,
+    },
+}
+
+impl FromStr for ExtraHeader {
+    type Err = HeaderError;
+
+    fn from_str(text: &str) -> Result<Self, HeaderError> {
+        let (name, value) = text.split_once(':').ok_or(HeaderError::Form)?;
+        if !is_token(name) {
+            return Err(HeaderError::Name(name.into()));
+        }
+        let value = value.trim_matches([' ', '\t']);
+        if value.chars().any(|c| c.is_ascii_control() && c != '\t') {
+            return Err(HeaderError::Value);
+        }
+        match TAKEN.into_iter().find(|(taken, _)| begins_with(name, taken)) {
+            Some((_, why)) => Err(HeaderError::Taken { name: name.into(), why }),
+            None => Ok(Self { name: name.into(), value: value.into() }),
+        }
+    }
+}
+
+/// The request of every connection, but for its key.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    before_key: String,
+    behind_key: String,
+    subprotocols: Vec<String>,
+}
+
+impl Request {
+    /// The request for this target.
+    pub(crate) fn new(target: &Target, headers: Headers, wishes: &Wishes) -> Self {
+        let host = target.authority();
+        let default_origin = format!("http://{host}");
+        let origin = wishes.origin.as_deref();
+        let offer = wishes.subprotocols.join(", ");
+        let offer = (!offer.is_empty()).then_some(offer.as_str());
+        let mut text = format!("GET {} HTTP/1.1\r\n", target.path);
+        let mut put = |name: &str, value: Option<&str>| {
+            if let Some(value) = value.filter(|_| !wishes.headers.iter().any(|header| header.is(name))) {
+                text.extend([name, ": ", value, "\r\n"]);
+            }
+        };
+        match headers {
+            Headers::Required => {
+                put("Host", Some(&host));
+                put("Upgrade", Some("websocket"));
+                put("Connection", Some("Upgrade"));
+                put("Origin", origin);
+                put("Sec-WebSocket-Version", Some("13"));
+                put("Sec-WebSocket-Protocol", offer);
+            }
+            Headers::Browser => {
+                put("Host", Some(&host));
+                put("Connection", Some("Upgrade"));
+                put("Pragma", Some("no-cache"));
+                put("Cache-Control", Some("no-cache"));
+                put("User-Agent", Some(USER_AGENT));
+                put("Upgrade", Some("websocket"));
+                put("Origin", origin.or(Some(&default_origin)));
+                put("Sec-WebSocket-Version", Some("13"));
+                put("Accept-Encoding", Some("gzip, deflate, br, zstd"));
+                put("Accept-Language", Some("en-US,en;q=0.9"));
+            }
+        }
+        text.push_str("Sec-WebSocket-Key: ");
+        let mut behind_key = String::from("\r\n");
+        if headers == Headers::Browser {
+            behind_key.push_str("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n");
+            // As a browser does: with the extensions, behind the key.
+            if let Some(offer) = offer {
+                behind_key.extend(["Sec-WebSocket-Protocol: ", offer, "\r\n"]);
+            }
+        }
+        for ExtraHeader { name, value } in &wishes.headers {
+            behind_key.extend([name, ": ", value, "\r\n"]);
+        }
+        behind_key.push_str("\r\n");
+        Self { before_key: text, behind_key, subprotocols: wishes.subprotocols.clone() }
+    }
+}
+
+impl ExtraHeader {
+    fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+}
+
 /// A handshake whose answer is awaited.
 pub(crate) struct Handshake {
     accept: String,
+    subprotocols: Vec<String>,
     head: Vec<u8>,
 }
 
 impl Handshake {
-    /// A handshake with a key of its own, and the request that begins it.
-    pub(crate) fn new(target: &Target, headers: Headers, random: &mut fastrand::Rng) -> (Self, Vec<u8>) {
+    /// A handshake with a key of its own, and the bytes that begin it.
+    pub(crate) fn new(request: &Request, random: &mut fastrand::Rng) -> (Self, Vec<u8>) {
         let mut nonce = [0; 16];
         random.fill(&mut nonce);
         let key = STANDARD.encode(nonce);
-        let (path, host) = (&target.path, target.authority());
-        let request = match headers {
-            Headers::Required => format!(
-                "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n",
-            ),
-            Headers::Browser => format!(
-                "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nPragma: no-cache\r\n\
-                 Cache-Control: no-cache\r\nUser-Agent: {USER_AGENT}\r\nUpgrade: websocket\r\n\
-                 Origin: http://{host}\r\nSec-WebSocket-Version: 13\r\n\
-                 Accept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-US,en;q=0.9\r\n\
-                 Sec-WebSocket-Key: {key}\r\n\
-                 Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n",
-            ),
-        };
-        let handshake = Self { accept: accept_for(&key), head: Vec::new() };
-        (handshake, request.into_bytes())
+        let bytes = [&request.before_key, key.as_str(), &request.behind_key].concat().into_bytes();
+        let subprotocols = request.subprotocols.clone();
+        (Self { accept: accept_for(&key), subprotocols, head: Vec::new() }, bytes)
     }
 
     /// Takes bytes of the answer up to its end and says how many those were; `None` when more are needed, all of
@@ -60,7 +175,7 @@ impl Handshake {
         let from = had.saturating_sub(END.len() - 1);
         if let Some(at) = self.head[from..].windows(END.len()).position(|window| window == END) {
             let end = from + at + END.len();
-            judge(&self.head[..end], &self.accept)?;
+            judge(&self.head[..end], &self.accept, &self.subprotocols)?;
             return Ok(Some(end - had));
         }
         if self.head.len() == HEAD_MAX {
@@ -76,6 +191,18 @@ const HEAD_MAX: usize = 16 << 10;
 /// The most headers of an answer.
 const HEADERS_MAX: usize = 64;
 
+/// Names, and beginnings of names, that a user cannot set, and why.
+const TAKEN: [(&str, &str); 8] = [
+    ("Host", "it follows from the target"),
+    ("Upgrade", "the handshake has it"),
+    ("Connection", "the handshake has it"),
+    ("Origin", "that is what --origin is for"),
+    ("Sec-WebSocket-Protocol", "that is what --subprotocol is for"),
+    ("Sec-WebSocket-", "the handshake has its own"),
+    ("Content-Length", "a handshake has no body"),
+    ("Transfer-Encoding", "a handshake has no body"),
+];
+
 const END: &[u8] = b"\r\n\r\n";
 
 /// Chrome on Linux.
@@ -90,7 +217,7 @@ fn accept_for(key: &str) -> String {
 }
 
 /// Judges a complete head (RFC 6455 §4.1, the numbered list of what the client validates).
-fn judge(head: &[u8], accept: &str) -> Result<(), Fault> {
+fn judge(head: &[u8], accept: &str, subprotocols: &[String]) -> Result<(), Fault> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     if !matches!(response.parse(head), Ok(httparse::Status::Complete(_))) {
@@ -114,14 +241,31 @@ fn judge(head: &[u8], accept: &str) -> Result<(), Fault> {
     if values(response.headers, "sec-websocket-extensions").next().is_some() {
         return Err(Fault::HandshakeInvalid("an extension, and loadtest speaks none"));
     }
-    if values(response.headers, "sec-websocket-protocol").next().is_some() {
-        return Err(Fault::HandshakeInvalid("a sub-protocol that was not offered"));
+    let mut selected = values(response.headers, "sec-websocket-protocol").map(<[u8]>::trim_ascii);
+    match (selected.next(), selected.next()) {
+        (None, _) => Ok(()),
+        (Some(_), Some(_)) => Err(Fault::HandshakeInvalid("more than one sub-protocol")),
+        (Some(one), None) if subprotocols.iter().any(|offered| offered.as_bytes() == one) => Ok(()),
+        (Some(_), None) => Err(Fault::HandshakeInvalid("a sub-protocol that was not offered")),
     }
-    Ok(())
 }
 
 fn values<'h>(headers: &'h [httparse::Header<'h>], name: &'h str) -> impl Iterator<Item = &'h [u8]> {
     headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+}
+
+/// Whether a text is a token (RFC 9110 §5.6.2).
+pub(crate) fn is_token(text: &str) -> bool {
+    let is_tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_tchar)
+}
+
+/// Whether a header's name is this one, or, where this ends with `-`, begins with it.
+fn begins_with(name: &str, taken: &str) -> bool {
+    match name.get(..taken.len()) {
+        Some(beginning) if taken.ends_with('-') => beginning.eq_ignore_ascii_case(taken),
+        _ => name.eq_ignore_ascii_case(taken),
+    }
 }
 
 fn has_token(headers: &[httparse::Header<'_>], name: &str, token: &str) -> bool {
@@ -143,7 +287,37 @@ mod tests {
     }
 
     fn receive(bytes: &[u8]) -> Result<Option<usize>, Fault> {
-        Handshake { accept: ACCEPT.into(), head: Vec::new() }.receive(bytes)
+        handshake(&[]).receive(bytes)
+    }
+
+    fn handshake(subprotocols: &[&str]) -> Handshake {
+        let subprotocols = subprotocols.iter().copied().map(Into::into).collect();
+        Handshake { accept: ACCEPT.into(), subprotocols, head: Vec::new() }
+    }
+
+    /// Two requests of the same run.
+    fn requests(url: &str, headers: Headers, wishes: &Wishes) -> [String; 2] {
+        let request = Request::new(&url.parse().expect("valid"), headers, wishes);
+        let mut random = fastrand::Rng::with_seed(1);
+        [(); 2].map(|()| String::from_utf8(Handshake::new(&request, &mut random).1).expect("text"))
+    }
+
+    /// The headers of a request, which must be valid HTTP.
+    fn headers_of(request: &str) -> Vec<(String, String)> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut parsed = httparse::Request::new(&mut headers);
+        assert_eq!(parsed.parse(request.as_bytes()), Ok(httparse::Status::Complete(request.len())));
+        let text = |value: &[u8]| String::from_utf8(value.to_vec()).expect("text");
+        parsed.headers.iter().map(|header| (header.name.into(), text(header.value))).collect()
+    }
+
+    fn names(headers: &[(String, String)]) -> String {
+        headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
+    fn value<'h>(headers: &'h [(String, String)], name: &str) -> Vec<&'h str> {
+        let named = headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.as_str()).collect()
     }
 
     #[test]
@@ -153,30 +327,111 @@ mod tests {
 
     #[test]
     fn requests_have_keys_of_their_own() {
-        let target: Target = "ws://h:9001/ws?x".parse().expect("valid");
-        let mut random = fastrand::Rng::with_seed(1);
         for headers in [Headers::Required, Headers::Browser] {
-            let (_, first) = Handshake::new(&target, headers, &mut random);
-            let (_, second) = Handshake::new(&target, headers, &mut random);
+            let [first, second] = requests("ws://h:9001/ws?x", headers, &Wishes::default());
             assert_ne!(first, second);
-            let first = String::from_utf8(first).expect("text");
             assert!(first.starts_with("GET /ws?x HTTP/1.1\r\nHost: h:9001\r\n"), "{first}");
         }
     }
 
     #[test]
     fn a_browsers_request_is_valid_http_with_a_browsers_headers() {
-        let target: Target = "ws://h/".parse().expect("valid");
-        let (_, request) = Handshake::new(&target, Headers::Browser, &mut fastrand::Rng::with_seed(1));
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut parsed = httparse::Request::new(&mut headers);
-        assert_eq!(parsed.parse(&request), Ok(httparse::Status::Complete(request.len())));
-        let names: Vec<_> = parsed.headers.iter().map(|header| header.name).collect();
+        let [request, _] = requests("ws://h/", Headers::Browser, &Wishes::default());
+        let headers = headers_of(&request);
         let expected = "Host Connection Pragma Cache-Control User-Agent Upgrade Origin Sec-WebSocket-Version \
                         Accept-Encoding Accept-Language Sec-WebSocket-Key Sec-WebSocket-Extensions";
-        assert_eq!(names.join(" "), expected);
-        assert!(has_token(parsed.headers, "upgrade", "websocket"));
-        assert!(values(parsed.headers, "origin").eq([b"http://h"]));
+        assert_eq!(names(&headers), expected);
+        assert_eq!(value(&headers, "upgrade"), ["websocket"]);
+        assert_eq!(value(&headers, "origin"), ["http://h"]);
+    }
+
+    #[test]
+    fn wishes_are_in_the_request() {
+        let wishes = Wishes {
+            origin: Some("https://example.org".into()),
+            subprotocols: vec!["chat".into(), "superchat".into()],
+            headers: ["Cookie: a=b; c", "user-agent:me", "X-Empty:"]
+                .map(|text| text.parse().expect("valid"))
+                .into(),
+        };
+        for (headers, expected) in [
+            (
+                Headers::Required,
+                "Host Upgrade Connection Origin Sec-WebSocket-Version Sec-WebSocket-Protocol Sec-WebSocket-Key \
+                 Cookie user-agent X-Empty",
+            ),
+            (
+                Headers::Browser,
+                "Host Connection Pragma Cache-Control Upgrade Origin Sec-WebSocket-Version Accept-Encoding \
+                 Accept-Language Sec-WebSocket-Key Sec-WebSocket-Extensions Sec-WebSocket-Protocol Cookie user-agent \
+                 X-Empty",
+            ),
+        ] {
+            let [request, _] = requests("ws://h/", headers, &wishes);
+            let sent = headers_of(&request);
+            assert_eq!(names(&sent), expected);
+            assert_eq!(value(&sent, "Origin"), ["https://example.org"]);
+            assert_eq!(value(&sent, "Sec-WebSocket-Protocol"), ["chat, superchat"]);
+            assert_eq!(value(&sent, "Cookie"), ["a=b; c"]);
+            assert_eq!(value(&sent, "User-Agent"), ["me"]);
+            assert_eq!(value(&sent, "X-Empty"), [""]);
+        }
+    }
+
+    #[test]
+    fn headers_that_are_refused() {
+        let taken = |name: &str, why| HeaderError::Taken { name: name.into(), why };
+        for (text, error) in [
+            ("Cookie", HeaderError::Form),
+            (": a", HeaderError::Name("".into())),
+            ("X Y: a", HeaderError::Name("X Y".into())),
+            ("X\r\nEvil: a", HeaderError::Name("X\r\nEvil".into())),
+            ("X: a\r\nEvil: b", HeaderError::Value),
+            ("X: a\nEvil: b", HeaderError::Value),
+            ("X: \0", HeaderError::Value),
+            ("host: h", taken("host", "it follows from the target")),
+            ("Upgrade: h2c", taken("Upgrade", "the handshake has it")),
+            ("CONNECTION: close", taken("CONNECTION", "the handshake has it")),
+            ("Sec-WebSocket-Key: x", taken("Sec-WebSocket-Key", "the handshake has its own")),
+            (
+                "sec-websocket-protocol: x",
+                taken("sec-websocket-protocol", "that is what --subprotocol is for"),
+            ),
+            ("Origin: x", taken("Origin", "that is what --origin is for")),
+            ("Content-Length: 5", taken("Content-Length", "a handshake has no body")),
+        ] {
+            assert_eq!(text.parse::<ExtraHeader>(), Err(error), "{text}");
+        }
+        assert!("Sec-Fetch-Mode: websocket".parse::<ExtraHeader>().is_ok());
+        assert!("Hostess: Zoë".parse::<ExtraHeader>().is_ok());
+    }
+
+    #[test]
+    fn a_subprotocol_is_one_of_those_offered_or_none() {
+        const NOT_OFFERED: Fault = Fault::HandshakeInvalid("a sub-protocol that was not offered");
+        for (selected, judged) in [
+            (&[][..], Ok(())),
+            (&["Sec-WebSocket-Protocol: b"], Ok(())),
+            (&["sec-websocket-protocol:  a "], Ok(())),
+            (&["Sec-WebSocket-Protocol: B"], Err(NOT_OFFERED)),
+            (&["Sec-WebSocket-Protocol: c"], Err(NOT_OFFERED)),
+            (&["Sec-WebSocket-Protocol: a, b"], Err(NOT_OFFERED)),
+            (&["Sec-WebSocket-Protocol:"], Err(NOT_OFFERED)),
+            (
+                &["Sec-WebSocket-Protocol: a", "Sec-WebSocket-Protocol: b"],
+                Err(Fault::HandshakeInvalid("more than one sub-protocol")),
+            ),
+        ] {
+            let good = [
+                "HTTP/1.1 101 Switching Protocols",
+                "Upgrade: websocket",
+                "Connection: Upgrade",
+                "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+            ];
+            let bytes = answer(&[&good[..], selected].concat());
+            let found = handshake(&["a", "b"]).receive(&bytes).map(|_| ());
+            assert_eq!(found, judged, "{selected:?}");
+        }
     }
 
     #[test]
@@ -191,7 +446,7 @@ mod tests {
         bytes.extend_from_slice(b"\x89\x00frames");
         assert_eq!(receive(&bytes), Ok(Some(head.len())));
         for cut in 0..head.len() {
-            let mut handshake = Handshake { accept: ACCEPT.into(), head: Vec::new() };
+            let mut handshake = handshake(&[]);
             assert_eq!(handshake.receive(&bytes[..cut]), Ok(None), "cut at {cut}");
             assert_eq!(handshake.receive(&bytes[cut..]), Ok(Some(head.len() - cut)), "cut at {cut}");
         }

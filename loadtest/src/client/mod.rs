@@ -20,7 +20,7 @@ use ringback::proto::close;
 use crate::target::{Scheme, Target};
 use cursor::Cursor;
 use fault::Fault;
-use handshake::{Handshake, Headers};
+use handshake::{Handshake, Request};
 use incoming::{Bytes, Event, Incoming, Messages};
 use outgoing::{Filled, Outgoing};
 use ping::Pings;
@@ -61,7 +61,7 @@ impl Client {
     /// connections; at most `in_flight_max` messages will be in flight.
     pub(crate) fn new(
         target: &Target,
-        headers: Headers,
+        request: &Request,
         traffic: &Traffic,
         index: usize,
         seed: u64,
@@ -71,7 +71,7 @@ impl Client {
         let cursor = Cursor::new(random.fork(), index);
         let (stage, incoming, pings, first) = match target.scheme {
             Scheme::WebSocket => {
-                let (handshake, first) = Handshake::new(target, headers, &mut random);
+                let (handshake, first) = Handshake::new(request, &mut random);
                 let incoming = Incoming::Messages(Messages::new(Variant::of_connection(index)));
                 let pings = traffic.ping_every().map(|every| Pings::new(every, index as u64));
                 (Stage::Handshake(Box::new(handshake)), incoming, pings, first)

@@ -7,7 +7,6 @@ use super::Stage;
 use super::load::{Load, Over};
 use crate::client::Client;
 use crate::client::fault::Fault;
-use crate::client::handshake::Headers;
 use crate::run::Failure;
 use crate::target::Scheme;
 
@@ -36,13 +35,12 @@ impl Link {
     /// A connection that begins to connect, at `begun_at` where that counts for the latency of its first message.
     pub(super) fn new(load: &Rc<Load>, place: usize, index: usize, begun_at: Option<u64>) -> Self {
         let plan = &load.plan;
-        let headers = if plan.pace.is_churn() { Headers::Browser } else { Headers::Required };
         let seed = plan.seed.wrapping_add(index as u64);
         let in_flight_max = plan.pace.in_flight_max().unwrap_or_default();
         load.live.update(|live| live + 1);
         load.opening.update(|opening| opening + 1);
         Self {
-            client: Client::new(&plan.target, headers, &plan.traffic, index, seed, in_flight_max),
+            client: Client::new(&plan.target, &plan.request, &plan.traffic, index, seed, in_flight_max),
             load: Rc::clone(load),
             place,
             index,

@@ -1,0 +1,88 @@
+//! How connections are made.
+
+use std::collections::HashSet;
+
+use crate::client::handshake::{ExtraHeader, Headers, Request, Wishes, is_token};
+use crate::run::Failure;
+use crate::target::Target;
+
+/// The options that say how connections are made.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Connections")]
+pub(crate) struct ConnectionArgs {
+    /// A further header of the handshake; may be given again
+    #[arg(long, value_name = "NAME: VALUE")]
+    header: Vec<ExtraHeader>,
+
+    /// The handshake's Origin, for example https://example.org [default: none, with --churn the target's]
+    #[arg(long, value_name = "URL", value_parser = parse_origin)]
+    origin: Option<String>,
+
+    /// A sub-protocol to offer; may be given again. The server selects one of them, or none
+    #[arg(long, value_name = "NAME", value_parser = parse_subprotocol)]
+    subprotocol: Vec<String>,
+}
+
+impl ConnectionArgs {
+    /// The request of every connection; that of a browser where connections are what is measured.
+    ///
+    /// # Errors
+    ///
+    /// Sub-protocols that are the same (RFC 6455 §4.1).
+    pub(crate) fn request(&self, target: &Target, is_churn: bool) -> Result<Request, Failure> {
+        let mut seen = HashSet::new();
+        if let Some(twice) = self.subprotocol.iter().find(|name| !seen.insert(*name)) {
+            return Err(Failure::Usage(format!("--subprotocol {twice} is there twice")));
+        }
+        let wishes = Wishes {
+            origin: self.origin.clone(),
+            subprotocols: self.subprotocol.clone(),
+            headers: self.header.clone(),
+        };
+        let headers = if is_churn { Headers::Browser } else { Headers::Required };
+        Ok(Request::new(target, headers, &wishes))
+    }
+}
+
+/// An origin as RFC 6454 §7 writes it: a scheme, a host and perhaps a port, or `null`.
+fn parse_origin(text: &str) -> Result<String, String> {
+    let is_origin = text.split_once("://").is_some_and(|(scheme, host)| {
+        is_token(scheme)
+            && !host.is_empty()
+            && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/')
+    });
+    if is_origin || text == "null" {
+        return Ok(text.to_owned());
+    }
+    Err("an origin is like https://example.org, without a path".into())
+}
+
+fn parse_subprotocol(text: &str) -> Result<String, String> {
+    if is_token(text) {
+        return Ok(text.to_owned());
+    }
+    Err("the name of a sub-protocol is made of letters, digits and !#$%&'*+-.^_`|~".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins() {
+        for origin in ["https://example.org", "http://127.0.0.1:80", "null"] {
+            assert_eq!(parse_origin(origin).as_deref(), Ok(origin));
+        }
+        for origin in ["", "example.org", "https://", "https://a/b", "https://a b", "https://a\r\nX: y"] {
+            assert!(parse_origin(origin).is_err(), "{origin}");
+        }
+    }
+
+    #[test]
+    fn subprotocols() {
+        assert_eq!(parse_subprotocol("v1.chat").as_deref(), Ok("v1.chat"));
+        for name in ["", "a b", "a,b", "a\r\n", "ä"] {
+            assert!(parse_subprotocol(name).is_err(), "{name}");
+        }
+    }
+}
