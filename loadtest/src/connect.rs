@@ -1,24 +1,86 @@
-//! The sockets of the connections, ready to connect.
+//! Sockets on their way to the target: made, set up and bound, for any engine to connect.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::run::Plan;
+use crate::run::{Failure, Plan};
+use crate::source::Sources;
 
-/// A socket in blocking mode, with its options set, for the connection with this index.
+/// A socket for the connection with this index, not connected yet, which is blocking; it goes to [`Plan::address`].
 ///
 /// # Errors
 ///
-/// What socket(2) and its options say.
-pub(crate) fn socket(plan: &Plan, _index: usize) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(plan.address), Type::STREAM, Some(Protocol::TCP))?;
+/// What socket(2), its options and bind(2) say.
+pub(crate) fn socket(plan: &Plan, index: usize) -> io::Result<Socket> {
+    let domain = plan.address.domain();
+    if domain == Domain::UNIX {
+        return Socket::new(domain, Type::STREAM, None);
+    }
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_congestion(plan.congestion.as_bytes())?;
     if plan.pace.is_churn() {
         // To close it is then to reset it, and no TIME_WAIT uses the ports up.
         socket.set_linger(Some(Duration::ZERO))?;
     }
+    if let Some(sources) = &plan.sources {
+        bind(&socket, sources, index)?;
+    }
     Ok(socket)
+}
+
+/// Says what can be done about an error of connect(2), where its own words do not.
+pub(crate) fn explain(error: io::Error, plan: &Plan) -> io::Error {
+    match error.kind() {
+        // That is how connect(2) says that no port is left.
+        io::ErrorKind::AddrNotAvailable if plan.address.as_socket().is_some() => {
+            io::Error::new(error.kind(), "no local port is free: --source takes more addresses")
+        }
+        _ => error,
+    }
+}
+
+/// Sees to it that each of the connections can come from its address.
+///
+/// # Errors
+///
+/// That one cannot, in one line.
+pub(crate) fn check_sources(
+    sources: &Sources,
+    target: SocketAddr,
+    connections: usize,
+) -> Result<(), Failure> {
+    if sources.is_ipv4() != target.is_ipv4() {
+        let [ours, theirs] =
+            [sources.is_ipv4(), target.is_ipv4()].map(|is_ipv4| if is_ipv4 { "IPv4" } else { "IPv6" });
+        return Err(Failure::Usage(format!(
+            "--source has {ours} addresses and the target is {target}, {theirs}"
+        )));
+    }
+    let distinct = usize::try_from(sources.count()).unwrap_or(usize::MAX);
+    for index in 0..connections.min(distinct) {
+        Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))
+            .and_then(|socket| bind(&socket, sources, index))
+            .map_err(|error| {
+                let address = sources.address(index);
+                Failure::Usage(match error.kind() {
+                    io::ErrorKind::AddrNotAvailable => {
+                        format!("--source: {address} is no address of this machine")
+                    }
+                    _ => format!("--source: cannot use {address}: {error}"),
+                })
+            })?;
+    }
+    Ok(())
+}
+
+/// Binds to the address of the connection with this index.
+fn bind(socket: &Socket, sources: &Sources, index: usize) -> io::Result<()> {
+    // The port is chosen by connect(2) then, which knows where to: one in use for another server will do.
+    setsockopt(socket, sockopt::IpBindAddressNoPort, &true)?;
+    socket.bind(&SocketAddr::new(sources.address(index), 0).into())
 }

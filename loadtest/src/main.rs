@@ -14,6 +14,7 @@ mod pace;
 mod procfs;
 mod run;
 mod series;
+mod source;
 mod tally;
 mod target;
 

@@ -1,6 +1,5 @@
 //! A run: the threads, its phases, and what they found.
 
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
+use socket2::SockAddr;
 
 use crate::client::handshake::Request;
 use crate::client::traffic::Traffic;
@@ -16,6 +16,7 @@ use crate::engine::{self, Context, Engine, nanos};
 use crate::pace::Pace;
 use crate::procfs::{Memory, Process, Usage};
 use crate::series::Series;
+use crate::source::Sources;
 use crate::tally::{Interval, Totals};
 use crate::target::Target;
 
@@ -24,8 +25,10 @@ pub(crate) struct Plan {
     /// Where the load goes.
     pub(crate) target: Target,
     /// Its address.
-    pub(crate) address: SocketAddr,
-    /// How connections ask for the upgrade.
+    pub(crate) address: SockAddr,
+    /// The addresses its connections come from, where the system does not choose.
+    pub(crate) sources: Option<Sources>,
+    /// How they ask for the upgrade.
     pub(crate) request: Request,
     /// What is sent.
     pub(crate) traffic: Traffic,
@@ -47,7 +50,7 @@ pub(crate) struct Plan {
     pub(crate) grace: Duration,
     /// How long the connections may take to be open.
     pub(crate) connect_timeout: Duration,
-    /// The TCP congestion control of the connections.
+    /// The TCP congestion control of the connections, [`NO_CONGESTION`] where they are not TCP.
     pub(crate) congestion: String,
     /// The server's process, where it is known.
     pub(crate) server: Option<Process>,
@@ -66,6 +69,9 @@ impl Plan {
         if matches!(self.pace, Pace::Idle) { self.connections.div_ceil(10) } else { 0 }
     }
 }
+
+/// What stands for a congestion control where there is none.
+pub(crate) const NO_CONGESTION: &str = "none";
 
 /// What the threads are told, and woken for.
 #[derive(Debug, Default)]

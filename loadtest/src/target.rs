@@ -1,9 +1,11 @@
-//! Where the load goes: `ws://host[:port][/path]` or `tcp://host:port`.
+//! Where the load goes: `ws://host[:port][/path]`, `unix:/socket[:/path]` or `tcp://host:port`.
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 use std::str::FromStr;
+
+use socket2::SockAddr;
 
 /// What the server is expected to do with the bytes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,19 +31,31 @@ impl Scheme {
 pub(crate) struct Target {
     /// What the server echoes.
     pub(crate) scheme: Scheme,
-    /// A name or an address; an IPv6 address without its brackets.
-    pub(crate) host: String,
-    /// The TCP port.
-    pub(crate) port: u16,
+    /// Where it listens.
+    pub(crate) place: Place,
     /// The request target of the handshake, query included; it begins with `/`.
     pub(crate) path: String,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A TCP port.
+    Tcp {
+        /// A name or an address; an IPv6 address without its brackets.
+        host: String,
+        /// Not 0.
+        port: u16,
+    },
+    /// A socket in the file system (unix(7)): its path.
+    Unix(String),
 }
 
 /// Why a text is not a [`Target`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TargetError {
-    /// Another scheme than `ws` and `tcp`.
-    #[error("it must begin with ws:// or tcp://")]
+    /// Another scheme than `ws`, `unix` and `tcp`.
+    #[error("it must begin with ws://, unix: or tcp://")]
     Scheme,
     /// TLS.
     #[error("wss:// is not supported: measure the server itself, without TLS")]
@@ -55,6 +69,9 @@ pub(crate) enum TargetError {
     /// A name and password, which nothing would use.
     #[error("user names are not supported")]
     User,
+    /// No path of a socket behind `unix:`.
+    #[error("it needs the path of a socket")]
+    Socket,
     /// A path or query on `tcp://`, a fragment (RFC 6455 §3), or a byte that cannot stand in a request line.
     #[error("its path is not valid here")]
     Path,
@@ -63,32 +80,37 @@ pub(crate) enum TargetError {
 impl Target {
     /// The value of the handshake's `Host` header (RFC 6455 §4.1): without the port where it is the default.
     pub(crate) fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.scheme == Scheme::WebSocket && self.port == WS_PORT {
-            host
-        } else {
-            format!("{host}:{}", self.port)
-        }
+        let Place::Tcp { host, port } = &self.place else {
+            return LOCALHOST.into();
+        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        if self.scheme == Scheme::WebSocket && *port == WS_PORT { host } else { format!("{host}:{port}") }
     }
 
-    /// The first address of the host.
+    /// The first address of the host, or that of the socket.
     ///
     /// # Errors
     ///
-    /// What the resolver says, or that the name has no address.
-    pub(crate) fn resolve(&self) -> io::Result<SocketAddr> {
-        (self.host.as_str(), self.port)
-            .to_socket_addrs()?
-            .next()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+    /// What the resolver says, that the name has no address, or that the path is too long.
+    pub(crate) fn resolve(&self) -> io::Result<SockAddr> {
+        match &self.place {
+            Place::Unix(path) => SockAddr::unix(path),
+            Place::Tcp { host, port } => (host.as_str(), *port)
+                .to_socket_addrs()?
+                .next()
+                .map(SockAddr::from)
+                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+        }
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.scheme {
-            Scheme::WebSocket => write!(f, "ws://{}{}", self.authority(), self.path),
-            Scheme::Raw => write!(f, "tcp://{}", self.authority()),
+        match (self.scheme, &self.place) {
+            (_, Place::Unix(socket)) if self.path == "/" => write!(f, "unix:{socket}"),
+            (_, Place::Unix(socket)) => write!(f, "unix:{socket}:{}", self.path),
+            (Scheme::WebSocket, _) => write!(f, "ws://{}{}", self.authority(), self.path),
+            (Scheme::Raw, _) => write!(f, "tcp://{}", self.authority()),
         }
     }
 }
@@ -97,6 +119,9 @@ impl FromStr for Target {
     type Err = TargetError;
 
     fn from_str(url: &str) -> Result<Self, TargetError> {
+        if let Some(rest) = url.strip_prefix("unix:") {
+            return unix(rest);
+        }
         let (scheme, rest) = url.split_once("://").ok_or(TargetError::Scheme)?;
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "ws" => Scheme::WebSocket,
@@ -114,17 +139,39 @@ impl FromStr for Target {
             (None, Scheme::WebSocket) => WS_PORT,
             (None, Scheme::Raw) => return Err(TargetError::Port),
         };
-        let path_is_valid = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-        if !path_is_valid || (scheme == Scheme::Raw && !matches!(path, "" | "/")) {
+        if !is_request_target(path) || (scheme == Scheme::Raw && !matches!(path, "" | "/")) {
             return Err(TargetError::Path);
         }
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Ok(Self { scheme, host: host.to_owned(), port, path })
+        Ok(Self { scheme, place: Place::Tcp { host: host.to_owned(), port }, path })
     }
 }
 
 /// The port of a `ws` URL that names none (RFC 6455 §3).
 const WS_PORT: u16 = 80;
+
+/// What a server behind a socket of the file system is called, as everywhere.
+const LOCALHOST: &str = "localhost";
+
+/// What follows `unix:`: the path of the socket and, behind a second colon, the request target.
+fn unix(rest: &str) -> Result<Target, TargetError> {
+    let (socket, path) = match rest.find(":/") {
+        Some(at) => (&rest[..at], &rest[at + 1..]),
+        None => (rest, "/"),
+    };
+    if socket.is_empty() || socket.contains('\0') {
+        return Err(TargetError::Socket);
+    }
+    if !is_request_target(path) {
+        return Err(TargetError::Path);
+    }
+    Ok(Target { scheme: Scheme::WebSocket, place: Place::Unix(socket.to_owned()), path: path.to_owned() })
+}
+
+/// Whether this can stand in a request line, and is no fragment's (RFC 6455 §3).
+fn is_request_target(path: &str) -> bool {
+    path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
+}
 
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), TargetError> {
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
@@ -165,15 +212,37 @@ mod tests {
             ("tcp://h:80/", Scheme::Raw, "h", 80, "/", "tcp://h:80"),
         ] {
             let target: Target = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
-            let expected = Target { scheme, host: host.into(), port, path: path.into() };
+            let place = Place::Tcp { host: host.into(), port };
+            let expected = Target { scheme, place, path: path.into() };
             assert_eq!(target, expected, "{url}");
             assert_eq!(target.to_string(), shown);
         }
     }
 
     #[test]
+    fn sockets_in_the_file_system() {
+        for (url, socket, path, shown) in [
+            ("unix:/run/x.sock", "/run/x.sock", "/", "unix:/run/x.sock"),
+            ("unix:/run/x.sock:/ws?a:/b", "/run/x.sock", "/ws?a:/b", "unix:/run/x.sock:/ws?a:/b"),
+            ("unix:/run/x.sock:/", "/run/x.sock", "/", "unix:/run/x.sock"),
+            ("unix:/run/a b:c", "/run/a b:c", "/", "unix:/run/a b:c"),
+            ("unix:x.sock", "x.sock", "/", "unix:x.sock"),
+        ] {
+            let target: Target = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
+            assert_eq!((&target.place, target.path.as_str()), (&Place::Unix(socket.into()), path), "{url}");
+            assert_eq!((target.to_string().as_str(), target.authority().as_str()), (shown, "localhost"));
+            assert!(target.resolve().expect("short enough").is_unix());
+        }
+        let long: Target = format!("unix:/{}", "x".repeat(200)).parse().expect("valid");
+        long.resolve().expect_err("sun_path has 108 bytes");
+    }
+
+    #[test]
     fn urls_that_are_refused() {
         for (url, error) in [
+            ("unix:", TargetError::Socket),
+            ("unix::/ws", TargetError::Socket),
+            ("unix:/run/x.sock:/a b", TargetError::Path),
             ("127.0.0.1:9001", TargetError::Scheme),
             ("http://h/", TargetError::Scheme),
             ("wss://h/", TargetError::Tls),

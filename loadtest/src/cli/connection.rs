@@ -2,14 +2,25 @@
 
 use std::collections::HashSet;
 
+use socket2::SockAddr;
+
 use crate::client::handshake::{ExtraHeader, Headers, Request, Wishes, is_token};
+use crate::connect;
 use crate::run::Failure;
+use crate::source::Sources;
 use crate::target::Target;
 
 /// The options that say how connections are made.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Connections")]
 pub(crate) struct ConnectionArgs {
+    /// Local addresses that connections come from, in turn: 127.0.0.1,127.0.0.2 or 127.0.0.0/24
+    ///
+    /// A network stands for the addresses of its hosts. An address has about 28,000 ports for one server; more
+    /// connections need more addresses.
+    #[arg(long, value_name = "ADDRESSES")]
+    source: Option<Sources>,
+
     /// A further header of the handshake; may be given again
     #[arg(long, value_name = "NAME: VALUE")]
     header: Vec<ExtraHeader>,
@@ -24,6 +35,24 @@ pub(crate) struct ConnectionArgs {
 }
 
 impl ConnectionArgs {
+    /// The addresses to come from, each of which is tried.
+    ///
+    /// # Errors
+    ///
+    /// One that cannot be used for the target, in one line.
+    pub(crate) fn sources(&self, target: &SockAddr, connections: usize) -> Result<Option<Sources>, Failure> {
+        let Some(sources) = &self.source else {
+            return Ok(None);
+        };
+        let Some(target) = target.as_socket() else {
+            return Err(Failure::Usage(
+                "--source is for TCP, and a unix: target is not reached by it".into(),
+            ));
+        };
+        connect::check_sources(sources, target, connections)?;
+        Ok(Some(sources.clone()))
+    }
+
     /// The request of every connection; that of a browser where connections are what is measured.
     ///
     /// # Errors

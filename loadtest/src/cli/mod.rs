@@ -11,13 +11,13 @@ use std::time::Duration;
 use clap::Parser;
 use ringback::engine;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::EXIT_USAGE;
 use crate::cpu;
 use crate::engine::{Engine, places};
 use crate::procfs::Process;
-use crate::run::{Failure, Plan};
+use crate::run::{Failure, NO_CONGESTION, Plan};
 use crate::target::Target;
 use crate::{compare, demo, merge};
 use connection::ConnectionArgs;
@@ -71,7 +71,8 @@ enum EngineChoice {
 /// The load and its options.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// `ws://HOST[:PORT][/PATH]` for a WebSocket server, `tcp://HOST:PORT` for one that echoes bytes
+    /// `ws://HOST[:PORT][/PATH]` or `unix:SOCKET[:/PATH]` for a WebSocket server, `tcp://HOST:PORT` for one that
+    /// echoes bytes
     #[arg(required = true)]
     url: Option<Target>,
 
@@ -196,11 +197,12 @@ impl Args {
         let target = self.url.clone().ok_or_else(|| Failure::Usage("there is no target".into()))?;
         let address = target
             .resolve()
-            .map_err(|error| Failure::Unavailable(format!("cannot resolve {}: {error}", target.host)))?;
+            .map_err(|error| Failure::Unavailable(format!("cannot resolve {target}: {error}")))?;
         let seed = fastrand::u64(..);
         Ok(Plan {
-            request: self.connection.request(&target, self.churn)?,
-            congestion: congestion(self.congestion.as_deref())?,
+            sources: self.connection.sources(&address, self.connections as usize)?,
+            request: self.connection.request(&target, self.pace.pace().is_churn())?,
+            congestion: congestion(self.congestion.as_deref(), &address)?,
             target,
             address,
             traffic: self.traffic.traffic(seed)?,
@@ -294,8 +296,16 @@ fn check_cores(cores: &[usize]) -> Result<(), Failure> {
 }
 
 /// The congestion control to set: the one that was asked for, tried on a socket, or cubic where it can be set, or
-/// what the system sets.
-fn congestion(asked: Option<&str>) -> Result<String, Failure> {
+/// what the system sets; none where there is no TCP.
+fn congestion(asked: Option<&str>, address: &SockAddr) -> Result<String, Failure> {
+    if address.is_unix() {
+        return match asked {
+            None => Ok(NO_CONGESTION.into()),
+            Some(_) => {
+                Err(Failure::Usage("--congestion is for TCP, and a unix: target is not reached by it".into()))
+            }
+        };
+    }
     let probe = |name: Option<&str>| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
         name.map_or(Ok(()), |name| socket.set_tcp_congestion(name.as_bytes()))?;

@@ -65,7 +65,7 @@ impl Epoll {
             free: Vec::new(),
             again: Vec::with_capacity(connections),
             buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
-            address: load.plan.address.into(),
+            address: load.plan.address.clone(),
             load: Rc::clone(load),
         })
     }

@@ -42,7 +42,7 @@ impl Ring {
         }
         let mut worker = Worker::new(&sizes, Connecting, wake, Arc::new(WorkerStats::default()))?;
         worker.watch()?;
-        let address = Arc::new(load.plan.address.into());
+        let address = Arc::new(load.plan.address.clone());
         Ok(Self { worker, address, heap: Heap::new(), load: Rc::clone(load) })
     }
 }
