@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::run::{Failure, Plan};
@@ -33,12 +34,38 @@ pub(crate) fn socket(plan: &Plan, index: usize) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// A socket that connects for the connection with this index. It is non-blocking.
+///
+/// # Errors
+///
+/// As [`socket`], and what connect(2) says at once.
+pub(crate) fn begin(plan: &Plan, index: usize) -> io::Result<Socket> {
+    let socket = socket(plan, index)?;
+    if plan.address.is_unix() {
+        // While the server's queue is full, a socket that does not wait gets an error (connect(2), EAGAIN) and no event.
+        socket.set_write_timeout(Some(plan.connect_timeout))?;
+        socket.connect(&plan.address).map_err(|error| explain(error, plan))?;
+        socket.set_nonblocking(true)?;
+        return Ok(socket);
+    }
+    socket.set_nonblocking(true)?;
+    match socket.connect(&plan.address) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
+            Err(explain(error, plan))
+        }
+        _ => Ok(socket),
+    }
+}
+
 /// Says what can be done about an error of connect(2), where its own words do not.
 pub(crate) fn explain(error: io::Error, plan: &Plan) -> io::Error {
     match error.kind() {
         // That is how connect(2) says that no port is left.
         io::ErrorKind::AddrNotAvailable if plan.address.as_socket().is_some() => {
             io::Error::new(error.kind(), "no local port is free: --source takes more addresses")
+        }
+        io::ErrorKind::WouldBlock if plan.address.is_unix() => {
+            io::Error::new(error.kind(), "the server has accepted none for too long")
         }
         _ => error,
     }

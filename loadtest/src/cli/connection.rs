@@ -25,7 +25,7 @@ pub(crate) struct ConnectionArgs {
     #[arg(long, value_name = "NAME: VALUE")]
     header: Vec<ExtraHeader>,
 
-    /// The handshake's Origin, for example https://example.org [default: none, with --churn the target's]
+    /// The handshake's Origin, for example `https://example.org` [default: none, with --churn the target's]
     #[arg(long, value_name = "URL", value_parser = parse_origin)]
     origin: Option<String>,
 

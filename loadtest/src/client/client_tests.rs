@@ -1,5 +1,7 @@
 //! Tests of [`Client`]: it is fed by hand, whole and cut at every byte.
 
+use std::num::NonZeroU32;
+
 use base64::Engine as _;
 use ringback::mask;
 use ringback::proto::ProtocolError;
@@ -12,6 +14,9 @@ use crate::client::traffic::{Kind, Settings};
 
 const SIZE: usize = 40;
 const EOF: Fault = Fault::ConnectionLost(std::io::ErrorKind::UnexpectedEof);
+
+/// The opcode of a message, and its payload.
+type Message = (OpCode, Vec<u8>);
 
 /// A client, what it has sent so far, and which echoes it has taken.
 struct Harness {
@@ -88,7 +93,7 @@ impl Harness {
     }
 
     /// The frames in what was sent: opcode and payload without its mask.
-    fn frames(&self) -> Vec<(OpCode, Vec<u8>)> {
+    fn frames(&self) -> Vec<Message> {
         let mut rest = &self.sent[..];
         let mut frames = Vec::new();
         while !rest.is_empty() {
@@ -100,6 +105,19 @@ impl Harness {
             rest = &rest[end..];
         }
         frames
+    }
+
+    /// The messages in what was sent, their fragments put together, and the payloads of the pings in between.
+    fn messages(&self) -> (Vec<Message>, Vec<Vec<u8>>) {
+        let (mut messages, mut pings) = (Vec::<Message>::new(), Vec::new());
+        for (opcode, payload) in self.frames() {
+            match opcode {
+                OpCode::Ping => pings.push(payload),
+                OpCode::Continuation => messages.last_mut().expect("a first fragment").1.extend(payload),
+                opcode => messages.push((opcode, payload)),
+            }
+        }
+        (messages, pings)
     }
 
     fn payload(&self, message: usize) -> Vec<u8> {
@@ -333,4 +351,168 @@ fn bytes_are_compared_as_they_were_sent() {
     let mut harness = in_flight();
     harness.receive(&sent).expect("all right");
     assert_eq!(harness.receive(b"x"), Err(Fault::Unasked));
+}
+
+/// Messages of every kind and several sizes in fragments, with a ping in the second of three.
+fn varied() -> Settings {
+    Settings {
+        kind: Kind::Mixed,
+        sizes: "17:1,40:1,200:1".parse().expect("valid"),
+        fragments: 2..=3,
+        ping_every: NonZeroU32::new(2),
+    }
+}
+
+fn pong(payload: &[u8]) -> Vec<u8> {
+    frame(true, OpCode::Pong, payload)
+}
+
+#[test]
+fn varied_messages_and_pongs_are_taken_at_every_cut() {
+    let (messages, pings) = Harness::in_flight_of(varied()).messages();
+    let [(first, a), (second, b), (third, c)] = &messages[..] else { panic!("{messages:?}") };
+    let [ping] = &pings[..] else { panic!("{pings:?}") };
+    let replies = [
+        frame(true, *first, a),
+        frame(false, *second, &b[..1]),
+        pong(ping),
+        frame(true, OpCode::Continuation, &b[1..]),
+        frame(true, *third, c),
+    ]
+    .concat();
+    at_every_cut(&replies, |pieces| {
+        let mut harness = Harness::in_flight_of(varied());
+        for piece in pieces {
+            harness.receive(piece).expect("all right");
+        }
+        assert_eq!(harness.echoes, [100, 101, 102]);
+        assert_eq!(harness.client.missing_pongs(), 0);
+        harness.client.close();
+        assert!(harness.client.has_output());
+    });
+}
+
+#[test]
+fn faults_in_varied_messages_are_told_apart_at_every_cut() {
+    let settings = || Settings { ping_every: None, ..varied() };
+    let (messages, _) = Harness::in_flight_of(settings()).messages();
+    let lens: std::collections::BTreeSet<_> = messages.iter().map(|(_, payload)| payload.len()).collect();
+    assert!(lens.len() > 1 && messages.iter().any(|(opcode, _)| *opcode == OpCode::Binary), "{messages:?}");
+    let whole = |message: usize| frame(true, messages[message].0, &messages[message].1);
+    let (opcode, a) = &messages[0];
+    let other = if *opcode == OpCode::Text { OpCode::Binary } else { OpCode::Text };
+    let mut longer = a.clone();
+    longer.push(b'x');
+    for (name, bytes, fault) in [
+        ("the second first", whole(1), Fault::WrongOrder),
+        ("the third first", whole(2), Fault::WrongOrder),
+        ("the third first, begun", frame(false, messages[2].0, &messages[2].1[..16]), Fault::WrongOrder),
+        ("the third second", [whole(0), whole(2)].concat(), Fault::WrongOrder),
+        ("other opcode", frame(true, other, a), Fault::WrongOpcode),
+        ("shorter", frame(true, *opcode, &a[1..]), Fault::WrongLength),
+        ("longer", frame(true, *opcode, &longer), Fault::WrongLength),
+        ("empty", frame(true, *opcode, b""), Fault::WrongLength),
+    ] {
+        at_every_cut(&bytes, |pieces| {
+            let mut harness = Harness::in_flight_of(settings());
+            let found = pieces.iter().try_for_each(|piece| harness.receive(piece)).expect_err(name);
+            // As above: where lengths and opcodes are alike, a first byte or two may be right by chance.
+            match (found, fault) {
+                (Fault::WrongBytes { at }, Fault::WrongOrder) => assert!(at < 16, "{name}"),
+                _ => assert_eq!(found, fault, "{name}"),
+            }
+        });
+        let mut harness = Harness::in_flight_of(settings());
+        assert_eq!(harness.receive(&bytes), Err(fault), "{name}, whole");
+    }
+}
+
+#[test]
+fn pongs_are_checked_and_the_close_frame_waits_for_them() {
+    let settings = || Settings { ping_every: NonZeroU32::new(1), ..Settings::fixed(Kind::Text, SIZE) };
+    let (messages, pings) = Harness::in_flight_of(settings()).messages();
+    assert_eq!((messages.len(), pings.len()), (3, 3));
+    let echoed = || {
+        let mut harness = Harness::in_flight_of(settings());
+        messages.iter().for_each(|(_, payload)| harness.receive(&text(payload)).expect("right"));
+        harness
+    };
+
+    for wrong in [&b"unasked"[..], b"", &pings[1][..7], &[0; 8]] {
+        assert_eq!(echoed().receive(&pong(wrong)), Err(Fault::WrongPong), "{wrong:?}");
+    }
+    let mut harness = echoed();
+    harness.receive(&pong(&pings[1])).expect("it answers the first as well");
+    assert_eq!(harness.receive(&pong(&pings[0])), Err(Fault::WrongPong));
+
+    let mut harness = echoed();
+    harness.receive(&pong(&pings[0])).expect("right");
+    harness.client.close();
+    harness.send();
+    assert!(harness.sent.is_empty(), "two pongs are still to come");
+    assert!(!harness.client.is_open() && !harness.client.is_done());
+    harness.receive(&frame(true, OpCode::Ping, b"you?")).expect("allowed");
+    harness.receive(&pong(&pings[2])).expect("right");
+    harness.send();
+    assert_eq!(harness.frames(), [(OpCode::Pong, b"you?".to_vec()), (OpCode::Close, vec![0x03, 0xE8])]);
+
+    let mut harness = echoed();
+    harness.client.close();
+    assert_eq!(harness.client.give_up(), Some((Fault::MissingPong, 3)));
+    let mut harness = echoed();
+    harness.client.close();
+    let close = frame(true, OpCode::Close, &[0x03, 0xE8]);
+    assert_eq!(harness.receive(&close), Err(Fault::UnexpectedClose(Some(1000))));
+    let mut harness = echoed();
+    harness.receive(&pong(&pings[1])).expect("right");
+    assert_eq!(harness.client.give_up(), Some((Fault::MissingPong, 1)), "open, though nothing is in flight");
+}
+
+#[test]
+fn pings_may_be_the_messages() {
+    let in_flight = || Harness::in_flight_of(Settings::fixed(Kind::Ping, SIZE));
+    let frames = in_flight().frames();
+    let [(OpCode::Ping, a), (OpCode::Ping, b), (OpCode::Ping, c)] = &frames[..] else { panic!("{frames:?}") };
+    let replies = [pong(a), pong(b), pong(c)].concat();
+    at_every_cut(&replies, |pieces| {
+        let mut harness = in_flight();
+        for piece in pieces {
+            harness.receive(piece).expect("all right");
+        }
+        assert_eq!((&harness.echoes[..], harness.client.echoed()), (&[100, 101, 102][..], 3));
+    });
+    let mut harness = in_flight();
+    harness.receive(&pong(b)).expect("it answers the first as well");
+    assert_eq!((&harness.echoes[..], harness.client.in_flight()), (&[100, 101][..], 1));
+    assert_eq!(harness.receive(&pong(a)), Err(Fault::WrongPong));
+    let mut flipped = a.clone();
+    flipped[7] ^= 1;
+    assert_eq!(in_flight().receive(&pong(&flipped)), Err(Fault::WrongPong));
+    assert_eq!(in_flight().receive(&text(a)), Err(Fault::WrongOpcode));
+    assert_eq!(in_flight().receive(&[replies, pong(c)].concat()), Err(Fault::WrongPong));
+}
+
+#[test]
+fn bytes_of_varied_traffic_are_compared_as_they_were_sent() {
+    let in_flight = || {
+        let mut harness = Harness::new("tcp://h:1", varied());
+        harness.push_three();
+        harness
+    };
+    let sent = in_flight().sent;
+    at_every_cut(&sent, |pieces| {
+        let mut harness = in_flight();
+        for piece in pieces {
+            harness.receive(piece).expect("all right");
+        }
+        assert_eq!(harness.echoes, [100, 101, 102]);
+        harness.client.close();
+        assert_eq!(harness.client.receive_end(), Ok(()));
+    });
+    for at in 0..sent.len() {
+        let mut wrong = sent.clone();
+        wrong[at] ^= 1;
+        let found = in_flight().receive(&wrong);
+        assert!(matches!(found, Err(Fault::WrongBytes { .. })), "{at}: {found:?}");
+    }
 }

@@ -2,4 +2,5 @@
 
 mod right;
 mod support;
+mod traffic;
 mod wrong;

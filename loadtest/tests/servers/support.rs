@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use base64::Engine as _;
-use ringback::mask;
+use ringback::mask::{self, Key};
 use ringback::proto::frame::{HEADER_MAX, Header, OpCode, Sender};
 use serde_json::Value;
 use sha1::{Digest as _, Sha1};
@@ -26,6 +26,8 @@ pub(crate) fn serve(connection: impl Fn(TcpStream) + Send + Sync + 'static) -> S
                 let timeout = Some(Duration::from_secs(20));
                 stream.set_read_timeout(timeout).expect("a valid timeout");
                 stream.set_write_timeout(timeout).expect("a valid timeout");
+                // A pong and an echo are two writes; the second would wait for the first to be acknowledged.
+                stream.set_nodelay(true).expect("an open connection");
                 connection(stream);
             });
         }
@@ -106,6 +108,18 @@ pub(crate) fn load(url: &str, args: &[&str]) -> Ran {
     loadtest(&[&common, grace, args].concat())
 }
 
+/// A client's frame.
+pub(crate) struct Received {
+    /// Whether it is its message's last.
+    pub(crate) fin: bool,
+    /// What it is.
+    pub(crate) opcode: OpCode,
+    /// Its masking key.
+    pub(crate) key: Key,
+    /// Without the mask.
+    pub(crate) payload: Vec<u8>,
+}
+
 /// The server's side of a WebSocket connection, which does as it is told.
 pub(crate) struct Peer {
     /// The head of the handshake's request.
@@ -141,14 +155,20 @@ impl Peer {
 
     /// The next frame: its opcode and its payload without the mask.
     pub(crate) fn frame(&mut self) -> io::Result<(OpCode, Vec<u8>)> {
+        self.receive().map(|frame| (frame.opcode, frame.payload))
+    }
+
+    /// The next frame.
+    pub(crate) fn receive(&mut self) -> io::Result<Received> {
         loop {
             if let Some((header, len)) = Header::parse(&self.received, Sender::Client).expect("a valid frame")
             {
                 let end = len + usize::try_from(header.payload_len).expect("not that long");
                 if self.received.len() >= end {
                     let mut payload: Vec<_> = self.received.drain(..end).skip(len).collect();
-                    mask::apply(&mut payload, header.key.expect("masked"));
-                    return Ok((header.opcode, payload));
+                    let key = header.key.expect("masked");
+                    mask::apply(&mut payload, key);
+                    return Ok(Received { fin: header.fin, opcode: header.opcode, key, payload });
                 }
             }
             self.more()?;
