@@ -425,11 +425,13 @@ fn one_flipped_byte_among(count: usize) {
     let address = serve(move |stream| {
         let mut peer = Peer::accept(stream).expect("a handshake");
         let _ = peer.echo(|index, opcode, payload| {
-            (index + 1 == count).then(|| {
+            if index + 1 == count {
                 let mut payload = payload.to_vec();
                 payload[41] ^= 0x04;
-                frame(true, opcode, &payload)
-            })
+                return Some(frame(true, opcode, &payload));
+            }
+            // It has not been found: another fault ends the run.
+            (index > count + 1000).then(|| frame(true, OpCode::Close, b""))
         });
     });
     // The run ends with its only connection.
