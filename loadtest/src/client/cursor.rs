@@ -5,11 +5,11 @@
 //! a random sequence that can be run again.
 
 use ringback::mask::{self, Key};
-use ringback::proto::frame::OpCode;
+use ringback::proto::frame::{HEADER_MAX, OpCode};
 
 use crate::client::fault::Fault;
 use crate::client::ping;
-use crate::client::traffic::{Head, Traffic, Variant};
+use crate::client::traffic::{Head, KEY_LEN, Traffic, Variant};
 
 /// How far one has come.
 #[derive(Clone)]
@@ -59,6 +59,68 @@ impl Cursor {
     /// Makes the next bytes, at most to the end of the frame under way, and says how many.
     #[inline]
     pub(crate) fn put(&mut self, traffic: &Traffic, room: &mut [u8]) -> usize {
+        match traffic.plain() {
+            Some(head)
+                if self.offset == 0 && room.len() >= HEADER_MAX + traffic.payload(self.variant).len() =>
+            {
+                self.put_plain(head, traffic, room)
+            }
+            _ => self.put_part(traffic, room),
+        }
+    }
+
+    /// Compares the next bytes, at most to the end of the frame under way, and says how many; it unmasks them where
+    /// they lie.
+    ///
+    /// # Errors
+    ///
+    /// The first byte that differs, as an offset in its frame.
+    #[inline]
+    pub(crate) fn check(&mut self, traffic: &Traffic, bytes: &mut [u8]) -> Result<usize, Fault> {
+        match traffic.plain() {
+            Some(head)
+                if self.offset == 0 && bytes.len() >= head.len + traffic.payload(self.variant).len() =>
+            {
+                self.check_plain(head, traffic, bytes)
+            }
+            _ => self.check_part(traffic, bytes),
+        }
+    }
+
+    /// A whole frame, like all others, in room enough for the longest header: what is done millions of times a second.
+    #[inline]
+    fn put_plain(&mut self, head: &Head, traffic: &Traffic, room: &mut [u8]) -> usize {
+        let key = Key::new(self.keys.u32(..).to_ne_bytes());
+        let payload = traffic.payload(self.variant);
+        let end = head.len + payload.len();
+        room[..HEADER_MAX].copy_from_slice(&head.bytes);
+        room[head.len - KEY_LEN..head.len].copy_from_slice(&key.to_bytes());
+        let piece = &mut room[head.len..end];
+        piece.copy_from_slice(payload);
+        mask::apply(piece, key);
+        self.variant = self.variant.next();
+        self.messages += 1;
+        end
+    }
+
+    /// As [`Self::put_plain`].
+    #[inline]
+    fn check_plain(&mut self, head: &Head, traffic: &Traffic, bytes: &mut [u8]) -> Result<usize, Fault> {
+        let key = Key::new(self.keys.u32(..).to_ne_bytes());
+        let payload = traffic.payload(self.variant);
+        let end = head.len + payload.len();
+        let (header, piece) = bytes[..end].split_at_mut(head.len);
+        let (beginning, masking_key) = header.split_at(head.len - KEY_LEN);
+        compare(beginning, &head.bytes[..head.len - KEY_LEN], 0)?;
+        compare(masking_key, &key.to_bytes(), head.len - KEY_LEN)?;
+        mask::apply(piece, key);
+        compare(piece, payload, head.len)?;
+        self.variant = self.variant.next();
+        self.messages += 1;
+        Ok(end)
+    }
+
+    fn put_part(&mut self, traffic: &Traffic, room: &mut [u8]) -> usize {
         let frame = self.frame(traffic);
         let mut len = 0;
         if self.offset < frame.head.len {
@@ -79,14 +141,7 @@ impl Cursor {
         len
     }
 
-    /// Compares the next bytes, at most to the end of the frame under way, and says how many; it unmasks them where
-    /// they lie.
-    ///
-    /// # Errors
-    ///
-    /// The first byte that differs, as an offset in its frame.
-    #[inline]
-    pub(crate) fn check(&mut self, traffic: &Traffic, bytes: &mut [u8]) -> Result<usize, Fault> {
+    fn check_part(&mut self, traffic: &Traffic, bytes: &mut [u8]) -> Result<usize, Fault> {
         let frame = self.frame(traffic);
         let mut len = 0;
         if self.offset < frame.head.len {
@@ -115,7 +170,6 @@ impl Cursor {
         step
     }
 
-    #[inline]
     fn advance(&mut self, count: usize, frame_len: usize, traffic: &Traffic) {
         self.offset += count;
         debug_assert!(self.offset <= frame_len);
@@ -136,7 +190,6 @@ impl Cursor {
         self.messages += 1;
     }
 
-    #[inline]
     fn frame<'t>(&self, traffic: &'t Traffic) -> Frame<'t> {
         let key = Key::new(self.keys.clone().u32(..).to_ne_bytes());
         match traffic.plain() {
@@ -177,7 +230,6 @@ impl Cursor {
 }
 
 impl Frame<'_> {
-    #[inline]
     const fn len(&self) -> usize {
         self.head.len + self.payload.len()
     }
@@ -185,11 +237,13 @@ impl Frame<'_> {
 
 #[inline]
 fn compare(piece: &[u8], expected: &[u8], at: usize) -> Result<(), Fault> {
-    if piece == expected {
-        return Ok(());
-    }
+    if piece == expected { Ok(()) } else { Err(difference(piece, expected, at)) }
+}
+
+#[cold]
+fn difference(piece: &[u8], expected: &[u8], at: usize) -> Fault {
     let same = piece.iter().zip(expected).take_while(|(a, b)| a == b).count();
-    Err(Fault::WrongBytes { at: at + same })
+    Fault::WrongBytes { at: at + same }
 }
 
 #[cfg(test)]

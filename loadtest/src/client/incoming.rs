@@ -112,17 +112,35 @@ impl Messages {
         in_flight: usize,
         traffic: &Traffic,
     ) -> Result<(usize, Option<Event>), Fault> {
+        if self.held.is_empty()
+            && let Some((header, len)) = Header::parse(bytes, Sender::Server)?
+            && !header.opcode.is_control()
+            && let Ok(event) = self.begin(&header, in_flight, traffic)
+        {
+            return Ok((len, event));
+        }
+        self.next_rare_frame(bytes, in_flight, traffic)
+    }
+
+    /// As [`Self::next_frame`], for what is not the whole header of a good data frame.
+    #[cold]
+    fn next_rare_frame(
+        &mut self,
+        bytes: &[u8],
+        in_flight: usize,
+        traffic: &Traffic,
+    ) -> Result<(usize, Option<Event>), Fault> {
         if !self.held.is_empty() {
             return self.next_held_frame(bytes, in_flight, traffic);
         }
-        Ok(self.take_frame(bytes, in_flight, traffic)?.unwrap_or_else(|| {
-            self.held.extend_from_slice(bytes);
-            (bytes.len(), None)
-        }))
+        if let Some(taken) = self.take_frame(bytes, in_flight, traffic)? {
+            return Ok(taken);
+        }
+        self.held.extend_from_slice(bytes);
+        Ok((bytes.len(), None))
     }
 
     /// As [`Self::next_frame`], for a frame of which a part was held: byte by byte, since there are few.
-    #[cold]
     fn next_held_frame(
         &mut self,
         bytes: &[u8],
@@ -143,7 +161,6 @@ impl Messages {
     }
 
     /// Takes a header, or a whole control frame, and says how many bytes it has; `None` when more are needed.
-    #[inline]
     fn take_frame(
         &mut self,
         bytes: &[u8],
@@ -166,7 +183,6 @@ impl Messages {
         }
     }
 
-    #[inline]
     fn control(
         &mut self,
         opcode: OpCode,
@@ -229,7 +245,6 @@ impl Messages {
 
     /// Tells a header that is wrong for the message that is expected and right for another one from one that is wrong
     /// for all of them: by the first bytes behind it, `bytes`. `Ok(None)` when more are needed for that.
-    #[cold]
     fn explain(
         &self,
         fault: Fault,
@@ -314,7 +329,7 @@ impl Bytes {
         }
         let messages = self.0.messages();
         let taken = self.0.check(traffic, bytes)?;
-        Ok((taken, (self.0.messages() > messages).then_some(Event::Echo)))
+        Ok((taken, (self.0.messages() != messages).then_some(Event::Echo)))
     }
 }
 

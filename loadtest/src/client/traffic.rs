@@ -82,7 +82,9 @@ pub(crate) struct Settings {
 pub(crate) struct Traffic {
     settings: Settings,
     block: Vec<u8>,
-    /// What the messages look like, by variant; one for all where they are alike.
+    /// What the messages look like where they are alike, and else what one of them does.
+    shape: Shape,
+    /// What they look like, by variant; empty where they are alike.
     shapes: Box<[Shape]>,
     /// The header of every frame where all are alike, its key still to be put in.
     plain: Option<Head>,
@@ -178,23 +180,18 @@ impl Traffic {
             Shape { opcode: turns[turn].0, size, fragments, start: turn * units * UNIT + phase(size) }
         };
         let fragments = settings.fragments.clone();
-        let shapes: Box<[_]> = match settings.sizes.size() {
-            Some(size) if turns.len() == 1 && fragments.start() == fragments.end() => {
-                Box::new([shape(0, size, *fragments.start())])
-            }
-            _ => {
-                let sizes = settings.sizes.draw(VARIANTS, &mut random);
-                let sizes = sizes.into_iter().enumerate();
-                sizes.map(|(variant, size)| shape(variant, size, random.u32(fragments.clone()))).collect()
-            }
+        let is_varied =
+            settings.sizes.size().is_none() || turns.len() > 1 || fragments.start() < fragments.end();
+        let shapes: Box<[_]> = if is_varied {
+            let sizes = settings.sizes.draw(VARIANTS, &mut random).into_iter().enumerate();
+            sizes.map(|(variant, size)| shape(variant, size, random.u32(fragments.clone()))).collect()
+        } else {
+            Box::default()
         };
-        let plain = match *shapes {
-            [Shape { opcode, size, fragments: 1, .. }] if settings.ping_every.is_none() => {
-                Some(Head::new(true, opcode, size, Key::new([0; KEY_LEN])))
-            }
-            _ => None,
-        };
-        Self { settings, block, shapes, plain }
+        let shape = shape(0, settings.sizes.max(), *fragments.start());
+        let is_plain = !is_varied && shape.fragments == 1 && settings.ping_every.is_none();
+        let plain = is_plain.then(|| Head::new(true, shape.opcode, shape.size, Key::new([0; KEY_LEN])));
+        Self { settings, block, shape, shapes, plain }
     }
 
     /// What the messages are made of.
@@ -214,7 +211,8 @@ impl Traffic {
 
     /// The mean payload of a message, in bytes.
     pub(crate) fn mean_size(&self) -> f64 {
-        self.shapes.iter().map(|shape| shape.size as f64).sum::<f64>() / self.shapes.len() as f64
+        let total: f64 = (0..VARIANTS).map(|variant| self.shape(Variant(variant)).size as f64).sum();
+        total / VARIANTS as f64
     }
 
     /// After how many messages of a connection a ping is sent.
@@ -228,14 +226,15 @@ impl Traffic {
     }
 
     /// Whether messages may look different.
+    #[inline]
     pub(crate) const fn is_varied(&self) -> bool {
-        self.shapes.len() > 1
+        !self.shapes.is_empty()
     }
 
     /// What the message with this variant looks like.
     #[inline]
     pub(crate) fn shape(&self, variant: Variant) -> &Shape {
-        self.shapes.get(variant.0).unwrap_or(&self.shapes[0])
+        if self.is_varied() { &self.shapes[variant.0] } else { &self.shape }
     }
 
     /// The payload of the message with this variant.
@@ -281,7 +280,7 @@ impl fmt::Display for Description<'_> {
 pub(crate) const VARIANTS: usize = 1021;
 
 /// A masking key, in bytes.
-const KEY_LEN: usize = 4;
+pub(crate) const KEY_LEN: usize = 4;
 
 /// The block's period: one code point each of 1, 2, 3 and 4 bytes.
 const UNIT: usize = 10;
