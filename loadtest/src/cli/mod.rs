@@ -205,7 +205,7 @@ impl Args {
             congestion: congestion(self.congestion.as_deref(), &address)?,
             target,
             address,
-            traffic: self.traffic.traffic(seed)?,
+            traffic: if self.pace.idle { TrafficArgs::pings(seed) } else { self.traffic.traffic(seed)? },
             pace: self.pace.pace(),
             ramp: self.pace.ramp,
             engine,

@@ -28,7 +28,7 @@ pub(crate) struct PaceArgs {
     churn: bool,
 
     /// Hold the connections, ping each once, and report what one costs in the memory of --server-pid
-    #[arg(long, conflicts_with_all = ["rate", "churn", "kind", "size", "spin"])]
+    #[arg(long, conflicts_with_all = ["rate", "churn", "kind", "size", "sizes", "fragments", "ping_every", "spin"])]
     pub(super) idle: bool,
 
     /// Over what time the connections are opened, evenly [default: as fast as they are accepted]

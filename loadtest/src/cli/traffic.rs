@@ -39,6 +39,12 @@ pub(crate) struct TrafficArgs {
 }
 
 impl TrafficArgs {
+    /// Pings and nothing else: what connections are held by.
+    pub(super) fn pings(seed: u64) -> Traffic {
+        let sizes = Sizes::fixed(PING_LEN);
+        Traffic::new(Settings { kind: Kind::Ping, sizes, fragments: 1..=1, ping_every: None }, seed)
+    }
+
     /// The messages, all that is random in them following from `seed`.
     ///
     /// # Errors
@@ -64,6 +70,9 @@ impl TrafficArgs {
         Ok(Traffic::new(Settings { kind, sizes, fragments: fragments.clone(), ping_every }, seed))
     }
 }
+
+/// The payload of a ping by which a connection is held, in bytes.
+const PING_LEN: usize = 8;
 
 /// The most frames of a message.
 const FRAGMENTS_MAX: u32 = 65_536;

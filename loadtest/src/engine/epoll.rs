@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use socket2::{SockAddr, Socket};
+use socket2::Socket;
 
 use super::Mover;
 use super::link::Link;
@@ -29,7 +29,6 @@ pub(super) struct Epoll {
     again: Vec<usize>,
     /// What is read and what is written, a connection at a time.
     buffer: Box<[u8]>,
-    address: SockAddr,
     load: Rc<Load>,
 }
 
@@ -65,7 +64,6 @@ impl Epoll {
             free: Vec::new(),
             again: Vec::with_capacity(connections),
             buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
-            address: load.plan.address.clone(),
             load: Rc::clone(load),
         })
     }
@@ -156,14 +154,7 @@ impl Mover for Epoll {
 
     /// A predecessor's events in the same batch make the connection look for what is not there yet, and nothing else.
     fn begin(&mut self, place: usize, index: usize, begun_at: Option<u64>) -> io::Result<usize> {
-        let socket = connect::socket(&self.load.plan, index)?;
-        socket.set_nonblocking(true)?;
-        match socket.connect(&self.address) {
-            Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
-                return Err(error);
-            }
-            _ => {}
-        }
+        let socket = connect::begin(&self.load.plan, index)?;
         let slot = self.free.last().copied().unwrap_or(self.connections.len());
         // All once and for all: edge-triggered, an event for OUT alone comes only after a short write.
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;

@@ -7,6 +7,7 @@ use super::Stage;
 use super::load::{Load, Over};
 use crate::client::Client;
 use crate::client::fault::Fault;
+use crate::connect;
 use crate::run::Failure;
 use crate::target::Scheme;
 
@@ -84,6 +85,7 @@ impl Link {
                 self.advance(None);
             }
             Err(error) => {
+                let error = connect::explain(error, &self.load.plan);
                 if self.load.stage.get() == Stage::Opening {
                     let target = &self.load.plan.target;
                     let failure = Failure::Unavailable(format!("cannot connect to {target}: {error}"));
