@@ -50,7 +50,7 @@ pub(crate) enum Command {
     #[command(skip)]
     Load(Box<Args>),
     /// Start servers, visit them in turn, and tell what a message costs each of them
-    Compare(compare::Args),
+    Compare(Box<compare::Args>),
     /// Compare ringback with a common server for 20 seconds
     Demo(demo::Args),
     /// Put the histograms of several runs together

@@ -1,0 +1,98 @@
+//! How far it is: a bar where a person looks on, lines where not.
+
+use std::cell::RefCell;
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::cell::Cell;
+use super::measure::Plan;
+
+/// Tells on standard error how far the measuring is.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    rounds: u32,
+    telling: Telling,
+}
+
+#[derive(Debug)]
+enum Telling {
+    Nothing,
+    /// One line a round and cell: the latest.
+    Lines(RefCell<String>),
+    Bar(ProgressBar),
+}
+
+impl Progress {
+    /// A bar on a terminal, lines elsewhere, and nothing where quiet is wanted.
+    pub(crate) fn new(plan: &Plan, quiet: bool) -> Self {
+        let telling = if quiet {
+            Telling::Nothing
+        } else if std::io::stderr().is_terminal() {
+            let bar = ProgressBar::new(plan.visits());
+            bar.set_style(
+                ProgressStyle::with_template("{elapsed:>4} {bar:30} {pos}/{len}, {eta} to go  {msg}")
+                    .expect("a template that its tests have seen"),
+            );
+            bar.enable_steady_tick(Duration::from_millis(500));
+            Telling::Bar(bar)
+        } else {
+            Telling::Lines(RefCell::default())
+        };
+        Self { rounds: plan.rounds, telling }
+    }
+
+    /// A server is about to be started.
+    pub(super) fn starting(&self, name: &str) {
+        match &self.telling {
+            Telling::Bar(bar) => bar.set_message(format!("starting {name}")),
+            Telling::Lines(_) | Telling::Nothing => {}
+        }
+    }
+
+    /// A visit is about to begin.
+    pub(super) fn visiting(&self, round: u32, cell: &Cell, name: &str) {
+        let line = format!("round {round} of {}, {cell}", self.rounds);
+        match &self.telling {
+            Telling::Bar(bar) => {
+                if bar.message().starts_with("round ") {
+                    bar.inc(1);
+                }
+                bar.set_message(format!("{line}, {name}"));
+            }
+            Telling::Lines(latest) => {
+                if latest.replace(line.clone()) != line {
+                    eprintln!("{line}");
+                }
+            }
+            Telling::Nothing => {}
+        }
+    }
+
+    /// All visits are over.
+    pub(super) fn finish(&self) {
+        if let Telling::Bar(bar) = &self.telling {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        // However the measuring ends, its reason must not be written into the bar.
+        self.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_is_well_formed() {
+        assert!(
+            ProgressStyle::with_template("{elapsed:>4} {bar:30} {pos}/{len}, {eta} to go  {msg}").is_ok()
+        );
+    }
+}

@@ -1,0 +1,73 @@
+//! SIGINT, SIGTERM and SIGHUP: what is under way ends, and the servers are stopped, before this process goes.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
+
+use super::End;
+
+/// The signals that end a comparison, for as long as this process lives.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    /// The number of the latest one; 0 while there was none.
+    latest: Arc<AtomicUsize>,
+    /// Readable once there was one, and for good: nobody reads it.
+    wakes: UnixStream,
+}
+
+impl Signals {
+    /// Takes them from now on.
+    ///
+    /// # Errors
+    ///
+    /// What sigaction(2) or socketpair(2) says.
+    pub(crate) fn take() -> io::Result<Self> {
+        let latest = Arc::new(AtomicUsize::new(0));
+        let (wakes, writer) = UnixStream::pair()?;
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // In this order, so that whoever is woken finds the number.
+            flag::register_usize(signal, Arc::clone(&latest), usize::try_from(signal).unwrap_or_default())?;
+            low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
+        Ok(Self { latest, wakes })
+    }
+
+    /// Passes while there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`End::Signalled`].
+    pub(crate) fn check(&self) -> Result<(), End> {
+        match self.latest.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            signal => Err(End::Signalled(i32::try_from(signal).unwrap_or_default())),
+        }
+    }
+
+    /// Waits until `fd` is readable, a signal comes or the deadline is there; the caller looks which.
+    pub(super) fn wait(&self, fd: Option<BorrowedFd<'_>>, deadline: Instant) {
+        wait_readable(&[Some(self.wakes.as_fd()), fd], deadline);
+    }
+}
+
+/// Waits until one of them is readable or the deadline is there.
+pub(super) fn wait_readable(fds: &[Option<BorrowedFd<'_>>], deadline: Instant) {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let timeout = Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    };
+    let mut fds: Vec<_> =
+        fds.iter().flatten().map(|&fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+    // Whatever ends the wait, the caller looks at what it waits for, and at the clock.
+    let ended = poll(&mut fds, Some(&timeout));
+    debug_assert!(matches!(ended, Ok(_) | Err(Errno::INTR)), "{ended:?}");
+}
