@@ -141,7 +141,7 @@ body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 syst
   color: var(--ink); background: var(--ground); }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1rem; } a { color: var(--bar); }
-figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; border: 1px solid var(--grid); border-radius: 6px; }
+figure { margin: 1rem 0; } figure svg { width: 100%; height: auto; border: 1px solid var(--grid); border-radius: 6px; }
 [fill='#FFFFFF'] { fill: var(--ground); }
 [fill='#1F2328'] { fill: var(--ink); } [stroke='#1F2328'] { stroke: var(--ink); }
 [fill='#59636E'] { fill: var(--muted); } [stroke='#D8DEE4'] { stroke: var(--grid); }

@@ -24,13 +24,13 @@ use crate::run::Failure;
 pub(crate) use args::{Args, cores, this_program};
 pub(crate) use cell::Cell;
 use environment::Environment;
-pub(crate) use judge::{Estimate, Figure, Summary};
+pub(crate) use judge::{Estimate, Figure, Row, Summary};
 use measure::Measured;
 pub(crate) use measure::{Plan, measure};
 pub(crate) use progress::Progress;
 pub(crate) use server::Spec;
 pub(crate) use signals::Signals;
-pub(crate) use words::{count, value};
+pub(crate) use words::{about_rounds, ratio, value};
 
 /// Compares; whether every echo was right.
 ///

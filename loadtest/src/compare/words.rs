@@ -67,15 +67,21 @@ pub(crate) fn about_intervals(rounds: u32) -> String {
          for itself: of twenty pairs of equals, about one is told apart by chance.",
         HumanCount(RESAMPLES as u64)
     );
-    let most = confidence_max(rounds);
-    if most < CONFIDENCE {
-        text.push_str(&format!(
-            " {rounds} {} too few for 95 %: even from the least to the greatest ratio it would be {:.0} % at most.",
-            if rounds == 1 { "round is" } else { "rounds are" },
-            most * 100.0
-        ));
-    }
+    text.push_str(&about_rounds(rounds));
     text
+}
+
+/// That so few rounds do not make a 95 % interval, with a space before; empty where there are enough.
+pub(crate) fn about_rounds(rounds: u32) -> String {
+    let most = confidence_max(rounds);
+    if most >= CONFIDENCE {
+        return String::new();
+    }
+    format!(
+        " {rounds} {} too few for 95 %: even from the least to the greatest ratio it would be {:.0} % at most.",
+        if rounds == 1 { "round is" } else { "rounds are" },
+        most * 100.0
+    )
 }
 
 /// What the interval is for.

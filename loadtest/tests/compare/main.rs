@@ -1,2 +1,61 @@
-//! stub
-fn main() {}
+//! The program compares servers of a few lines: these are this very program, under other names.
+//!
+//! So is a load generator that measures nothing and says what it is told to, for figures that are known beforehand.
+
+mod demo;
+mod ends;
+mod fakes;
+mod figures;
+mod support;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> ExitCode {
+    let name = std::env::args_os().next().unwrap_or_default();
+    match Path::new(&name).file_name().and_then(|name| name.to_str()) {
+        Some("fake-server") => fakes::server::serve(),
+        Some("fake-loadtest") => fakes::generate(),
+        Some("ringback" | "tungstenite-echo") => fakes::server::serve_tungstenite(),
+        _ => libtest_mimic::run(&Arguments::from_args(), trials()).exit_code(),
+    }
+}
+
+fn trials() -> Vec<Trial> {
+    macro_rules! trials {
+        ($($module:ident::$test:ident),* $(,)?) => {
+            vec![$(Trial::test(concat!(stringify!($module), "::", stringify!($test)), || {
+                $module::$test();
+                Ok(())
+            })),*]
+        };
+    }
+    trials![
+        demo::it_compares_the_two_servers_beside_it,
+        demo::missing_servers_are_told_in_one_line,
+        demo::too_short_a_time_is_refused,
+        ends::a_server_that_cannot_start_stops_the_others,
+        ends::a_server_that_counts_nothing_fails_the_run,
+        ends::a_server_that_does_not_end_is_killed,
+        ends::a_server_that_ends_fails_the_run,
+        ends::a_server_that_never_listens_fails_the_run,
+        ends::any_error_of_an_echo_fails_the_run,
+        ends::files_that_cannot_be_written_are_told_before_anything_is_measured,
+        ends::mistakes_are_told_in_one_line_and_start_nothing,
+        ends::signals_stop_the_servers,
+        ends::what_is_not_a_report_fails_the_run,
+        ends::wrong_echoes_are_found_by_the_generator_itself,
+        figures::a_churn_is_counted_by_connections,
+        figures::a_run_with_the_generator_itself,
+        figures::an_open_loop_is_judged_by_its_latency,
+        figures::equals_are_said_to_be_alike,
+        figures::idle_connections_are_held_at_a_fresh_server,
+        figures::ratios_are_taken_to_a_second_reference,
+        figures::ratios_are_taken_to_the_baseline,
+        figures::the_order_follows_from_the_seed,
+        figures::the_page_and_the_charts_need_nothing_else,
+        figures::what_a_server_counts_is_told_a_message,
+    ]
+}

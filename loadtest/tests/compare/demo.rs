@@ -1,0 +1,56 @@
+//! The demo, with two servers that are not the real ones beside a copy of the program.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Output;
+
+use crate::support::{Bench, without_cargo};
+
+pub(crate) fn it_compares_the_two_servers_beside_it() {
+    let bench = Bench::new();
+    for name in ["ringback", "tungstenite-echo"] {
+        symlink(std::env::current_exe().expect("a path"), bench.path(name)).expect("a link");
+    }
+    let (code, stdout, stderr) = demo(&bench, &["--duration=6s"]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    for told in [
+        "for about 6s: 3 loads, 2 rounds\n",
+        "Every byte of every echo is compared.",
+        "sixteen messages in flight",
+        "█",
+        " compare --baseline tungstenite ",
+        "2 rounds are too few for 95 %",
+    ] {
+        assert!(stdout.contains(told), "{told} in {stdout}");
+    }
+    let lines = |name: &str| stdout.lines().filter(|line| line.starts_with(&format!("  {name} "))).count();
+    assert_eq!((lines("ringback"), lines("tungstenite")), (3, 3), "{stdout}");
+    let told =
+        ["A message costs ringback ", "cannot be told apart here"].map(|part| stdout.matches(part).count());
+    assert_eq!(told.iter().sum::<usize>(), 3, "{stdout}");
+    assert!(stderr.contains("round 2 of 2, utf8:16:16KiB:1"), "{stderr}");
+}
+
+pub(crate) fn missing_servers_are_told_in_one_line() {
+    let bench = Bench::new();
+    let (code, stdout, stderr) = demo(&bench, &[]);
+    assert_eq!((code, stdout.as_str()), (Some(69), ""));
+    assert!(stderr.contains("there is no ") && stderr.contains("cargo run --release"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+pub(crate) fn too_short_a_time_is_refused() {
+    let (code, _, stderr) = demo(&Bench::new(), &["--duration=1s"]);
+    assert_eq!(code, Some(64));
+    assert!(stderr.contains("--duration must be 3s or more"), "{stderr}");
+}
+
+/// Runs the demo of a copy of the program, beside which only what the test has put there lies.
+fn demo(bench: &Bench, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let copy = bench.path("loadtest");
+    fs::copy(env!("CARGO_BIN_EXE_loadtest"), &copy).expect("it is built");
+    let Output { status, stdout, stderr } =
+        without_cargo(&copy).arg("demo").args(arguments).output().expect("it starts");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (status.code(), text(stdout), text(stderr))
+}

@@ -1,0 +1,117 @@
+//! Ways in which a comparison fails: each says why, and leaves no server behind.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Bench, loadtest};
+
+pub(crate) fn any_error_of_an_echo_fails_the_run() {
+    let bench = Bench::new();
+    let ran = bench.compare("", &[], &[("ERRORS", "2")]);
+    assert_eq!(ran.code(), 1);
+    for told in ["errors: 2, {\"mismatch\":2}", "byte 3 is 4", "fake-loadtest", "--json", "text:3:64:1"] {
+        assert!(ran.stderr.contains(told), "{told} in {}", ran.stderr);
+    }
+    assert_eq!(ran.stdout, "");
+}
+
+pub(crate) fn wrong_echoes_are_found_by_the_generator_itself() {
+    let bench = Bench::new();
+    let mut command = loadtest();
+    command.args(["compare", "--slice=200ms", "--warmup=0s", "--rounds=1", "--cells=text:1:64:1"]);
+    command.arg(format!("bad=tcp:{}", bench.server("wrong"))).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ran = bench.finish(command.spawn().expect("it is built"));
+    assert_eq!((ran.code(), ran.started), (1, 1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("bad, text:1:64:1: ") && ran.stderr.contains("errors: "), "{}", ran.stderr);
+    assert_eq!(ran.stdout, "");
+}
+
+pub(crate) fn what_is_not_a_report_fails_the_run() {
+    let bench = Bench::new();
+    let ran = bench.compare("", &[], &[("GARBLED", "")]);
+    assert_eq!((ran.code(), ran.stdout.as_str()), (69, ""));
+    for told in ["its JSON does not fit", "not a report"] {
+        assert!(ran.stderr.contains(told), "{told} in {}", ran.stderr);
+    }
+}
+
+pub(crate) fn a_server_that_ends_fails_the_run() {
+    let bench = Bench::new();
+    let ran = bench.compare("dies", &[], &[]);
+    assert_eq!((ran.code(), ran.stdout.as_str()), (69, ""));
+    for told in ["ours has ended: exit status: 3", "\n    the server's last words"] {
+        assert!(ran.stderr.contains(told), "{told} in {}", ran.stderr);
+    }
+}
+
+pub(crate) fn a_server_that_cannot_start_stops_the_others() {
+    let bench = Bench::new();
+    let ran = bench.compare("", &["third=/nonexistent {port}"], &[]);
+    assert_eq!((ran.code(), ran.started), (69, 2));
+    assert!(ran.stderr.contains("third does not start: "), "{}", ran.stderr);
+}
+
+pub(crate) fn a_server_that_never_listens_fails_the_run() {
+    let bench = Bench::new();
+    let ran = bench.compare("deaf", &[], &[]);
+    assert_eq!((ran.code(), ran.started), (69, 1));
+    for told in ["ours does not listen on port ", "\n    why listen?"] {
+        assert!(ran.stderr.contains(told), "{told} in {}", ran.stderr);
+    }
+}
+
+pub(crate) fn a_server_that_does_not_end_is_killed() {
+    let bench = Bench::new();
+    let ran = bench.compare("stubborn", &["--rounds=1"], &[]);
+    assert_eq!((ran.code(), ran.started), (0, 2), "{}", ran.stderr);
+    assert!(ran.stderr.contains("ours does not end on SIGTERM: killed"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("raw does not end"), "{}", ran.stderr);
+}
+
+pub(crate) fn a_server_that_counts_nothing_fails_the_run() {
+    let bench = Bench::new();
+    let ran = bench.compare("", &["--counters=ours"], &[]);
+    assert_eq!((ran.code(), ran.stdout.as_str()), (69, ""));
+    // What SIGUSR1 does to who does not handle it.
+    assert!(ran.stderr.contains("ours has ended: signal: 10"), "{}", ran.stderr);
+}
+
+pub(crate) fn signals_stop_the_servers() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let bench = Bench::new();
+        let child = bench.start("", &["--rounds=1000"], &[("SLEEP_MS", "2000")]);
+        bench.await_servers(2);
+        kill_process(Pid::from_child(&child), signal).expect("it runs");
+        let ran = bench.finish(child);
+        assert_eq!(ran.status.signal(), Some(signal.as_raw()), "{}", ran.stderr);
+        assert!(ran.stderr.contains("the servers are stopped"), "{}", ran.stderr);
+    }
+}
+
+pub(crate) fn mistakes_are_told_in_one_line_and_start_nothing() {
+    for (argument, why) in [
+        ("third=program", "the command of third has no {port}"),
+        ("third", "it is not NAME=COMMAND"),
+        ("raw=program {port}", "two servers are named raw"),
+        ("--cells=json:1:64:1", "'json' is none of text"),
+        ("--also-to=none", "--also-to none is none of ours, raw"),
+        ("--counters=raw,none", "--counters none is none of ours, raw"),
+        ("--client-core=99999", "core 99999 is none of those"),
+    ] {
+        let bench = Bench::new();
+        let ran = bench.compare("", &[argument], &[]);
+        assert_eq!((ran.code(), ran.started, ran.stdout.as_str()), (64, 0, ""), "{}", ran.stderr);
+        assert!(ran.stderr.contains(why) && ran.stderr.lines().count() == 1, "{argument}: {}", ran.stderr);
+    }
+}
+
+pub(crate) fn files_that_cannot_be_written_are_told_before_anything_is_measured() {
+    let bench = Bench::new();
+    for option in ["--json", "--markdown", "--html"] {
+        let ran = bench.compare("", &[&bench.option(option, "no/such/folder/file")], &[]);
+        assert_eq!((ran.code(), ran.started), (64, 0), "{}", ran.stderr);
+        assert!(ran.stderr.contains("cannot write "), "{}", ran.stderr);
+    }
+}
