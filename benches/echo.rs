@@ -1,6 +1,6 @@
 //! Round trips over loopback TCP: each iteration sends one message on every connection and waits for every echo.
 //!
-//! Says what a round trip takes with nothing else to do; `compare.py` says what a server costs under load.
+//! Says what a round trip takes with nothing else to do; `loadtest compare` says what a server costs under load.
 
 #[path = "support/frames.rs"]
 mod frames;

@@ -13,9 +13,7 @@ use crate::compare::{
 };
 use crate::run::Failure;
 
-/// Compare ringback with tokio-tungstenite, here and now.
-///
-/// Both servers are started, loaded in turn and stopped. What a message costs each of them is told, and how to go on.
+/// The options of `loadtest demo`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// How long it may take, building aside: longer is surer
@@ -95,7 +93,10 @@ fn programs() -> Result<[PathBuf; 2], Failure> {
             "ringback",
             "-p",
             "baselines",
-            "--bins",
+            "--bin",
+            PROGRAMS[0],
+            "--bin",
+            PROGRAMS[1],
             "--manifest-path",
         ]);
         let status = command.arg(manifest).status();

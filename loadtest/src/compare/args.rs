@@ -13,15 +13,10 @@ use super::server::Spec;
 use crate::cpu;
 use crate::run::Failure;
 
-/// Start servers, visit them in turn, and tell what a message costs each of them.
-///
-/// All servers are up together, pinned to one core; the load generator, this program on another core, visits them in
-/// random order in short slices, many rounds over. What repeats on a machine that others use too is the ratio of two
-/// servers in the same round: its median is told, with a 95 % bootstrap interval, and which servers it cannot tell
-/// apart.
-///
-/// A visit in which an echo was wrong, or a server that ends, ends it all: exit status 1 for echoes, 69 for the rest.
+/// The options of `loadtest compare`.
 #[derive(Clone, Debug, clap::Args)]
+// A script has options of its own, and passes those of its user on behind them.
+#[command(args_override_self = true, after_help = EXAMPLE)]
 pub(crate) struct Args {
     /// A server: `NAME=COMMAND`, or `NAME=tcp:COMMAND` for one that echoes bytes; `{port}` and `{core}` are filled in.
     /// There is no shell, so that its pid is the server's
@@ -239,6 +234,20 @@ pub(crate) fn this_program() -> Result<PathBuf, Failure> {
 fn first_repeated<'a>(names: &[&'a str]) -> Option<&'a str> {
     names.iter().enumerate().find(|&(at, name)| names[..at].contains(name)).map(|(_, &name)| name)
 }
+
+const EXAMPLE: &str = "\
+All servers are up together, pinned to one core; the load generator, this program on another core, visits them in random
+order in short slices, many rounds over. What repeats on a machine that others use too is the ratio of two servers in the
+same round: its median is told, with a 95 % bootstrap interval, and which servers it cannot tell apart. A wrong echo, or a
+server that ends, ends it all.
+
+    loadtest compare --rounds 10 --slice 1s --cells text:64:64:1,text:64:64:16,churn:64 --baseline raw \\
+        ours='target/release/ringback --listen 127.0.0.1:{port} --workers 1' \\
+        raw='tcp:target/release/raw-tcp-echo --listen 127.0.0.1:{port}'
+
+The messages of 10,000 connections go round in some 100 ms, or much more: give them --slice 2s --warmup 1s.
+
+Exit status: 0 there is a result, 1 an echo was wrong, 64 usage, 69 a server or a visit failed.";
 
 const CELLS: &str = "text:64:64:1,text:64:64:16,text:16:16KiB:1,utf8:16:16KiB:1,binary:4:1MiB:1";
 

@@ -11,7 +11,10 @@ use super::words;
 /// The page.
 pub(crate) fn page(comparison: &Comparison) -> String {
     let names: Vec<_> = comparison.plan.servers.iter().map(|spec| spec.name.as_str()).collect();
-    let title = format!("{} compared", names.join(", "));
+    let title = match names.len() {
+        1..=4 => format!("{} compared", names.join(", ")),
+        count => format!("{count} servers compared"),
+    };
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -150,6 +153,7 @@ figure { margin: 1rem 0; } figure svg { width: 100%; height: auto; border: 1px s
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--grid); text-align: right; white-space: nowrap; }
 thead th { white-space: normal; vertical-align: bottom; color: var(--muted); font-weight: 600; }
+th:first-child { position: sticky; left: 0; background: var(--ground); }
 th:first-child, .plain td { text-align: left; } .plain th { color: var(--muted); font-weight: 400; }
 pre { overflow-x: auto; padding: .8rem; border: 1px solid var(--grid); border-radius: 6px; font-size: .8rem; }
 ";

@@ -1,5 +1,6 @@
 //! SIGINT, SIGTERM and SIGHUP: what is under way ends, and the servers are stopped, before this process goes.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -24,7 +25,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes them from now on.
+    /// Takes them from now on, but for those that are ignored: whoever runs us under nohup(1) wants that.
     ///
     /// # Errors
     ///
@@ -32,7 +33,9 @@ impl Signals {
     pub(crate) fn take() -> io::Result<Self> {
         let latest = Arc::new(AtomicUsize::new(0));
         let (wakes, writer) = UnixStream::pair()?;
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let ignored = ignored();
+        for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0)
+        {
             // In this order, so that whoever is woken finds the number.
             flag::register_usize(signal, Arc::clone(&latest), usize::try_from(signal).unwrap_or_default())?;
             low_level::pipe::register(signal, writer.try_clone()?)?;
@@ -56,6 +59,13 @@ impl Signals {
     pub(super) fn wait(&self, fd: Option<BorrowedFd<'_>>, deadline: Instant) {
         wait_readable(&[Some(self.wakes.as_fd()), fd], deadline);
     }
+}
+
+/// The signals that are ignored, the lowest bit for number 1; none where proc(5) does not say.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Waits until one of them is readable or the deadline is there.

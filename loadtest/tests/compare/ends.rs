@@ -90,6 +90,15 @@ pub(crate) fn signals_stop_the_servers() {
     }
 }
 
+pub(crate) fn a_hangup_that_is_ignored_ends_nothing() {
+    let bench = Bench::new();
+    let child = bench.start_under(&["nohup"], "", &["--rounds=1"], &[("SLEEP_MS", "300")]);
+    bench.await_servers(2);
+    kill_process(Pid::from_child(&child), Signal::HUP).expect("it runs");
+    let ran = bench.finish(child);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr);
+}
+
 pub(crate) fn mistakes_are_told_in_one_line_and_start_nothing() {
     for (argument, why) in [
         ("third=program", "the command of third has no {port}"),

@@ -36,6 +36,7 @@ fn trials() -> Vec<Trial> {
         demo::it_compares_the_two_servers_beside_it,
         demo::missing_servers_are_told_in_one_line,
         demo::too_short_a_time_is_refused,
+        ends::a_hangup_that_is_ignored_ends_nothing,
         ends::a_server_that_cannot_start_stops_the_others,
         ends::a_server_that_counts_nothing_fails_the_run,
         ends::a_server_that_does_not_end_is_killed,

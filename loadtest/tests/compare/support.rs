@@ -72,9 +72,28 @@ impl Bench {
 
     /// As [`compare`](Self::compare), without waiting for its end.
     pub(crate) fn start(&self, does: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Child {
+        self.start_under(&[], does, arguments, environment)
+    }
+
+    /// As [`start`](Self::start), by another program.
+    pub(crate) fn start_under(
+        &self,
+        by: &[&str],
+        does: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Child {
         let core = first_core().to_string();
-        let mut command = loadtest();
-        command.args(["compare", "--slice=1500ms", "--seed=1", "--baseline=raw", "--server-core", &core]);
+        let mut words = by.iter().chain([&env!("CARGO_BIN_EXE_loadtest")]);
+        let mut command = without_cargo(Path::new(words.next().expect("one")));
+        command.args(words).args([
+            "compare",
+            "--slice=1500ms",
+            "--seed=1",
+            "--baseline=raw",
+            "--server-core",
+            &core,
+        ]);
         for (option, value) in [("--rounds", "3"), ("--cells", "text:3:64:1,utf8:3:16KiB:2")] {
             if !arguments.iter().any(|argument| argument.starts_with(option)) {
                 command.args([option, value]);
