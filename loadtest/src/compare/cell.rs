@@ -113,7 +113,9 @@ impl FromStr for Cell {
             ["churn", connections] => (connections, Load::Churn),
             ["idle", connections] => (connections, Load::Idle),
             ["open", connections, size, rate] => {
-                let is_rate = rate.starts_with(|c: char| ('1'..='9').contains(&c));
+                // What follows the number, the load generator knows.
+                let is_rate = rate.starts_with(|c: char| c.is_ascii_digit())
+                    && rate.contains(|c: char| ('1'..='9').contains(&c));
                 is_rate.then_some(()).ok_or_else(|| format!("'{rate}' is no rate"))?;
                 (connections, Load::Open { size: checked_size(size)?, rate: rate.to_owned() })
             }
@@ -216,6 +218,7 @@ mod tests {
             "open:1:64:0",
             "open:1:64:fast",
             "open:0:64:1",
+            "open:1:64:-1",
         ] {
             assert!(text.parse::<Cell>().is_err(), "{text}");
         }

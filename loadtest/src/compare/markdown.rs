@@ -87,8 +87,13 @@ pub(crate) fn columns<'a>(comparison: &'a Comparison, summary: &'a Summary) -> V
     for (place, name) in names.iter().enumerate() {
         add(format!("to {name} (95 %)"), ratio(judged_by, place));
     }
+    // What holds connections has no messages.
+    let figures: &[_] = match summary.cell.load {
+        Load::Idle => &[],
+        _ => &[Figure::Cpu, Figure::Rate, Figure::P50, Figure::P99],
+    };
     let is_open = matches!(summary.cell.load, Load::Open { .. });
-    for figure in [Figure::Cpu, Figure::Rate, Figure::P50, Figure::P99] {
+    for &figure in figures {
         if figure == judged_by || !summary.rows.iter().any(|row| row.figures.contains_key(&figure)) {
             continue;
         }

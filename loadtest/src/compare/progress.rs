@@ -31,10 +31,7 @@ impl Progress {
             Telling::Nothing
         } else if std::io::stderr().is_terminal() {
             let bar = ProgressBar::new(plan.visits());
-            bar.set_style(
-                ProgressStyle::with_template("{elapsed:>4} {bar:30} {pos}/{len}, {eta} to go  {msg}")
-                    .expect("a template that its tests have seen"),
-            );
+            bar.set_style(ProgressStyle::with_template(TEMPLATE).expect("well formed: there is a test"));
             bar.enable_steady_tick(Duration::from_millis(500));
             Telling::Bar(bar)
         } else {
@@ -85,14 +82,14 @@ impl Drop for Progress {
     }
 }
 
+const TEMPLATE: &str = "{elapsed:>4} {bar:30} {pos}/{len}, {eta} to go  {msg}";
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_template_is_well_formed() {
-        assert!(
-            ProgressStyle::with_template("{elapsed:>4} {bar:30} {pos}/{len}, {eta} to go  {msg}").is_ok()
-        );
+        assert!(ProgressStyle::with_template(TEMPLATE).is_ok());
     }
 }

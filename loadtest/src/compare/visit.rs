@@ -163,11 +163,23 @@ fn load(plan: &Plan, cell: &Cell, server: &Server, signals: &Signals) -> Result<
     }
     for &figure in cell.figures() {
         if !visit.figure(figure).is_some_and(|value| value.is_finite() && value > 0.0) {
+            if visit.messages_per_second == Some(0.0) {
+                return Err(End::failed(stood_still(&what, plan, &visit) + &server.last_words()));
+            }
             return Err(unreadable(&format!("nothing was measured: no {} above 0", figure.field())));
         }
     }
     visit.object = object;
     Ok(visit)
+}
+
+/// That no message came back in a slice without an error: not to be believed, and not to be left out either.
+fn stood_still(what: &str, plan: &Plan, visit: &Visit) -> String {
+    let (slice, echoes) = (humantime::format_duration(plan.slice), visit.echoes_checked);
+    format!(
+        "{what}\n    no message came back within the slice of {slice}, and {echoes} before and after it: the server or the \
+         machine stood still. If others keep the machine busy, a longer slice helps"
+    )
 }
 
 fn arguments(plan: &Plan, cell: &Cell, server: &Server) -> Vec<String> {

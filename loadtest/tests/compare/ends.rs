@@ -37,6 +37,14 @@ pub(crate) fn what_is_not_a_report_fails_the_run() {
     }
 }
 
+pub(crate) fn a_slice_without_a_message_fails_the_run() {
+    let bench = Bench::new();
+    let ran = bench.compare("", &[], &[("STILL", "")]);
+    assert_eq!((ran.code(), ran.stdout.as_str()), (69, ""));
+    let told = "no message came back within the slice of 1s 500ms, and 4 before and after it";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+}
+
 pub(crate) fn a_server_that_ends_fails_the_run() {
     let bench = Bench::new();
     let ran = bench.compare("dies", &[], &[]);

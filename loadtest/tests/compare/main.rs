@@ -42,6 +42,7 @@ fn trials() -> Vec<Trial> {
         ends::a_server_that_does_not_end_is_killed,
         ends::a_server_that_ends_fails_the_run,
         ends::a_server_that_never_listens_fails_the_run,
+        ends::a_slice_without_a_message_fails_the_run,
         ends::any_error_of_an_echo_fails_the_run,
         ends::files_that_cannot_be_written_are_told_before_anything_is_measured,
         ends::mistakes_are_told_in_one_line_and_start_nothing,

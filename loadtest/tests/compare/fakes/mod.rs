@@ -13,7 +13,7 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 use serde_json::{Value, json};
 
 /// Checks what it is asked for and reports figures: a `ws` server costs twice what a `tcp` server costs. It obeys
-/// `ERRORS` (a number), `GARBLED`, `SLEEP_MS` and `EQUAL` in the environment.
+/// `ERRORS` (a number), `GARBLED`, `SLEEP_MS`, `EQUAL` and `STILL` in the environment.
 pub(crate) fn generate() -> ExitCode {
     let arguments: Vec<_> = env::args().collect();
     let url = &arguments[1];
@@ -44,9 +44,11 @@ pub(crate) fn generate() -> ExitCode {
     }
     let errors = number("ERRORS").unwrap_or(0);
     let cost = if scheme == "ws" && env::var_os("EQUAL").is_none() { 2.0 } else { 1.0 };
+    // Holding connections makes no messages.
+    let is_still = has("--idle") || env::var_os("STILL").is_some();
     let report = json!({
-        "messages_per_second": 1e6 / cost,
-        "server_cpu_us_per_message": cost,
+        "messages_per_second": if is_still { 0.0 } else { 1e6 / cost },
+        "server_cpu_us_per_message": if is_still { Value::Null } else { cost.into() },
         "client_cpu_us_per_message": 1.25,
         "server_bytes_per_connection": if has("--idle") { (180.0 * cost).into() } else { Value::Null },
         "latency_us": {"p50": 10.0 * cost, "p99": 50.0},
