@@ -1,6 +1,7 @@
 //! `loadtest demo`: ringback beside a common server, in one command.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -51,12 +52,17 @@ fn demonstrate(args: &Args) -> Result<(), End> {
     };
     let signals =
         Signals::take().map_err(|error| Failure::Unavailable(format!("cannot handle signals: {error}")))?;
-    print!("{}", opening(&plan, args.duration));
+    tell(&opening(&plan, args.duration));
     let progress = Progress::new(&plan, false);
     let measured = measure(&plan, &signals, &progress)?;
     let summaries: Vec<_> = measured.iter().map(|measured| Summary::new(&plan, measured)).collect();
-    print!("{}", result(&plan, &summaries));
+    tell(&result(&plan, &summaries));
     Ok(())
+}
+
+fn tell(text: &str) {
+    // Who closes the pipe has read enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// How many rounds there are in that time, and how long each visit measures.
