@@ -420,42 +420,6 @@ fn other(opcode: OpCode) -> OpCode {
     if opcode == OpCode::Text { OpCode::Binary } else { OpCode::Text }
 }
 
-/// One byte of so many messages is flipped, in the last of them: it is found, named and counted once, and nothing else.
-fn one_flipped_byte_among(count: usize) {
-    let address = serve(move |stream| {
-        let mut peer = Peer::accept(stream).expect("a handshake");
-        let _ = peer.echo(|index, opcode, payload| {
-            if index + 1 == count {
-                let mut payload = payload.to_vec();
-                payload[41] ^= 0x04;
-                return Some(frame(true, opcode, &payload));
-            }
-            // It has not been found: another fault ends the run.
-            (index > count + 1000).then(|| frame(true, OpCode::Close, b""))
-        });
-    });
-    // The run ends with its only connection.
-    let url = format!("ws://{address}/");
-    let ran = loadtest(&[&url, "-c", "1", "--depth", "64", "-d", "1h", "--warmup", "0s", "--json"]);
-    assert_found(&ran, "wrong_bytes", 1);
-    assert_eq!(ran.echoes(), count as u64 - 1);
-    let told = format!("connection 0, message {}: byte 41 of the echo is wrong", count - 1);
-    assert_eq!(ran.json()["error_examples"], serde_json::json!([told]));
-}
-
-#[test]
-fn one_flipped_byte_among_many() {
-    one_flipped_byte_among(20_000);
-}
-
-#[test]
-#[ignore = "volume: one flipped byte in 10^6 echoes, 20 s"]
-fn one_flipped_byte_in_a_million_echoes() {
-    let percent = std::env::var("RINGBACK_STRESS_PERCENT")
-        .map_or(100, |percent| percent.parse().expect("RINGBACK_STRESS_PERCENT is a whole number"));
-    one_flipped_byte_among((1_000_000_usize * percent / 100).max(1));
-}
-
 #[test]
 fn mistakes_are_told() {
     let url = format!("ws://{}/", serve_tungstenite());

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use ringback::proto::frame::OpCode;
 
+use crate::support::serve;
 use crate::support::{Peer, frame};
-use crate::{Measured, assert_is, serve};
+use crate::{Measured, assert_is};
 
 const MS: Duration = Duration::from_millis(1);
 

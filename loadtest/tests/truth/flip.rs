@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::serve;
-use crate::support::{Peer, frame, loadtest};
+use crate::support::{Peer, frame, loadtest, serve};
 
 const ECHOES: usize = 1_000_000;
 
@@ -21,6 +20,8 @@ fn one_byte_in_a_million_echoes() {
         ran.stdout
     );
     assert_eq!(ran.echoes(), ECHOES as u64 - 1, "{}", ran.stdout);
+    let told = format!("connection 0, message {}: byte 41 of the echo is wrong", ECHOES - 1);
+    assert_eq!(ran.json()["error_examples"], serde_json::json!([told]));
 }
 
 /// Echoes, with a bit flipped in the message that `before` come before.
@@ -31,7 +32,7 @@ fn serve_flip(before: usize) -> SocketAddr {
         let _ = peer.echo(|count, opcode, payload| {
             (count == before).then(|| {
                 let mut payload = payload.to_vec();
-                *payload.last_mut().expect("it is not empty") ^= 1;
+                payload[41] ^= 1;
                 frame(true, opcode, &payload)
             })
         });

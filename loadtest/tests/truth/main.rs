@@ -10,7 +10,7 @@ mod stall;
 mod support;
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
-use support::{Ran, loadtest};
+use support::{Ran, loadtest, serve};
 
 /// By how much a latency may differ from what was measured: the histogram has three digits.
 const PRECISION: f64 = 0.001;
@@ -28,15 +28,6 @@ const PRECISION: f64 = 0.001;
 fn volume(full: usize) -> usize {
     let percent = std::env::var("RINGBACK_STRESS_PERCENT").ok().and_then(|percent| percent.parse().ok());
     (full * percent.unwrap_or(100) / 100).max(1)
-}
-
-/// Serves each connection in a thread of its own, as [`support::serve`] does, and each echo leaves as it is written: what
-/// Nagle's algorithm holds back until the next message comes is late by more than the server knows.
-fn serve(connection: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
-    support::serve(move |stream| {
-        stream.set_nodelay(true).expect("it is a TCP socket");
-        connection(stream);
-    })
 }
 
 /// A run that went well, and all of its latencies.
