@@ -11,6 +11,7 @@ mod find_max;
 mod merge;
 mod output;
 mod pace;
+mod packed;
 mod procfs;
 mod run;
 mod series;

@@ -15,6 +15,7 @@ use crate::output::hdr::{self, Dated, Log};
 use crate::output::html::{Page, Section};
 use crate::output::report::{Latency, Second};
 use crate::output::series::Slice;
+use crate::packed::Packed;
 use crate::run::Failure;
 
 /// The options of `loadtest merge`.
@@ -141,7 +142,7 @@ impl Merged {
             length: sum.length.clamp(GRID_MIN, grid),
             messages: sum.histogram.len(),
             errors: 0,
-            latency: sum.histogram,
+            latency: Packed::new(&sum.histogram),
         });
         let slices = slices.collect();
         let began = SystemTime::UNIX_EPOCH + origin;

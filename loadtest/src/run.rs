@@ -14,6 +14,7 @@ use crate::client::handshake::Request;
 use crate::client::traffic::Traffic;
 use crate::engine::{self, Context, Engine, nanos};
 use crate::pace::Pace;
+use crate::packed::Packed;
 use crate::procfs::{Memory, Process, Usage};
 use crate::series::Series;
 use crate::source::Sources;
@@ -109,7 +110,7 @@ pub(crate) struct Outcome {
     /// Messages that came back in the window, what was wrong meanwhile, and how long all of them took.
     pub(crate) window: Interval,
     /// The window, second by second; the last one may be shorter.
-    pub(crate) series: Vec<Interval>,
+    pub(crate) series: Vec<Interval<Packed>>,
     /// What all threads count beyond that.
     pub(crate) totals: Totals,
     /// What the server used in the window, unless it is unknown or went away.
@@ -182,7 +183,7 @@ pub(crate) fn run(plan: &Arc<Plan>, mut on_second: impl FnMut(&Interval)) -> Res
     let mut seconds = Vec::new();
     let on_second = |interval: Interval| {
         on_second(&interval);
-        seconds.push(interval);
+        seconds.push(interval.pack());
     };
     let mut words = Words { words, series: Series::new(plan.threads, on_second) };
     let memory = || plan.server.as_ref().and_then(|process| process.memory().ok());

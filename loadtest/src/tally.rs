@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use crate::client::fault::{Fault, Faults};
 use crate::cpu::ThreadUsage;
 use crate::pace::Pace;
+use crate::packed::Packed;
 use crate::run::Word;
 
 /// What one thread counts.
@@ -42,7 +43,7 @@ pub(crate) struct Totals {
 
 /// One second of the window, of a thread or of all.
 #[derive(Clone)]
-pub(crate) struct Interval {
+pub(crate) struct Interval<L = Histogram<u64>> {
     /// Whole seconds of the window before it.
     pub(crate) second: u64,
     /// Messages that came back.
@@ -51,7 +52,7 @@ pub(crate) struct Interval {
     pub(crate) errors: u64,
     /// From when a message was due to when its echo was read, in nanoseconds. At an arrival rate it is of the messages
     /// that were due in the window, and what comes behind its end is in the last second.
-    pub(crate) latency: Histogram<u64>,
+    pub(crate) latency: L,
 }
 
 impl Tally {
@@ -150,6 +151,12 @@ impl Tally {
 impl Interval {
     pub(crate) fn new(second: u64) -> Self {
         Self { second, messages: 0, errors: 0, latency: histogram() }
+    }
+
+    /// In few bytes: a run may have many seconds.
+    pub(crate) fn pack(self) -> Interval<Packed> {
+        let Self { second, messages, errors, latency } = self;
+        Interval { second, messages, errors, latency: Packed::new(&latency) }
     }
 
     /// Adds those of another thread, or of another second.

@@ -44,7 +44,9 @@ pub(crate) fn to_log(slices: &[Slice], began: SystemTime, about: &str) -> String
         .begin_log_with(&mut log, &mut serializer)
         .expect(MEMORY_TAKES_IT);
     for slice in slices {
-        writer.write_histogram(&slice.latency, slice.start, slice.length, None).expect(MEMORY_TAKES_IT);
+        writer
+            .write_histogram(&slice.latency.unpack(), slice.start, slice.length, None)
+            .expect(MEMORY_TAKES_IT);
     }
     String::from_utf8(log).expect("it is all ASCII but for the comments, which are text")
 }
@@ -181,6 +183,7 @@ const MEMORY_TAKES_IT: &str = "memory takes every byte, and the histograms' boun
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packed::Packed;
 
     fn slices() -> Vec<Slice> {
         (0..3_u64)
@@ -195,7 +198,7 @@ mod tests {
                     length: Duration::from_secs(1),
                     messages: latency.len(),
                     errors: 0,
-                    latency,
+                    latency: Packed::new(&latency),
                 }
             })
             .collect()
@@ -225,7 +228,7 @@ mod tests {
         for (dated, slice) in log.intervals.iter().zip(slices()) {
             assert_eq!(dated.start, Duration::from_millis(1_700_000_000_250) + slice.start);
             assert_eq!(dated.length, slice.length);
-            assert_eq!(dated.histogram, slice.latency);
+            assert_eq!(dated.histogram, slice.latency.unpack());
         }
     }
 

@@ -333,7 +333,7 @@ impl Second {
         Self {
             second: slice.start.as_secs(),
             messages_per_second: slice.rate(),
-            latency_us: Spread::new(&slice.latency),
+            latency_us: Spread::new(&slice.latency.unpack()),
             errors: slice.errors,
         }
     }

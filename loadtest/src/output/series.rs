@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
 use super::figures::{quantile_us, us};
+use crate::packed::Packed;
 use crate::tally::Interval;
 
 /// A stretch of a run: mostly a second.
@@ -19,7 +18,7 @@ pub(crate) struct Slice {
     /// Everything that was wrong in it.
     pub(crate) errors: u64,
     /// In nanoseconds.
-    pub(crate) latency: Histogram<u64>,
+    pub(crate) latency: Packed,
 }
 
 /// A slice as a point of each curve over time.
@@ -37,7 +36,7 @@ pub(crate) struct Point {
 
 impl Slice {
     /// A second of a window that is that long.
-    pub(crate) fn new(interval: Interval, window: Duration) -> Self {
+    pub(crate) fn new(interval: Interval<Packed>, window: Duration) -> Self {
         let start = Duration::from_secs(interval.second);
         Self {
             start,
@@ -59,7 +58,7 @@ impl Slice {
     }
 
     fn point(&self) -> Point {
-        let latency = &self.latency;
+        let latency = &self.latency.unpack();
         Point {
             at: (self.start + self.length / 2).as_secs_f64(),
             rate: self.rate(),
@@ -80,13 +79,15 @@ pub(crate) fn points(slices: &[Slice], points_max: usize) -> Vec<Point> {
 fn joined(slices: &[Slice]) -> Option<Slice> {
     let (first, rest) = slices.split_first()?;
     let mut sum = first.clone();
-    sum.latency.auto(true);
+    let mut latency = sum.latency.unpack();
+    latency.auto(true);
     for slice in rest {
         sum.length += slice.length;
         sum.messages += slice.messages;
         sum.errors += slice.errors;
-        sum.latency.add(&slice.latency).expect("it grows as needed");
+        latency.add(slice.latency.unpack()).expect("it grows as needed");
     }
+    sum.latency = Packed::new(&latency);
     Some(sum)
 }
 
@@ -95,13 +96,14 @@ const SECOND: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hdrhistogram::Histogram;
 
-    fn interval(second: u64, latencies_us: &[u64]) -> Interval {
+    fn interval(second: u64, latencies_us: &[u64]) -> Interval<Packed> {
         let mut latency = Histogram::new(3).expect("three digits");
         for us in latencies_us {
             latency.record(us * 1000).expect("it grows");
         }
-        Interval { second, messages: latencies_us.len() as u64, errors: second, latency }
+        Interval { second, messages: latencies_us.len() as u64, errors: second, latency }.pack()
     }
 
     #[test]
