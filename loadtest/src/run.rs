@@ -170,7 +170,8 @@ pub(crate) fn run(plan: &Arc<Plan>, mut on_second: impl FnMut(&Interval)) -> Res
             connections: share(index)..share(index + 1),
         };
         wakes.push(wake);
-        let thread = thread::Builder::new().name(format!("load-{index}")).spawn(move || engine::run(context));
+        let thread =
+            thread::Builder::new().name(format!("load-{index}")).spawn(move || engine::run(&context));
         threads.push(thread.map_err(|error| Failure::Unavailable(format!("cannot start: {error}")))?);
     }
     drop(to);

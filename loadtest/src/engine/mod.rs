@@ -105,11 +105,11 @@ trait Mover {
 }
 
 /// Runs a thread to its end.
-pub(crate) fn run(context: Context) -> Totals {
+pub(crate) fn run(context: &Context) -> Totals {
     let plan = Arc::clone(&context.plan);
     let tally = Tally::new(context.thread, plan.pace, context.words.clone());
     let load = Rc::new(Load::new(plan, context.origin, tally));
-    let result = begin(&context, &load);
+    let result = begin(context, &load);
     if let Err(failure) = result {
         // The receiver lives as long as this thread, unless the run was given up.
         let _ = context.words.send(Word::Opened(Err(failure)));
