@@ -7,11 +7,12 @@
 FROM rust:1-slim-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --package ringback --package loadtest
+RUN cargo build --release --locked --package ringback --package loadtest --package baselines
 
 FROM debian:bookworm-slim
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin ringback
-COPY --from=build /src/target/release/ringback /src/target/release/loadtest /usr/local/bin/
+# The last one is for `loadtest demo`.
+COPY --from=build /src/target/release/ringback /src/target/release/loadtest /src/target/release/tungstenite-echo /usr/local/bin/
 COPY LICENSE LICENSE-APACHE LICENSE-MIT /usr/share/doc/ringback/
 USER 10001:10001
 EXPOSE 9001

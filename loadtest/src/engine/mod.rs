@@ -254,7 +254,7 @@ impl<'a, M: Mover> Driver<'a, M> {
         let before = ThreadUsage::now();
         self.turn_until(Some(window.end), is_done)?;
         self.load.tally.borrow_mut().totals.threads.push(ThreadUsage::now().since(before));
-        self.arrive(window.end);
+        self.arrive(window.end - 1);
         self.schedule = None;
         Ok(())
     }
@@ -334,7 +334,8 @@ impl<'a, M: Mover> Driver<'a, M> {
 
     /// A message is due at `due_at`, on the next connection whose turn it is and that is there.
     fn push(&mut self, due_at: u64, now: u64) -> bool {
-        for _ in 0..self.places.len() {
+        let candidates = if self.load.live.get() > 0 { self.places.len() } else { 0 };
+        for _ in 0..candidates {
             let place = self.turn;
             self.turn = if place + 1 == self.places.len() { 0 } else { place + 1 };
             if let Some(id) = self.places[place]

@@ -101,11 +101,16 @@ pub(crate) fn load_ws(address: SocketAddr, args: &[&str]) -> Ran {
 }
 
 /// Loads a server for a moment and prints JSON. What is in flight at the end gets the time that the slowest machine
-/// needs for it, unless the arguments say otherwise.
+/// needs for it, unless the arguments say otherwise; as to how long it lasts.
 pub(crate) fn load(url: &str, args: &[&str]) -> Ran {
-    let common = [url, "-d", "400ms", "--warmup", "100ms", "--json"];
-    let grace: &[_] = if args.contains(&"--grace") { &[] } else { &["--grace", "60s"] };
-    loadtest(&[&common, grace, args].concat())
+    let mut all = vec![url, "--json"];
+    for (option, value) in [("-d", "400ms"), ("--warmup", "100ms"), ("--grace", "60s")] {
+        if !args.contains(&option) {
+            all.extend([option, value]);
+        }
+    }
+    all.extend(args);
+    loadtest(&all)
 }
 
 /// A client's frame.
