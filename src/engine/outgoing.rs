@@ -78,6 +78,15 @@ impl<B: ReceiveBuffer> Outgoing<B> {
         }
     }
 
+    /// Its memory, where that is on the heap: for whoever makes bytes again and again.
+    #[must_use]
+    pub fn into_heap(self) -> Option<Box<Gathered>> {
+        match self.memory {
+            Memory::Received(_) => None,
+            Memory::Heap(gathered) => Some(gathered),
+        }
+    }
+
     /// Whether it holds a receive buffer that others will need.
     pub(super) fn is_scarce(&self) -> bool {
         match &self.memory {

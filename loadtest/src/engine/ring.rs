@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use ringback::engine::ring::{Class, Handler, Key, Lease, Outgoing, Received, Service, Sizes, Worker};
 use ringback::proto::budget::{Budget, Total};
 use ringback::proto::{Gathered, HEADROOM};
@@ -199,7 +200,8 @@ impl Handler for Peer {
     }
 
     #[inline]
-    fn on_sent(&mut self, result: io::Result<()>, _: Outgoing) {
+    fn on_sent(&mut self, result: io::Result<()>, outgoing: Outgoing) {
+        self.heap.give(outgoing);
         if result.is_err() {
             self.is_mute = true;
             self.unsent.clear();
@@ -248,31 +250,58 @@ impl Handler for Peer {
 /// Bytes to send for which there is no buffer.
 struct Heap {
     budget: Rc<Budget>,
-    /// Where they are made, before it is known how many there are.
-    scratch: RefCell<Box<[u8]>>,
+    /// Pieces of [`HEAP_PIECE`] bytes, to be used again.
+    pool: RefCell<Vec<Box<Gathered>>>,
 }
 
 impl Heap {
     fn new() -> Rc<Self> {
-        let scratch = RefCell::new(vec![0; HEAP_PIECE].into_boxed_slice());
-        Rc::new(Self { budget: Budget::new(Total::new(usize::MAX)), scratch })
+        Rc::new(Self { budget: Budget::new(Total::new(usize::MAX)), pool: RefCell::default() })
     }
 
     /// What `fill` makes; it says how many bytes that were.
     fn outgoing(&self, fill: impl FnOnce(&mut [u8]) -> usize) -> Option<Outgoing> {
-        let mut scratch = self.scratch.borrow_mut();
-        let len = fill(&mut scratch);
-        self.copy(&scratch[..len])
+        let pooled = self.pool.borrow_mut().pop();
+        let mut piece = pooled.unwrap_or_else(|| {
+            Box::new(Gathered { bytes: BytesMut::zeroed(HEAP_PIECE), charge: self.budget.charge(0) })
+        });
+        let len = fill(&mut piece.bytes);
+        if len > COPIED_MAX {
+            piece.bytes.truncate(len);
+            return Outgoing::heap(piece);
+        }
+        let copy = self.copy(&piece.bytes[..len]);
+        self.pool.borrow_mut().push(piece);
+        copy
     }
 
     fn copy(&self, bytes: &[u8]) -> Option<Outgoing> {
         Outgoing::heap(Box::new(Gathered { bytes: bytes.into(), charge: self.budget.charge(0) }))
+    }
+
+    /// Takes back what was sent.
+    fn give(&self, outgoing: Outgoing) {
+        let Some(mut piece) = outgoing.into_heap().filter(|piece| piece.bytes.capacity() >= HEAP_PIECE)
+        else {
+            return;
+        };
+        let mut pool = self.pool.borrow_mut();
+        if pool.len() < POOLED_MAX {
+            piece.bytes.resize(HEAP_PIECE, 0);
+            pool.push(piece);
+        }
     }
 }
 
 /// What bulk is received into, and how many bytes of our own are made at once.
 const RECEIVE_BUFFER: usize = 64 << 10;
 const HEAP_PIECE: usize = 64 << 10;
+
+/// So many bytes are rather copied than sent from a piece of that size.
+const COPIED_MAX: usize = 4 << 10;
+
+/// How many pieces are kept: as many as one send has, for a few connections.
+const POOLED_MAX: usize = 64;
 
 /// Places beyond a part of the connections.
 const SPARE_PLACES: usize = 64;
