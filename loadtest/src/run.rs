@@ -64,10 +64,16 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// How many connections are opened before the others: where memory is measured, the server is to have what it needs
-    /// once, and once for so many.
-    pub(crate) const fn opened_first(&self) -> usize {
-        if matches!(self.pace, Pace::Idle) { self.connections.div_ceil(10) } else { 0 }
+    /// How many of a thread's connections are opened before the others where memory is measured: the server is to have what
+    /// it needs once, and once for so many.
+    pub(crate) const fn opened_first(connections: usize) -> usize {
+        connections.div_ceil(10)
+    }
+
+    /// The indices of a thread's connections.
+    fn share(&self, thread: usize) -> Range<usize> {
+        let from = |thread| self.connections * thread / self.threads;
+        from(thread)..from(thread + 1)
     }
 }
 
@@ -89,6 +95,8 @@ pub(crate) enum Word {
     Opened(Result<(), Failure>),
     /// What the thread with this index counted in one second of the window. It will not speak of that second again.
     Second(usize, Interval),
+    /// The thread has ended.
+    Ended(usize),
 }
 
 /// Why there was no run, or none that could be told of.
@@ -119,6 +127,8 @@ pub(crate) struct Outcome {
     pub(crate) held: Option<Held>,
     /// When the window began.
     pub(crate) began: SystemTime,
+    /// How long it was: less than was planned where no connection was left.
+    pub(crate) elapsed: Duration,
 }
 
 /// The memory of a server that holds connections.
@@ -158,7 +168,6 @@ pub(crate) fn run(plan: &Arc<Plan>, mut on_second: impl FnMut(&Interval)) -> Res
     for index in 0..plan.threads {
         let wake =
             Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(cannot_start)?);
-        let share = |index| plan.connections * index / plan.threads;
         let context = Context {
             plan: Arc::clone(plan),
             origin,
@@ -167,7 +176,7 @@ pub(crate) fn run(plan: &Arc<Plan>, mut on_second: impl FnMut(&Interval)) -> Res
             wake: Arc::clone(&wake),
             thread: index,
             core: plan.cores.get(index % plan.cores.len().max(1)).copied(),
-            connections: share(index)..share(index + 1),
+            connections: plan.share(index),
         };
         wakes.push(wake);
         let thread =
@@ -186,7 +195,7 @@ pub(crate) fn run(plan: &Arc<Plan>, mut on_second: impl FnMut(&Interval)) -> Res
         on_second(&interval);
         seconds.push(interval.pack());
     };
-    let mut words = Words { words, series: Series::new(plan.threads, on_second) };
+    let mut words = Words { words, series: Series::new(plan.threads, on_second), failure: None };
     let memory = || plan.server.as_ref().and_then(|process| process.memory().ok());
 
     let mut held = None;
@@ -205,22 +214,29 @@ pub(crate) fn run(plan: &Arc<Plan>, mut on_second: impl FnMut(&Interval)) -> Res
     wake_all()?;
     let usage = || plan.server.as_ref().and_then(|process| process.usage().ok());
     let mut server = None;
+    let mut elapsed = plan.duration;
     if words.listen_until(from) {
         let before = usage();
         words.listen_until(to);
+        elapsed = from.elapsed().min(plan.duration);
         server = before
             .zip(usage())
             .zip(memory())
             .map(|((before, after), memory)| server_usage(before, after, memory));
     }
-    let held = held.zip(server.as_ref()).map(|(before, server)| Held {
+    let first: usize = (0..plan.threads).map(|thread| Plan::opened_first(plan.share(thread).len())).sum();
+    let connections = plan.connections - first;
+    let held = held.zip(server.as_ref()).filter(|_| connections > 0).map(|(before, server)| Held {
         before_bytes: before,
         after_bytes: server.memory.resident,
-        connections: plan.connections - plan.opened_first(),
+        connections,
     });
 
     words.listen_to_the_end();
-    let window = words.series.finish(plan.duration);
+    if let Some(failure) = words.failure {
+        return Err(failure);
+    }
+    let window = words.series.finish(elapsed);
     let mut totals = Totals::default();
     for thread in threads {
         match thread.join() {
@@ -228,13 +244,15 @@ pub(crate) fn run(plan: &Arc<Plan>, mut on_second: impl FnMut(&Interval)) -> Res
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
-    Ok(Outcome { window, series: seconds, totals, server, held, began })
+    Ok(Outcome { window, series: seconds, totals, server, held, began, elapsed })
 }
 
 /// What the threads say.
 struct Words<F> {
     words: mpsc::Receiver<Word>,
     series: Series<F>,
+    /// Why the run is not to be believed, though it had begun.
+    failure: Option<Failure>,
 }
 
 impl<F: FnMut(Interval)> Words<F> {
@@ -247,7 +265,7 @@ impl<F: FnMut(Interval)> Words<F> {
                     result?;
                     left -= 1;
                 }
-                Ok(Word::Second(thread, interval)) => self.series.add(thread, &interval),
+                Ok(word) => self.take(word),
                 // A thread that cannot open says so or panics; the process then ends, and the others with it.
                 Err(mpsc::RecvError) => return Err(Failure::Unavailable("a thread has panicked".into())),
             }
@@ -259,8 +277,7 @@ impl<F: FnMut(Interval)> Words<F> {
     fn listen_until(&mut self, at: Instant) -> bool {
         loop {
             match self.words.recv_timeout(at.saturating_duration_since(Instant::now())) {
-                Ok(Word::Second(thread, interval)) => self.series.add(thread, &interval),
-                Ok(Word::Opened(_)) => {}
+                Ok(word) => self.take(word),
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
@@ -269,9 +286,16 @@ impl<F: FnMut(Interval)> Words<F> {
 
     fn listen_to_the_end(&mut self) {
         while let Ok(word) = self.words.recv() {
-            if let Word::Second(thread, interval) = word {
-                self.series.add(thread, &interval);
-            }
+            self.take(word);
+        }
+    }
+
+    fn take(&mut self, word: Word) {
+        match word {
+            Word::Second(thread, interval) => self.series.add(thread, &interval),
+            Word::Ended(thread) => self.series.end(thread),
+            Word::Opened(Ok(())) => {}
+            Word::Opened(Err(failure)) => drop(self.failure.get_or_insert(failure)),
         }
     }
 }
@@ -293,3 +317,40 @@ fn cannot_start(error: Errno) -> Failure {
 
 /// Ticks, of mostly 10 ms, below which the shares of user and system time are not told.
 const SHARE_TICKS_MIN: u64 = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a run listens to, when its threads have said this.
+    fn heard(said: Vec<Word>) -> Words<impl FnMut(Interval)> {
+        let (to, words) = mpsc::channel();
+        for word in said {
+            to.send(word).expect("somebody listens");
+        }
+        Words { words, series: Series::new(2, |_| {}), failure: None }
+    }
+
+    #[test]
+    fn a_thread_that_fails_in_the_middle_is_no_good_run() {
+        let failure = Failure::Unavailable("the engine has ended".into());
+        let second = Word::Second(0, Interval::new(0));
+        let mut words = heard(vec![
+            Word::Opened(Ok(())),
+            Word::Opened(Ok(())),
+            second,
+            Word::Opened(Err(failure.clone())),
+        ]);
+        assert_eq!(words.await_opened(), Ok(()));
+        assert!(!words.listen_until(Instant::now() + Duration::from_secs(20)), "nobody is left");
+        words.listen_to_the_end();
+        assert_eq!(words.failure, Some(failure));
+    }
+
+    #[test]
+    fn a_thread_that_cannot_open_ends_the_run_at_once() {
+        let failure = Failure::Unavailable("refused".into());
+        let mut words = heard(vec![Word::Opened(Ok(())), Word::Opened(Err(failure.clone()))]);
+        assert_eq!(words.await_opened(), Err(failure));
+    }
+}

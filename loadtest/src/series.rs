@@ -10,7 +10,8 @@ pub(crate) struct Series<F> {
     /// For each thread, the first second that it has not spoken of.
     next: Vec<u64>,
     /// The seconds from `told` on, as far as any thread has spoken of them.
-    pending: VecDeque<Interval>,
+    /// In many of them there was nothing.
+    pending: VecDeque<Option<Interval>>,
     /// The first second that was not told.
     told: u64,
     window: Interval,
@@ -39,14 +40,20 @@ impl<F: FnMut(Interval)> Series<F> {
         debug_assert!(interval.second >= self.told, "that second was told");
         self.fill(interval.second + 1);
         if let Some(at) = interval.second.checked_sub(self.told).and_then(|at| usize::try_from(at).ok()) {
-            self.pending[at].add(interval);
+            let second = self.pending[at].get_or_insert_with(|| Interval::new(interval.second));
+            second.add(interval);
         }
         self.next[thread] = interval.second + 1;
-        let known = self.next.iter().copied().min().unwrap_or_default();
-        self.tell(known);
+        self.tell(self.known());
     }
 
-    /// All threads have ended: tells the rest of a window of this length, and gives the sum.
+    /// A thread has ended: it will speak of no second any more.
+    pub(crate) fn end(&mut self, thread: usize) {
+        self.next[thread] = u64::MAX;
+        self.tell(self.known());
+    }
+
+    /// All threads have ended: tells the rest of a window that was this long, and gives the sum.
     pub(crate) fn finish(mut self, length: Duration) -> Interval {
         let seconds = length.as_secs() + u64::from(length.subsec_nanos() > 0);
         self.fill(seconds);
@@ -54,16 +61,22 @@ impl<F: FnMut(Interval)> Series<F> {
         self.window
     }
 
+    /// The first second that not every thread has spoken of.
+    fn known(&self) -> u64 {
+        self.next.iter().copied().min().unwrap_or_default()
+    }
+
     /// Has seconds before this one be there.
     fn fill(&mut self, end: u64) {
         let first = self.told + self.pending.len() as u64;
-        self.pending.extend((first..end).map(Interval::new));
+        self.pending.extend((first..end).map(|_| None));
     }
 
     fn tell(&mut self, end: u64) {
         while self.told < end
             && let Some(interval) = self.pending.pop_front()
         {
+            let interval = interval.unwrap_or_else(|| Interval::new(self.told));
             self.window.add(&interval);
             self.told += 1;
             (self.on_second)(interval);
@@ -100,6 +113,9 @@ mod tests {
         assert_eq!(told.get(), 0);
         series.add(1, &interval(3, 1));
         assert_eq!(told.get(), 4);
+        // Who has ended keeps nobody waiting.
+        series.end(1);
+        assert_eq!(told.get(), 8);
         series.finish(Duration::from_secs(9));
         assert_eq!(told.get(), 9);
     }

@@ -31,13 +31,15 @@ pub(crate) struct Tally {
 pub(crate) struct Totals {
     /// Messages that came back whole and right at any time of the run.
     pub(crate) checked: u64,
-    /// Latencies beyond the histogram's bounds.
+    /// Latencies beyond the histogram's bounds; they count in it as its greatest.
     pub(crate) unrecorded: u64,
     /// Everything that was wrong, in the window or not.
     pub(crate) faults: Faults,
     /// What each thread had of the CPU in the window.
     pub(crate) threads: Vec<ThreadUsage>,
-    /// By how much messages of the window were late when they were handed to their connections, in nanoseconds.
+    /// Messages, or connections of a churn, that were due in the window at a rate.
+    pub(crate) due: u64,
+    /// By how much they were late when they were taken, in nanoseconds.
     pub(crate) lateness: Option<Histogram<u64>>,
 }
 
@@ -88,16 +90,18 @@ impl Tally {
         self.pass(now);
         self.current.messages += u64::from(is_here);
         if counts {
-            self.totals.unrecorded += u64::from(self.current.latency.record(now - due_at).is_err());
+            self.totals.unrecorded += u64::from(now - due_at > LATENCY_MAX_NS);
+            self.current.latency.saturating_record(now - due_at);
         }
     }
 
-    /// A message that was due at `due_at` is handed to its connection at `now`.
+    /// What was due at `due_at`, at a rate, is taken at `now`, whatever becomes of it.
     #[inline]
     pub(crate) fn hand_over(&mut self, due_at: u64, now: u64) {
         if let Some(lateness) = &mut self.totals.lateness
             && self.window.contains(&due_at)
         {
+            self.totals.due += 1;
             lateness.saturating_record(now - due_at);
         }
     }
@@ -171,6 +175,7 @@ impl Totals {
     /// Adds those of another thread.
     pub(crate) fn merge(&mut self, other: Self) {
         self.checked += other.checked;
+        self.due += other.due;
         self.unrecorded += other.unrecorded;
         self.faults.merge(other.faults);
         self.threads.extend(other.threads);
@@ -231,7 +236,8 @@ mod tests {
             tally.echo(0, 200 * SECOND - 1);
             tally.echo(0, 200 * SECOND);
         });
-        assert_eq!(rows(&seconds), [(0, 1, 1, 0), (199, 1, 0, 0)]);
+        assert_eq!(rows(&seconds), [(0, 1, 1, 0), (199, 1, 1, 0)]);
+        assert!(seconds[1].latency.max() >= LATENCY_MAX_NS, "it counts as the greatest");
         assert_eq!((totals.checked, totals.unrecorded), (5, 1));
         assert!((999_000..=1_001_000).contains(&seconds[0].latency.max()));
     }
@@ -266,7 +272,7 @@ mod tests {
             tally.hand_over(SECOND, SECOND + 7_000);
         });
         assert_eq!(rows(&seconds), [(0, 2, 1, 0), (1, 0, 1, 0)]);
-        assert_eq!(totals.checked, 4);
+        assert_eq!((totals.checked, totals.due), (4, 1));
         let lateness = totals.lateness.expect("at a rate there is one");
         assert_eq!((lateness.len(), lateness.max()), (1, lateness.highest_equivalent(7_000)));
     }

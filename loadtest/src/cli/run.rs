@@ -20,19 +20,19 @@ pub(crate) struct RunArgs {
     pub(super) threads: u32,
 
     /// How long messages are counted, for example 10s or 500ms
-    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
     pub(super) duration: Duration,
 
     /// Load before that: checked, not counted
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_time)]
     pub(super) warmup: Duration,
 
     /// How long all connections together may take to open; with --churn, the first ones
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
     pub(super) connect_timeout: Duration,
 
     /// How long the last echoes may take, and after them the close handshakes
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_time)]
     pub(super) grace: Duration,
 
     /// The server's process: its CPU time and memory are reported
@@ -186,5 +186,16 @@ const FILES_PER_THREAD: u64 = 4;
 
 /// The standard streams, and what reads /proc.
 const FILES_ELSE: u64 = 16;
+
+/// Reads a time, a year at most: nobody waits longer, and times can be added.
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time <= TIME_MAX => Ok(time),
+        Ok(_) => Err("at most a year".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 const CUBIC: &str = "cubic";

@@ -40,7 +40,7 @@ pub(crate) enum Fault {
     CloseMissing,
     /// The server answered our close frame and did not end the connection (RFC 6455 §7.1.1).
     NotEnded,
-    /// A message, or a connection of a churn, that was due and for which no connection was left, or no room.
+    /// A message, or a connection of a churn, that was due and for which no connection was left, no room, or no time.
     NotBegun,
     /// The connect(2) of a churn failed, and with it all later ones of its turn.
     ConnectFailed(io::ErrorKind),
@@ -55,6 +55,18 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// Whether it is about an echo, or one that is missing, and not about the connection.
+    pub(crate) const fn is_of_an_echo(self) -> bool {
+        matches!(
+            self,
+            Self::WrongBytes { .. }
+                | Self::WrongOrder
+                | Self::WrongOpcode
+                | Self::WrongLength
+                | Self::Missing
+        )
+    }
+
     /// The name under which faults are counted.
     pub(crate) fn kind(self) -> String {
         match self {
@@ -110,7 +122,7 @@ impl fmt::Display for Fault {
             Self::UnexpectedClose(None) => f.write_str("the server closed without a code"),
             Self::CloseMissing => f.write_str("the server did not answer the close frame"),
             Self::NotEnded => f.write_str("the server did not end the connection after the close frames"),
-            Self::NotBegun => f.write_str("there was no connection for what was due"),
+            Self::NotBegun => f.write_str("there was no connection, or no time, for what was due"),
             Self::ConnectFailed(kind) => write!(f, "cannot connect: {kind}"),
             Self::ConnectTimeout => f.write_str("connecting came to no end"),
             Self::HandshakeRefused(status) => write!(f, "the handshake was refused with status {status}"),

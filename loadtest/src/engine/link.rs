@@ -19,7 +19,7 @@ pub(crate) struct Link {
     pub(super) load: Rc<Load>,
     /// Which of the thread's places it has.
     place: usize,
-    /// Its index in the run. Those of a churn follow one another in steps of the connections at a time.
+    /// Its index in the run.
     index: usize,
     /// When it began to connect, where that is part of what is measured.
     begun_at: Option<u64>,
@@ -79,6 +79,9 @@ impl Link {
 
     /// connect(2) has come to its end.
     pub(super) fn on_connected(&mut self, result: io::Result<()>) {
+        if self.is_over {
+            return;
+        }
         match result {
             Ok(()) => {
                 self.is_connected = true;
@@ -168,10 +171,9 @@ impl Link {
 
     /// A message is due at `due_at`. Whether it could be taken: the connection is open.
     #[inline]
-    pub(super) fn push_due(&mut self, due_at: u64, now: u64) -> bool {
+    pub(super) fn push_due(&mut self, due_at: u64) -> bool {
         let is_taken = !self.is_over && self.client.is_open();
         if is_taken {
-            self.load.tally.borrow_mut().hand_over(due_at, now);
             self.push(1, due_at);
         }
         is_taken
@@ -198,13 +200,22 @@ impl Link {
 
     fn fail(&mut self, fault: Fault, count: u64) {
         let now = self.load.now();
-        self.load.tally.borrow_mut().fault(fault, count, self.index, self.client.echoed(), now);
+        let mut tally = self.load.tally.borrow_mut();
+        tally.fault(fault, count, self.index, self.client.echoed(), now);
+        // At a rate everything that was due comes back, or is told of. In a closed loop what goes with its connection was
+        // due because of that.
+        let told = if fault.is_of_an_echo() { count } else { 0 };
+        let lost = (self.client.in_flight() as u64).saturating_sub(told);
+        if lost > 0 && self.load.plan.pace.rate().is_some() {
+            tally.fault(Fault::Missing, lost, self.index, self.client.echoed() + told, now);
+        }
+        drop(tally);
         self.end();
     }
 
     fn end(&mut self) {
         if self.settle() {
-            let over = Over { place: self.place, index: self.index, was_reached: self.is_connected };
+            let over = Over { place: self.place, was_reached: self.is_connected };
             self.load.over.borrow_mut().push(over);
         }
     }

@@ -21,6 +21,8 @@ pub(crate) struct Load {
     pub(super) opening: Cell<usize>,
     /// Messages that are due or sent and have not come back, on all of them.
     pub(super) in_flight: Cell<usize>,
+    /// Connections of a churn that are due and for which there is no room.
+    pub(super) waiting: Cell<usize>,
     /// The places whose connections are over, since somebody looked last.
     pub(super) over: RefCell<Vec<Over>>,
     /// Why the run cannot be made at all.
@@ -32,8 +34,6 @@ pub(crate) struct Load {
 pub(super) struct Over {
     /// Which of the thread's places.
     pub(super) place: usize,
-    /// The connection's index in the run.
-    pub(super) index: usize,
     /// Whether the next one can be expected to fare better.
     pub(super) was_reached: bool,
 }
@@ -48,6 +48,7 @@ impl Load {
             live: Cell::new(0),
             opening: Cell::new(0),
             in_flight: Cell::new(0),
+            waiting: Cell::new(0),
             over: RefCell::default(),
             failure: RefCell::default(),
         }
@@ -59,8 +60,12 @@ impl Load {
         nanos(self.origin.elapsed())
     }
 
-    /// Whether an echo is still to come, or in a churn a connection to end.
+    /// Whether an echo is still to come, or in a churn a connection to begin or to end.
     pub(super) fn is_awaiting_echoes(&self) -> bool {
-        if self.plan.pace.is_churn() { self.live.get() > 0 } else { self.in_flight.get() > 0 }
+        if self.plan.pace.is_churn() {
+            self.live.get() + self.waiting.get() > 0
+        } else {
+            self.in_flight.get() > 0
+        }
     }
 }

@@ -115,7 +115,9 @@ pub(crate) fn run(context: &Context) -> Totals {
         let _ = context.words.send(Word::Opened(Err(failure)));
     }
     let load = Rc::into_inner(load).expect("the connections are gone with their engine");
-    load.tally.into_inner().finish()
+    let totals = load.tally.into_inner().finish();
+    let _ = context.words.send(Word::Ended(context.thread));
+    totals
 }
 
 fn begin(context: &Context, load: &Rc<Load>) -> Result<(), Failure> {
@@ -151,9 +153,9 @@ struct Driver<'a, M: Mover> {
     schedule: Option<Schedule>,
     /// The place whose turn it is.
     turn: usize,
-    /// Connections of a churn that are due, with the time where it counts and the index: there was no room.
-    waiting: VecDeque<(Option<u64>, usize)>,
-    /// Places of a churn at a rate that have no connection.
+    /// Connections of a churn that are due and have no room yet: since when, and the index.
+    waiting: VecDeque<(u64, usize)>,
+    /// Places that have no connection.
     free: Vec<usize>,
     /// The index of the next connection of a churn at a rate.
     next_index: usize,
@@ -170,27 +172,29 @@ impl<'a, M: Mover> Driver<'a, M> {
             turn: 0,
             waiting: VecDeque::new(),
             free: Vec::new(),
-            next_index: context.connections.start + context.plan.connections,
+            next_index: context.plan.connections + context.thread,
         }
     }
 
     fn run(mut self) -> Result<(), Failure> {
         let all = self.places.len();
-        let share = |of: usize| of * all / self.context.plan.connections;
         let first = match self.context.plan.pace {
-            Pace::Idle => share(self.context.plan.opened_first()),
+            Pace::Idle => Plan::opened_first(all),
             // Whether there is a server shows by one; the others come at their times.
             Pace::Churn { rate: Some(_) } => 1,
             _ => all,
         };
-        self.open(0..first, Duration::ZERO.max(self.context.plan.ramp))?;
+        let ramp = |part: usize| self.context.plan.ramp.mul_f64(part as f64 / all as f64);
+        self.open(0..first, ramp(first))?;
         let signals = Arc::clone(&self.context.signals);
         if self.context.plan.pace == Pace::Idle {
             self.say_opened();
             self.turn_until(None, |_| signals.rest.get().is_some())?;
-            self.open(first..all, self.context.plan.ramp)?;
+            self.open(first..all, ramp(all - first))?;
         }
-        self.free = (first..all).rev().collect();
+        if self.context.plan.pace.is_churn() {
+            self.free.extend((first..all).rev());
+        }
         self.say_opened();
         self.turn_until(None, |_| signals.window.get().is_some())?;
         if let Some(window) = signals.window.get() {
@@ -239,6 +243,12 @@ impl<'a, M: Mover> Driver<'a, M> {
         let plan = &*self.context.plan;
         self.load.tally.borrow_mut().measure(window.clone());
         self.enter(Stage::Sending);
+        if plan.pace == (Pace::Churn { rate: None }) {
+            // Whose first connection was not taken goes on with the next.
+            for _ in 0..self.free.len() {
+                self.succeed();
+            }
+        }
         let share = self.places.len() as f64 / plan.connections as f64;
         let offset = self.context.thread as f64 / plan.threads as f64;
         let seed = plan.seed ^ self.context.thread as u64;
@@ -247,31 +257,36 @@ impl<'a, M: Mover> Driver<'a, M> {
             Pace::Idle => Some((plan.connections as f64 / plan.duration.as_secs_f64(), Arrivals::Constant)),
             pace => pace.rate(),
         };
-        let from = if plan.pace == Pace::Idle { window.start } else { self.load.now() };
+        // The same on every thread, so that they take turns.
+        let lead = if plan.pace == Pace::Idle { 0 } else { nanos(plan.warmup) };
+        let from = window.start.saturating_sub(lead);
         self.schedule = rate.map(|rate| Schedule::new(rate, share, offset, from, seed));
-        let is_done = |load: &Load| load.live.get() == 0 && plan.pace.rate().is_none();
+        let is_done = |load: &Load| load.live.get() + load.waiting.get() == 0 && plan.pace.rate().is_none();
         self.turn_until(Some(window.start), is_done)?;
         let before = ThreadUsage::now();
         self.turn_until(Some(window.end), is_done)?;
         self.load.tally.borrow_mut().totals.threads.push(ThreadUsage::now().since(before));
         self.arrive(window.end - 1);
-        self.schedule = None;
+        self.give_up_arrivals(window.end - 1);
         Ok(())
     }
 
     /// Waits for the last echoes, then closes what is open.
     fn end(&mut self) -> Result<(), Failure> {
         let plan = &*self.context.plan;
-        for (due_at, index) in std::mem::take(&mut self.waiting) {
-            // A connection that was due and for which there was no room.
-            if due_at.is_some() {
-                let now = self.load.now();
-                self.load.tally.borrow_mut().fault(Fault::NotBegun, 1, index, 0, now);
-            }
+        if plan.pace == (Pace::Churn { rate: None }) {
+            // None of them was due but for the end of another.
+            self.waiting.clear();
+            self.load.waiting.set(0);
         }
         self.enter(Stage::Ending);
         let grace = self.load.now() + nanos(plan.grace);
         self.turn_until(Some(grace), |load| !load.is_awaiting_echoes())?;
+        for (_, index) in std::mem::take(&mut self.waiting) {
+            let now = self.load.now();
+            self.load.tally.borrow_mut().fault(Fault::NotBegun, 1, index, 0, now);
+        }
+        self.load.waiting.set(0);
         self.give_up(|link| plan.pace.is_churn() || link.client.in_flight() > 0);
         let grace = self.load.now() + nanos(plan.grace);
         self.turn_until(Some(grace), |load| load.live.get() == 0)?;
@@ -312,34 +327,51 @@ impl<'a, M: Mover> Driver<'a, M> {
         Some(Duration::from_nanos(next.saturating_sub(self.load.now())))
     }
 
-    /// Hands over what is due at `now`.
-    fn arrive(&mut self, now: u64) {
-        while let Some(due_at) = self.schedule.as_mut().and_then(|schedule| schedule.take(now)) {
+    /// Takes what is due by then, or a portion of it.
+    fn arrive(&mut self, by: u64) {
+        for _ in 0..ARRIVALS_MAX {
+            let Some(due_at) = self.schedule.as_mut().and_then(|schedule| schedule.take(by)) else {
+                break;
+            };
+            let now = self.load.now();
+            self.load.tally.borrow_mut().hand_over(due_at, now);
             if self.context.plan.pace.is_churn() {
-                self.waiting.push_back((Some(due_at), self.next_index));
-                self.next_index += self.context.plan.connections;
-            } else if !self.push(due_at, now) {
+                self.waiting.push_back((due_at, self.next_index));
+                self.next_index += self.context.plan.threads;
+            } else if !self.push(due_at) {
                 // Nobody is left who could send it.
-                self.load.tally.borrow_mut().fault(
-                    Fault::NotBegun,
-                    1,
-                    self.context.connections.start,
-                    0,
-                    now,
-                );
+                let first = self.context.connections.start;
+                self.load.tally.borrow_mut().fault(Fault::NotBegun, 1, first, 0, now);
             }
         }
-        self.begin_waiting(now);
+        self.begin_waiting();
+    }
+
+    /// What is due by then and was not taken never will be: the rate is beyond what this program can do.
+    fn give_up_arrivals(&mut self, by: u64) {
+        let Some(mut schedule) = self.schedule.take() else {
+            return;
+        };
+        let mut left = 0;
+        let now = self.load.now();
+        let mut tally = self.load.tally.borrow_mut();
+        while let Some(due_at) = schedule.take(by) {
+            tally.hand_over(due_at, now);
+            left += 1;
+        }
+        if left > 0 {
+            tally.fault(Fault::NotBegun, left, self.context.connections.start, 0, now);
+        }
     }
 
     /// A message is due at `due_at`, on the next connection whose turn it is and that is there.
-    fn push(&mut self, due_at: u64, now: u64) -> bool {
+    fn push(&mut self, due_at: u64) -> bool {
         let candidates = if self.load.live.get() > 0 { self.places.len() } else { 0 };
         for _ in 0..candidates {
             let place = self.turn;
             self.turn = if place + 1 == self.places.len() { 0 } else { place + 1 };
             if let Some(id) = self.places[place]
-                && self.mover.with(id, |link| link.push_due(due_at, now)) == Some(true)
+                && self.mover.with(id, |link| link.push_due(due_at)) == Some(true)
             {
                 return true;
             }
@@ -352,42 +384,44 @@ impl<'a, M: Mover> Driver<'a, M> {
         if self.load.over.borrow().is_empty() {
             return;
         }
-        let pace = self.context.plan.pace;
-        for Over { place, index, was_reached } in self.load.over.take() {
+        let is_followed =
+            self.context.plan.pace == (Pace::Churn { rate: None }) && self.load.stage.get() == Stage::Sending;
+        for Over { place, was_reached } in self.load.over.take() {
             self.places[place] = None;
             self.free.push(place);
             // Who is not there will not be there in a moment either.
-            if pace == (Pace::Churn { rate: None }) && self.load.stage.get() == Stage::Sending && was_reached
-            {
-                let now = self.load.now();
-                self.waiting.push_back((Some(now), index + self.context.plan.connections));
+            if is_followed && was_reached {
+                self.succeed();
             }
         }
-        let now = self.load.now();
-        self.begin_waiting(now);
+        self.begin_waiting();
+    }
+
+    /// In a churn without a rate the next connection is due, now that another is over.
+    fn succeed(&mut self) {
+        self.waiting.push_back((self.load.now(), self.next_index));
+        self.next_index += self.context.plan.threads;
     }
 
     /// Begins the connections of a churn for which there is room.
-    fn begin_waiting(&mut self, now: u64) {
+    fn begin_waiting(&mut self) {
         while !self.waiting.is_empty() && self.mover.has_room() {
             let Some(place) = self.free.pop() else {
-                return;
+                break;
             };
             let Some((due_at, index)) = self.waiting.pop_front() else {
-                return;
+                break;
             };
-            match self.mover.begin(place, index, due_at) {
+            match self.mover.begin(place, index, Some(due_at)) {
                 Ok(id) => self.places[place] = Some(id),
                 Err(error) => {
                     self.free.push(place);
-                    let fault = Fault::ConnectFailed(error.kind());
+                    let (fault, now) = (Fault::ConnectFailed(error.kind()), self.load.now());
                     self.load.tally.borrow_mut().fault(fault, 1, index, 0, now);
                 }
             }
-            if let Some(due_at) = due_at {
-                self.load.tally.borrow_mut().hand_over(due_at, now);
-            }
         }
+        self.load.waiting.set(self.waiting.len());
     }
 
     /// Gives up the connections that are not open in time.
@@ -426,6 +460,9 @@ impl<'a, M: Mover> Driver<'a, M> {
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+/// The most arrivals between two looks at what has come: a rate that cannot be kept up with must not stop everything else.
+const ARRIVALS_MAX: usize = 1 << 12;
 
 /// The most connections of a thread that are being opened at once: fewer than a listener's queue has room for.
 const OPENING_MAX: usize = 512;

@@ -105,7 +105,7 @@ impl Service for Connecting {
 struct Peer {
     link: Link,
     heap: Rc<Heap>,
-    /// The buffer of the last receive, compared and free to be sent from.
+    /// The buffer of the last receive, compared and free to be sent from in the same turn.
     spare: Option<Lease>,
     /// What the socket did not take at once, before anything new.
     unsent: VecDeque<Outgoing>,
@@ -155,7 +155,7 @@ impl Handler for Peer {
                 let buffer = lease.bytes_mut();
                 self.choose_class(buffer.len() - HEADROOM, len);
                 self.link.on_bytes(&mut buffer[HEADROOM..HEADROOM + len]);
-                self.spare = Some(lease);
+                self.spare = self.link.has_output().then_some(lease);
             }
             Ok(None) => self.link.on_end(),
             Err(error) => self.link.on_error(error.kind()),
@@ -165,8 +165,6 @@ impl Handler for Peer {
 
     #[inline]
     fn may_receive(&mut self) -> bool {
-        // Asked when there is nothing more to send now.
-        self.spare = None;
         true
     }
 
@@ -219,6 +217,11 @@ impl Handler for Peer {
     fn on_behind(&mut self) {}
 
     #[inline]
+    fn on_acted(&mut self) {
+        self.spare = None;
+    }
+
+    #[inline]
     fn awaits_sent(&self) -> bool {
         !self.unsent.is_empty() || (!self.is_mute && self.link.has_output())
     }
@@ -251,6 +254,7 @@ impl Handler for Peer {
 struct Heap {
     budget: Rc<Budget>,
     /// Pieces of [`HEAP_PIECE`] bytes, to be used again.
+    #[expect(clippy::vec_box, reason = "a piece goes out in its box")]
     pool: RefCell<Vec<Box<Gathered>>>,
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringback::proto::frame::OpCode;
 use serde_json::Value;
 
-use crate::support::{Peer, Ran, frame, load_ws, loadtest, serve};
+use crate::support::{Peer, Ran, frame, load, load_ws, loadtest, serve, serve_bytes};
 
 /// What a server saw: for each connection when it came, and the opcodes of what it got.
 type Seen = Arc<Mutex<Vec<(Instant, Vec<OpCode>)>>>;
@@ -162,6 +163,92 @@ fn connections_that_are_held_are_pinged_once_and_their_memory_is_told() {
     assert_eq!(counts, [("[Ping, Close]".to_owned(), 40)].into());
 }
 
+/// What is due at a rate comes back or is told of: nothing is lost with its connection.
+#[test]
+fn messages_that_go_with_their_connection_are_told() {
+    let address = serve(|stream| {
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(300) && peer.frame().is_ok() {}
+    });
+    let ran = load_ws(address, &["-c", "1", "--rate", "500", "-d", "1s", "--warmup", "0s"]);
+    assert_eq!(ran.code, 1, "{}", ran.stdout);
+    assert_eq!(ran.errors("connection_lost"), 1, "{}", ran.stdout);
+    assert!(ran.errors("missing_echo") > 50, "{}", ran.stdout);
+    assert_eq!(ran.errors("missing_echo") + ran.errors("not_begun"), 500, "{}", ran.stdout);
+}
+
+/// A server that refuses the first handshakes, as one does that is just starting.
+fn serve_after_refusals(refusals: usize) -> SocketAddr {
+    let came = Arc::new(AtomicUsize::new(0));
+    serve(move |stream| {
+        if came.fetch_add(1, Ordering::Relaxed) < refusals {
+            let _ = Peer::handshake(stream, |_| "HTTP/1.1 503 Busy\r\n\r\n".into());
+            return;
+        }
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        let _ = peer.echo(|_, _, _| None);
+    })
+}
+
+#[test]
+fn a_churn_goes_on_when_its_first_connections_are_refused() {
+    for rate in [&[][..], &["--rate", "50"]] {
+        let common = ["--churn", "-c", "2", "--warmup", "0s"];
+        let ran = load_ws(serve_after_refusals(1), &[&common, rate].concat());
+        assert_eq!((ran.code, ran.errors("handshake_refused_503")), (1, 1), "{}", ran.stdout);
+        assert_eq!(ran.json()["errors_total"], 1, "{}", ran.stdout);
+        assert!(ran.echoes() > 5, "{}", ran.stdout);
+    }
+}
+
+/// Many more end at once than the ring's table has spare places for.
+#[test]
+fn the_end_of_a_churn_is_no_fault() {
+    let (address, _) = serve_with_notes();
+    let json = assert_fine(&load_ws(address, &["--churn", "-c", "300", "-d", "600ms"]));
+    assert!(number(&json["messages"]) > 0.0, "{json}");
+}
+
+#[test]
+fn a_slow_server_does_not_make_the_generator_late() {
+    let address = serve(|stream| {
+        std::thread::sleep(Duration::from_millis(100));
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        let _ = peer.echo(|_, _, _| None);
+    });
+    // Twice what five at a time can do: half of them wait for room, and that is in their latency.
+    let args = ["--churn", "-c", "5", "--rate", "100", "-d", "1s", "--warmup", "0s"];
+    let json = assert_fine(&load_ws(address, &args));
+    assert!(number(&json["latency_us"]["p99"]) > 500_000.0, "{json}");
+    assert!(number(&json["lateness_us"]["p50"]) < 100_000.0, "{json}");
+}
+
+#[test]
+fn connections_at_a_rate_come_from_all_addresses() {
+    let came = Arc::new(Mutex::new(BTreeMap::<_, usize>::new()));
+    let notes = Arc::clone(&came);
+    let address = serve(move |stream| {
+        *notes.lock().expect("no panic").entry(stream.peer_addr().expect("connected").ip()).or_default() += 1;
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        let _ = peer.echo(|_, _, _| None);
+    });
+    let sources = "127.0.0.1,127.0.0.2";
+    assert_fine(&load_ws(address, &["--churn", "-c", "4", "--rate", "100", "--source", sources]));
+    let came = came.lock().expect("no panic");
+    assert_eq!(came.len(), 2, "{came:?}");
+    assert!(came.values().all(|&count| count >= 10), "{came:?}");
+}
+
+/// More connections with bulk than the ring has buffers for it: whoever has to wait for one must not hold one.
+#[test]
+fn bulk_on_many_connections() {
+    let args = ["-c", "64", "--size", "1MiB", "--kind", "binary", "--connect-timeout", "60s"];
+    let ran = load(&format!("tcp://{}", serve_bytes()), &args);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.echoes() >= 64, "{}", ran.stdout);
+}
+
 #[test]
 fn what_does_not_go_together_is_told() {
     for args in [
@@ -173,6 +260,8 @@ fn what_does_not_go_together_is_told() {
         &["--rate", "0"],
         &["--rate", "fast"],
         &["--threads", "65"],
+        &["--grace", "600y"],
+        &["-d", "9300000000000000000s"],
     ] {
         let ran = loadtest(&[&["ws://127.0.0.1:1/"], args].concat());
         assert_eq!((ran.code, ran.stderr.lines().count()), (64, 1), "{args:?}: {}", ran.stderr);

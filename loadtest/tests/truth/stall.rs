@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::Peer;
-use crate::{Measured, PRECISION, serve};
+use crate::Measured;
+use crate::support::{Peer, serve};
 
 /// Messages a second.
 const RATE: u32 = 1000;
@@ -52,9 +52,11 @@ fn a_closed_loop_sees_the_one_message_in_flight() {
     let args = ["-c", "1", "--depth", "1"];
     let measured = Measured::new("stall-closed", stall.address, &[&args[..], &WINDOW].concat());
     let took = stall.took();
-    assert!(measured.latency("max") >= took.mul_f64(1.0 - PRECISION), "{took:?}: {}", measured.ran.stdout);
-    // Half of it: no busy machine holds a message up that long.
-    assert_eq!(measured.count_from(took / 2), 1, "{}", measured.ran.stdout);
+    // It may have become due a moment after the stall began: when the echo before it was read.
+    assert!(measured.latency("max") >= took.mul_f64(0.75), "{took:?}: {}", measured.ran.stdout);
+    // A busy machine holds up a few by itself; in an open loop there are a hundred.
+    let slow = measured.count_from(took / 2);
+    assert!((1..=10).contains(&slow), "{slow}: {}", measured.ran.stdout);
     assert_eq!(measured.ran.json()["lateness_us"], Value::Null);
 }
 

@@ -134,6 +134,7 @@ impl<H: Handler> Connection<H> {
             return self.end(key, &mut driver.ring);
         }
         self.receive(key, driver);
+        self.handler.on_acted();
         if let Some(deadline) = self.handler.deadline() {
             self.enter_deadline(key, deadline, &mut driver.wheel);
         }

@@ -96,6 +96,10 @@ pub trait Handler {
     /// Whether everything is sent that ever will be, and the write side is to be shut: asked until it is.
     fn ends_writing(&mut self) -> bool;
 
+    /// It was acted on: what it did not send now waits, perhaps for long. A buffer that it keeps for that is one that
+    /// others, and it itself, cannot receive into.
+    fn on_acted(&mut self) {}
+
     /// When [`Self::on_deadline`] is due, if at all: milliseconds on the clock of the [`Service`].
     fn deadline(&self) -> Option<u64>;
 
