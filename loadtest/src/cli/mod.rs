@@ -141,7 +141,7 @@ impl Args {
             ramp: self.pace.ramp,
             engine,
             connections: self.connections as usize,
-            threads: run.threads as usize,
+            threads: run.threads(self.connections) as usize,
             cores: run.pin.clone(),
             spin: run.spin,
             warmup: run.warmup,

@@ -15,9 +15,9 @@ use crate::run::{Failure, NO_CONGESTION};
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Run")]
 pub(crate) struct RunArgs {
-    /// Threads, at most one a connection
-    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(super) threads: u32,
+    /// Threads, at most one a connection [default: one for each core of --pin, else 1]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
 
     /// How long messages are counted, for example 10s or 500ms
     #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
@@ -77,8 +77,8 @@ impl RunArgs {
         if self.duration.is_zero() {
             return Err(Failure::Usage("--duration must be longer than 0".into()));
         }
-        if self.threads > connections {
-            let told = format!("--threads {} is more than --connections {connections}", self.threads);
+        if let Some(threads) = self.threads.filter(|&threads| threads > connections) {
+            let told = format!("--threads {threads} is more than --connections {connections}");
             return Err(Failure::Usage(told));
         }
         for &core in &self.pin {
@@ -91,6 +91,12 @@ impl RunArgs {
             }
         }
         Ok(())
+    }
+
+    /// How many threads there are.
+    pub(super) fn threads(&self, connections: u32) -> u32 {
+        let cores = u32::try_from(self.pin.len()).unwrap_or(u32::MAX);
+        self.threads.unwrap_or_else(|| cores.clamp(1, connections))
     }
 
     /// The server's process, where it is named.
@@ -123,7 +129,7 @@ impl RunArgs {
     /// Raises the limit of open files as far as it is needed. On a ring connections are no files of the process, but the
     /// limit bounds the table of each.
     pub(super) fn allow_files(&self, engine: Engine, connections: u32) -> Result<(), Failure> {
-        let (connections, threads) = (u64::from(connections), u64::from(self.threads));
+        let (connections, threads) = (u64::from(connections), u64::from(self.threads(connections)));
         let (needed, cure) = match engine {
             Engine::Ring => {
                 let places =

@@ -19,7 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
-use support::{Ran, loadtest, serve};
+use support::{Ran, loadtest};
 
 /// By how much a latency may differ from what was measured: the histogram has three digits.
 const PRECISION: f64 = 0.001;
