@@ -1,22 +1,28 @@
-//! The command line and the environment.
+//! The command line, the environment and the configuration file.
 
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, Parser};
+use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::config::{Config, EngineChoice, RingConfig};
+use crate::settings::{Refusal, Settings};
 
 /// `EX_USAGE` of sysexits.h: the exit code after a mistake of the user.
 pub const USAGE: u8 = 64;
+/// `EX_IOERR` of sysexits.h: the exit code where what was asked for cannot be written.
+const UNWRITTEN: u8 = 74;
 
 /// A strict, fast WebSocket echo server.
 ///
-/// It answers every message with the same message. Each option can also be given as an environment variable.
+/// It answers every message with the same message. Each option can also be given as an environment variable or in a
+/// configuration file.
 #[derive(Debug, Parser)]
 #[command(
     name = "ringback",
@@ -28,6 +34,14 @@ pub const USAGE: u8 = 64;
 struct Arguments {
     #[command(subcommand)]
     task: Option<Task>,
+
+    /// TOML file of options under these names; the environment and the command line stand above it
+    #[arg(long, env = "RINGBACK_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Show the options in force, in the form of that file, with where each comes from, and end
+    #[arg(long)]
+    print_config: bool,
 
     /// Address to listen at; repeatable (comma-separated in the environment); port 0 takes a free port
     #[arg(
@@ -175,22 +189,58 @@ pub enum LogFormat {
     Json,
 }
 
-/// Reads the command line and the environment. `Err` has been said already: `--help`, `--version`, or a mistake.
+/// Reads the command line, the environment and the configuration file. `Err` has been said already: help, the options
+/// themselves, or a mistake.
 ///
 /// # Errors
 ///
-/// The exit code: 0 after help was asked for, 64 after a mistake.
+/// The exit code: 0 after what was asked for has been written, 64 after a mistake, 74 where it cannot be written.
 pub fn parse() -> Result<(Task, Config, LogFormat), ExitCode> {
-    let arguments = Arguments::try_parse().and_then(Arguments::checked).map_err(|error| {
-        // Nothing can be done where standard error is closed.
-        let _ = error.print();
-        match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-            _ => ExitCode::from(USAGE),
-        }
-    })?;
+    let settings = Settings::read(command(), std::env::args_os()).map_err(refuse)?;
+    let arguments = Arguments::from_arg_matches(settings.matches())
+        .and_then(Arguments::checked)
+        .map_err(|error| refuse(error.into()))?;
+    if arguments.print_config {
+        return Err(written(write!(io::stdout().lock(), "{settings}")));
+    }
     let (task, log_format) = (arguments.task.unwrap_or(Task::Serve), arguments.log_format);
     Ok((task, arguments.into(), log_format))
+}
+
+/// The definition of the options.
+#[must_use]
+pub fn command() -> Command {
+    Arguments::command()
+}
+
+/// Says what is wrong, or the help that was asked for, and how to end.
+fn refuse(refusal: Refusal) -> ExitCode {
+    match refusal {
+        Refusal::CommandLine(error) => {
+            // Nothing can be done where standard error is closed.
+            let _ = error.print();
+            match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(USAGE),
+            }
+        }
+        Refusal::File(mistake) => {
+            eprintln!("ringback: {mistake}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// How to end after writing to standard output.
+fn written(result: io::Result<()>) -> ExitCode {
+    match result.and_then(|()| io::stdout().flush()) {
+        // Whoever reads only the beginning has what was asked for.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("ringback: standard output: {error}");
+            ExitCode::from(UNWRITTEN)
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 impl Arguments {
@@ -298,7 +348,8 @@ mod tests {
     #[test]
     fn every_option_has_its_variable() {
         let command = Arguments::command();
-        for argument in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
+        // To ask for the result is for the command line.
+        for argument in command.get_arguments().filter(|argument| *argument.get_id() != "print_config") {
             let name = argument.get_long().unwrap();
             let variable = format!("RINGBACK_{}", name.replace('-', "_").to_uppercase());
             assert_eq!(argument.get_env(), Some(variable.as_ref()), "--{name}");

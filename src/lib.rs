@@ -16,4 +16,5 @@ pub mod engine;
 pub mod mask;
 pub mod proto;
 pub mod server;
+mod settings;
 mod system;

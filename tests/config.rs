@@ -1,0 +1,316 @@
+//! The configuration file of the `ringback` binary, and what it writes of its options.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use clap::builder::PossibleValue;
+use clap::{Arg, ArgAction};
+use common::{Server, command};
+use ringback::cli;
+use ringback::proto::frame::OpCode;
+
+/// Values of which every option takes one that is not its default; the first that it takes is tried.
+const CANDIDATES: [&str; 5] = ["127.0.0.1:7", "/other", "2", "3s", "32KiB"];
+
+#[test]
+fn a_default_gives_way_to_the_file_then_the_environment_then_the_command_line() {
+    let file = Scratch::file(
+        "order",
+        "drain-timeout = '1s'\nno-pin = true\nallowed-origin = ['http://a', 'http://b']\nlisten = ['127.0.0.1:1']\n",
+    );
+    for (name, variable, default, of_file, environment, of_environment, argument, of_argument) in [
+        (
+            "drain-timeout",
+            "RINGBACK_DRAIN_TIMEOUT",
+            r#""10s""#,
+            r#""1s""#,
+            "2s",
+            r#""2s""#,
+            "--drain-timeout=3s",
+            r#""3s""#,
+        ),
+        ("no-pin", "RINGBACK_NO_PIN", "false", "true", "no", "false", "--no-pin", "true"),
+        (
+            "listen",
+            "RINGBACK_LISTEN",
+            r#"["127.0.0.1:9001"]"#,
+            r#"["127.0.0.1:1"]"#,
+            "127.0.0.1:2,127.0.0.1:3",
+            r#"["127.0.0.1:2", "127.0.0.1:3"]"#,
+            "--listen=127.0.0.1:4",
+            r#"["127.0.0.1:4"]"#,
+        ),
+        (
+            "allowed-origin",
+            "RINGBACK_ALLOWED_ORIGIN",
+            "",
+            r#"["http://a", "http://b"]"#,
+            "http://c",
+            r#"["http://c"]"#,
+            "--allowed-origin=http://d",
+            r#"["http://d"]"#,
+        ),
+    ] {
+        let line = printed(&mut command(&[]), name);
+        if default.is_empty() {
+            assert_eq!(line, format!("# {name} is not set # default"));
+        } else {
+            assert_eq!(line, format!("{name} = {default} # default"));
+        }
+
+        let line = printed(command(&[]).arg("--config").arg(&file.path), name);
+        assert!(
+            line.starts_with(&format!("{name} = {of_file} # file {}, line ", file.path.display())),
+            "{line}"
+        );
+
+        let from_environment = format!("{name} = {of_environment} # environment {variable}");
+        let line = printed(command(&[]).env("RINGBACK_CONFIG", &file.path).env(variable, environment), name);
+        assert_eq!(line, from_environment);
+
+        let from_command_line = format!("{name} = {of_argument} # command line");
+        let mut all = command(&[argument]);
+        let line = printed(all.arg("--config").arg(&file.path).env(variable, environment), name);
+        assert_eq!(line, from_command_line);
+        let line = printed(command(&[argument]).arg("--config").arg(&file.path), name);
+        assert_eq!(line, from_command_line);
+    }
+}
+
+#[test]
+fn what_is_printed_reads_back_as_the_same() {
+    let everything = Scratch::file("every", &every_option());
+    let printed = |command: &mut Command| {
+        let output = run(command.arg("--print-config"));
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stdout(&output)
+    };
+    for first in [
+        printed(&mut command(&[])),
+        printed(command(&[]).arg("--config").arg(&everything.path)),
+        printed(
+            command(&["--workers=007", "--path=/'\"\\", "--congestion-control=5", "--no-pin"])
+                .env("RINGBACK_UNSENT_LIMIT", "1MiB"),
+        ),
+    ] {
+        let file = Scratch::file("back", &first);
+        let second = printed(command(&[]).arg("--config").arg(&file.path));
+        assert_eq!(values(&second), values(&first));
+        let from_file = |line: &&str| !line.ends_with("# default");
+        assert!(second.lines().filter(from_file).all(|line| line.contains(&file.name())), "{second}");
+    }
+}
+
+#[test]
+fn every_option_may_stand_in_the_file() {
+    let text = every_option();
+    let file = Scratch::file("all", &text);
+    let output = run(command(&["--print-config"]).arg("--config").arg(&file.path));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(values(&stdout(&output)), values(&text));
+    let sources = stdout(&output).lines().filter(|line| line.contains(&file.name())).count();
+    assert_eq!(sources, options().count());
+}
+
+#[test]
+fn a_mistake_is_one_line_and_ends_with_64() {
+    let gone = Path::new(env!("CARGO_TARGET_TMPDIR")).join("there-is-none.toml");
+    expect_refusal(&gone, &[], &format!("{}: ", gone.display()));
+    expect_refusal(Path::new(env!("CARGO_TARGET_TMPDIR")), &[], "directory");
+    for (text, said) in [
+        (
+            "workers = 1\nmax-conections = 5\n",
+            ":2: unknown key \"max-conections\"; the nearest option is max-connections",
+        ),
+        ("drain_timeout = '5s'", ":1: unknown key \"drain_timeout\"; the nearest option is drain-timeout"),
+        ("[server]\nworkers = 1\n", ":1: unknown key \"server\""),
+        ("workers = 'four'", ":1: workers: expected N, found 'four': a number of workers is 1 to 1024"),
+        ("\nhandshake-timeout = 5", ":2: handshake-timeout: expected TIME, found 5: "),
+        (
+            "receive-buffer-size = 10",
+            ":1: receive-buffer-size: expected SIZE, found 10: a receive buffer is 1KiB to",
+        ),
+        (
+            "engine = 'kqueue'",
+            ":1: engine: expected \"auto\" or \"ring\" or \"tokio-uring\" or \"epoll\", found 'kqueue'",
+        ),
+        ("listen = ['[::1]:1',\n'localhost:1']", ":2: listen: expected an array of "),
+        ("congestion-control = 5", ":1: congestion-control: expected NAME as a string, found 5"),
+        ("no-pin = 1", ":1: no-pin: expected true or false, found 1"),
+        ("workers = 1\nworkers = 2\n", ":2: duplicate key: workers = 2"),
+        (
+            "workers = 1\n  unsent-limit = 64KiB\n",
+            ":2: string values must be quoted, expected literal string: unsent-limit = 64KiB",
+        ),
+        ("config = 'other.toml'", ":1: config is for the command line"),
+        ("print-config = true", ":1: print-config is for the command line"),
+    ] {
+        let file = Scratch::file("mistake", text);
+        // What stands above the file does not excuse it.
+        expect_refusal(
+            &file.path,
+            &["--workers=2", "--engine=epoll"],
+            &format!("{}{said}", file.path.display()),
+        );
+        expect_refusal(&file.path, &["doctor"], said);
+    }
+    let file = Scratch::file("text", "");
+    fs::write(&file.path, b"path = '/\xFF'").expect("a file");
+    expect_refusal(&file.path, &[], "UTF-8");
+}
+
+/// What no option can say by itself is judged when all are known.
+#[test]
+fn a_rule_of_several_options_holds_across_their_sources() {
+    let file = Scratch::file("rule", "ring-submissions = 16");
+    let output = run(command(&["--ring-completions=8", "--print-config"]).arg("--config").arg(&file.path));
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).contains("--ring-completions is no less than"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_server_runs_by_its_file() {
+    let file = Scratch::file(
+        "serve",
+        "listen = ['127.0.0.1:0']\nworkers = 1\nengine = 'epoll'\nmax-connections = 1\n",
+    );
+    let mut server = command(&[]);
+    server.arg("--config").arg(&file.path);
+    let server = Server::spawn(server);
+    assert!(server.announcement.contains("(engine epoll, 1 workers)"), "{}", server.announcement);
+    let mut client = server.connect();
+    client.echo(OpCode::Text, b"by the file");
+    let mut second = server.connect_raw();
+    second.send_bytes(common::handshake("/ws", "").as_bytes());
+    assert!(second.read_head().starts_with("HTTP/1.1 503 "));
+
+    let empty = Scratch::file("empty", "");
+    let mut server = command(&["--listen=127.0.0.1:0", "--workers=1"]);
+    server.env("RINGBACK_CONFIG", &empty.path);
+    Server::spawn(server).connect().echo(OpCode::Text, b"by the defaults");
+}
+
+#[test]
+fn the_doctor_looks_at_the_file_too() {
+    let file = Scratch::file("doctor", "congestion-control = 'no-such-control'");
+    let output = run(command(&["--config"]).arg(&file.path).arg("doctor"));
+    assert!(stdout(&output).contains("no-such-control"), "{}", stdout(&output));
+}
+
+/// A closed pipe is no mistake; a full disk is.
+#[test]
+fn what_cannot_be_written_is_said() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a device of Linux");
+    let output =
+        command(&["--print-config"]).stdout(full).stderr(Stdio::piped()).output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(74));
+    assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+}
+
+/// A file that sets every option to what is not its default.
+fn every_option() -> String {
+    options()
+        .map(|option| format!("{} = {}\n", option.get_long().expect("a long name"), other_value(&option)))
+        .collect()
+}
+
+fn other_value(option: &Arg) -> String {
+    if is_flag(option) {
+        return "true".into();
+    }
+    let name = option.get_long().expect("a long name");
+    let defaults: Vec<_> = option.get_default_values().iter().map(|value| value.to_str()).collect();
+    let takes = |word: &&str| {
+        let argument = format!("--{name}={word}");
+        !defaults.contains(&Some(*word))
+            && cli::command().try_get_matches_from(["ringback", &argument]).is_ok()
+    };
+    let possible = option.get_possible_values();
+    let words = possible.iter().map(PossibleValue::get_name).chain(CANDIDATES);
+    let word = words.into_iter().find(takes).unwrap_or_else(|| panic!("no candidate for --{name}"));
+    if matches!(option.get_action(), ArgAction::Append) { format!("[{word:?}]") } else { format!("{word:?}") }
+}
+
+/// The options that a file may have, by the definition of the command line.
+fn options() -> impl Iterator<Item = Arg> {
+    let arguments: Vec<_> = cli::command().get_arguments().cloned().collect();
+    arguments.into_iter().filter(|option| !["config", "print_config"].contains(&option.get_id().as_str()))
+}
+
+fn is_flag(option: &Arg) -> bool {
+    matches!(option.get_action(), ArgAction::SetTrue | ArgAction::SetFalse)
+}
+
+/// The line of one option that `--print-config` prints.
+fn printed(command: &mut Command, name: &str) -> String {
+    let output = run(command.arg("--print-config"));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    let mut lines =
+        text.lines().filter(|line| line.trim_start_matches("# ").starts_with(&format!("{name} ")));
+    let line = lines.next().unwrap_or_else(|| panic!("no {name} in {text}")).to_owned();
+    assert_eq!(lines.next(), None, "{name} is there once");
+    line
+}
+
+/// What a file sets, whatever the form of its numbers, and without where it came from.
+fn values(text: &str) -> BTreeMap<String, String> {
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let pair = |line: &str| {
+        let (name, value) = line.split_once(" = ").unwrap_or_else(|| panic!("{line}"));
+        let value = value.split(" # ").next().unwrap_or_default();
+        let is_number = value.trim_matches('"').bytes().all(|byte| byte.is_ascii_digit());
+        (name.to_owned(), if is_number { value.trim_matches('"') } else { value }.to_owned())
+    };
+    lines.map(pair).collect()
+}
+
+#[track_caller]
+fn expect_refusal(file: &Path, arguments: &[&str], said: &str) {
+    let output = run(command(&["--config"]).arg(file).args(arguments));
+    assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
+    let line = stderr(&output);
+    assert!(line.starts_with("ringback: ") && line.contains(said), "{said} in {line}");
+    assert_eq!(line.lines().count(), 1, "{line}");
+    assert!(output.stdout.is_empty());
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().expect("the binary runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A file of one test, in the end gone.
+struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    fn file(name: &str, text: &str) -> Self {
+        let name = format!("config-{name}-{}.toml", std::process::id());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::write(&path, text).expect("a file");
+        Self { path }
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
