@@ -12,6 +12,7 @@ use clap::error::ErrorKind;
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::config::{Config, EngineChoice, RingConfig};
+use crate::documents::Document;
 use crate::settings::{Refusal, Settings};
 
 /// `EX_USAGE` of sysexits.h: the exit code after a mistake of the user.
@@ -177,6 +178,9 @@ pub enum Task {
     Serve,
     /// Say whether the best engine can run here with these options, and what would cure it; ends with 0 or 69
     Doctor,
+    /// Write something for people or shells to read, and end
+    #[command(flatten)]
+    Write(Document),
 }
 
 /// The form of a log line.
@@ -189,8 +193,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// Reads the command line, the environment and the configuration file. `Err` has been said already: help, the options
-/// themselves, or a mistake.
+/// Reads the command line, the environment and the configuration file. `Err` has been said already: help, a document, the
+/// options themselves, or a mistake.
 ///
 /// # Errors
 ///
@@ -203,8 +207,13 @@ pub fn parse() -> Result<(Task, Config, LogFormat), ExitCode> {
     if arguments.print_config {
         return Err(written(write!(io::stdout().lock(), "{settings}")));
     }
-    let (task, log_format) = (arguments.task.unwrap_or(Task::Serve), arguments.log_format);
-    Ok((task, arguments.into(), log_format))
+    match arguments.task.unwrap_or(Task::Serve) {
+        Task::Write(document) => Err(written(document.write(command(), &mut io::stdout().lock()))),
+        task => {
+            let log_format = arguments.log_format;
+            Ok((task, arguments.into(), log_format))
+        }
+    }
 }
 
 /// The definition of the options.

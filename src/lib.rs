@@ -7,11 +7,13 @@
 //! * [`mask`] removes the client's masking with SIMD.
 //! * [`engine`] moves bytes between sockets and `proto`.
 //! * [`server`] owns listeners, workers, limits and counters.
+//! * [`documents`] is what the binary writes of itself: the manual page, completions, a configuration file.
 //! * [`doctor`] says whether the best engine can run here, and what would cure it.
 
 pub mod cli;
 pub mod config;
 pub mod doctor;
+pub mod documents;
 pub mod engine;
 pub mod mask;
 pub mod proto;

@@ -201,12 +201,94 @@ fn the_doctor_looks_at_the_file_too() {
     assert!(stdout(&output).contains("no-such-control"), "{}", stdout(&output));
 }
 
+#[test]
+fn the_example_has_every_option_at_its_default() {
+    let example = stdout(&run(&mut command(&["example-config"])));
+    let kept = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/ringback.toml"));
+    assert!(
+        kept.expect("deploy/ringback.toml") == example,
+        "`cargo run -- example-config > deploy/ringback.toml` brings it up to date"
+    );
+    for option in options().filter(|option| !option.is_hide_set()) {
+        let name = option.get_long().expect("a long name");
+        assert!(example.contains(&format!("\n#{name} = ")), "{name} in {example}");
+        let help = option.get_help().expect("a meaning").to_string();
+        assert!(example.contains(&format!("\n# {help}\n")), "{help} in {example}");
+    }
+
+    // With the marks taken away from the lines that have a default it says what is so anyway.
+    let is_default = |name: &str| {
+        options().any(|option| {
+            option.get_long() == Some(name) && (is_flag(&option) || !option.get_default_values().is_empty())
+        })
+    };
+    let lines = example.lines().filter_map(|line| line.strip_prefix('#'));
+    let lines: Vec<_> =
+        lines.filter(|line| line.split_once(" = ").is_some_and(|(name, _)| is_default(name))).collect();
+    assert!(lines.len() > 10, "{lines:?}");
+    let file = Scratch::file("example", &lines.join("\n"));
+    let with = stdout(&run(command(&["--print-config"]).arg("--config").arg(&file.path)));
+    let without = stdout(&run(&mut command(&["--print-config"])));
+    assert_eq!(values(&with), values(&without));
+    let file = Scratch::file("comments", &example);
+    let unchanged = stdout(&run(command(&["--print-config"]).arg("--config").arg(&file.path)));
+    assert_eq!(unchanged, without, "as it comes it sets nothing");
+}
+
+#[test]
+fn the_completions_and_the_manual_page_have_every_visible_option() {
+    let man = stdout(&run(&mut command(&["man"]))).replace("\\-", "-");
+    let mut documents = vec![("man".to_owned(), man)];
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = run(&mut command(&["completions", shell]));
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        documents.push((shell.to_owned(), stdout(&output)));
+    }
+    let visible: Vec<_> = options().filter(|option| !option.is_hide_set()).collect();
+    let names = visible.iter().map(|option| option.get_long().expect("a long name"));
+    for name in names.chain(["config", "print-config", "help", "version", "doctor"]) {
+        for (document, text) in &documents {
+            assert!(text.contains(name), "{name} in {document}");
+        }
+    }
+    for option in options().filter(Arg::is_hide_set) {
+        let name = option.get_long().expect("a long name");
+        for (document, text) in &documents {
+            assert!(!text.contains(name), "{name} in {document}");
+        }
+    }
+    let unknown = run(&mut command(&["completions", "cmd"]));
+    assert_eq!(unknown.status.code(), Some(64));
+}
+
+/// By the programs that will read them, where they are.
+#[test]
+fn the_completions_and_the_manual_page_are_well_formed() {
+    for (program, arguments, document) in [
+        ("bash", &["-n"][..], &["completions", "bash"][..]),
+        ("zsh", &["-n"], &["completions", "zsh"]),
+        ("fish", &["--no-execute"], &["completions", "fish"]),
+        ("groff", &["-man", "-Tutf8", "-ww", "-z"], &["man"]),
+    ] {
+        let file = Scratch::file(program, &stdout(&run(&mut command(document))));
+        match Command::new(program).args(arguments).arg(&file.path).stdin(Stdio::null()).output() {
+            Ok(output) => {
+                assert!(
+                    output.status.success() && output.stderr.is_empty(),
+                    "{program}: {}",
+                    stderr(&output)
+                );
+            }
+            Err(error) => println!("SKIPPED: {program}: {error}"),
+        }
+    }
+}
+
 /// A closed pipe is no mistake; a full disk is.
 #[test]
 fn what_cannot_be_written_is_said() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a device of Linux");
-    let output =
-        command(&["--print-config"]).stdout(full).stderr(Stdio::piped()).output().expect("the binary runs");
+    let output = command(&["man"]).stdout(full).stderr(Stdio::piped()).output().expect("the binary runs");
     assert_eq!(output.status.code(), Some(74));
     assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
 }

@@ -4,7 +4,10 @@
 //! the default of its option before the command line is parsed, so that the environment and the command line stand above
 //! it, and a list of theirs replaces the file's.
 
+mod example;
 mod file;
+
+pub(crate) use example::example;
 
 use std::ffi::OsString;
 use std::fmt;
