@@ -14,7 +14,8 @@ use crate::target::Target;
 pub(crate) enum Headers {
     /// Those that RFC 6455 §4.1 asks for.
     Required,
-    /// Those that a browser sends, in its order, permessage-deflate (RFC 7692) among them.
+    /// Those that a browser sends, in its order, but for the offer of permessage-deflate (RFC 7692): a server may take it
+    /// up, and what it then sends cannot be read here.
     Browser,
 }
 
@@ -123,12 +124,9 @@ impl Request {
         }
         text.push_str("Sec-WebSocket-Key: ");
         let mut behind_key = String::from("\r\n");
-        if headers == Headers::Browser {
-            behind_key.push_str("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n");
-            // As a browser does: with the extensions, behind the key.
-            if let Some(offer) = offer {
-                behind_key.extend(["Sec-WebSocket-Protocol: ", offer, "\r\n"]);
-            }
+        // As a browser does: behind the key.
+        if let (Headers::Browser, Some(offer)) = (headers, offer) {
+            behind_key.extend(["Sec-WebSocket-Protocol: ", offer, "\r\n"]);
         }
         for ExtraHeader { name, value } in &wishes.headers {
             behind_key.extend([name, ": ", value, "\r\n"]);
@@ -239,7 +237,7 @@ fn judge(head: &[u8], accept: &str, subprotocols: &[String]) -> Result<(), Fault
         return Err(Fault::HandshakeInvalid("Sec-WebSocket-Accept is wrong or missing"));
     }
     if values(response.headers, "sec-websocket-extensions").next().is_some() {
-        return Err(Fault::HandshakeInvalid("an extension, and loadtest speaks none"));
+        return Err(Fault::HandshakeInvalid("an extension that was not offered"));
     }
     let mut selected = values(response.headers, "sec-websocket-protocol").map(<[u8]>::trim_ascii);
     match (selected.next(), selected.next()) {
@@ -339,7 +337,7 @@ mod tests {
         let [request, _] = requests("ws://h/", Headers::Browser, &Wishes::default());
         let headers = headers_of(&request);
         let expected = "Host Connection Pragma Cache-Control User-Agent Upgrade Origin Sec-WebSocket-Version \
-                        Accept-Encoding Accept-Language Sec-WebSocket-Key Sec-WebSocket-Extensions";
+                        Accept-Encoding Accept-Language Sec-WebSocket-Key";
         assert_eq!(names(&headers), expected);
         assert_eq!(value(&headers, "upgrade"), ["websocket"]);
         assert_eq!(value(&headers, "origin"), ["http://h"]);
@@ -363,8 +361,7 @@ mod tests {
             (
                 Headers::Browser,
                 "Host Connection Pragma Cache-Control Upgrade Origin Sec-WebSocket-Version Accept-Encoding \
-                 Accept-Language Sec-WebSocket-Key Sec-WebSocket-Extensions Sec-WebSocket-Protocol Cookie user-agent \
-                 X-Empty",
+                 Accept-Language Sec-WebSocket-Key Sec-WebSocket-Protocol Cookie user-agent X-Empty",
             ),
         ] {
             let [request, _] = requests("ws://h/", headers, &wishes);
@@ -477,7 +474,7 @@ mod tests {
             ),
             (
                 &[STATUS, UPGRADE, CONNECTION, KEY, "Sec-WebSocket-Extensions: permessage-deflate"],
-                Fault::HandshakeInvalid("an extension, and loadtest speaks none"),
+                Fault::HandshakeInvalid("an extension that was not offered"),
             ),
             (
                 &[STATUS, UPGRADE, CONNECTION, KEY, "Sec-WebSocket-Protocol: chat"],

@@ -54,7 +54,8 @@ fn ws_of_npm() {
     load_all(Program::start(command).address);
 }
 
-/// Loads the server with messages of each kind and length form, several in flight.
+/// Loads the server with messages of each kind and length form, several in flight; in fragments with pings in between;
+/// and with connections that come and go, or are held.
 fn load_all(server: SocketAddr) {
     for kind in ["text", "utf8", "binary"] {
         for size in ["0", "125", "64KiB", "1MiB"] {
@@ -64,6 +65,17 @@ fn load_all(server: SocketAddr) {
             // What is in flight at the end is waited for: all were filled at least once.
             assert!(ran.echoes() >= 2 * 8, "{kind} {size}: {}", ran.stdout);
         }
+    }
+    for args in [
+        &["--ping-every", "3", "--fragments", "1-3", "--depth", "8"][..],
+        &["--kind", "ping", "--depth", "8"],
+        &["--idle"],
+        &["--churn"],
+    ] {
+        let ran = load_ws(server, &[args, &["-c", "3"]].concat());
+        assert_eq!(ran.code, 0, "{args:?}: {}{}", ran.stdout, ran.stderr);
+        assert_eq!(ran.json()["errors_total"], 0, "{args:?}: {}", ran.stdout);
+        assert!(ran.echoes() >= 3, "{args:?}: {}", ran.stdout);
     }
 }
 
