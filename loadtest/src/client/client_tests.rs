@@ -138,6 +138,7 @@ fn text(payload: &[u8]) -> Vec<u8> {
 
 /// Runs `check` for the bytes in one piece, in two at every cut, and byte by byte.
 fn at_every_cut(bytes: &[u8], mut check: impl FnMut(&[&[u8]])) {
+    check(&[bytes]);
     for cut in 1..bytes.len() {
         check(&[&bytes[..cut], &bytes[cut..]]);
     }
