@@ -218,13 +218,19 @@ fn accept_for(key: &str) -> String {
 fn judge(head: &[u8], accept: &str, subprotocols: &[String]) -> Result<(), Fault> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
-    if !matches!(response.parse(head), Ok(httparse::Status::Complete(_))) {
-        return Err(Fault::HandshakeInvalid("it is not HTTP"));
-    }
+    // Of an answer with too many headers the status is known, which tells more where it is a refusal.
+    let has_all = match response.parse(head) {
+        Ok(httparse::Status::Complete(_)) => true,
+        Err(httparse::Error::TooManyHeaders) => false,
+        Ok(httparse::Status::Partial) | Err(_) => return Err(Fault::HandshakeInvalid("it is not HTTP")),
+    };
     match response.code {
         Some(101) => {}
         Some(status) => return Err(Fault::HandshakeRefused(status)),
         None => return Err(Fault::HandshakeInvalid("it has no status")),
+    }
+    if !has_all {
+        return Err(Fault::HandshakeInvalid("it has more than 64 headers"));
     }
     if !has_token(response.headers, "upgrade", "websocket") {
         return Err(Fault::HandshakeInvalid("no Upgrade: websocket"));
@@ -483,6 +489,15 @@ mod tests {
         ] {
             assert_eq!(receive(&answer(lines)), Err(fault), "{lines:?}");
         }
+        let many = |status, count| {
+            let good = [status, UPGRADE, CONNECTION, KEY];
+            answer(&[&good[..], &vec!["X-More: 1"; count - 3]].concat())
+        };
+        assert!(matches!(receive(&many(STATUS, HEADERS_MAX)), Ok(Some(_))));
+        let too_many = Fault::HandshakeInvalid("it has more than 64 headers");
+        assert_eq!(receive(&many(STATUS, HEADERS_MAX + 1)), Err(too_many));
+        let refused = Fault::HandshakeRefused(503);
+        assert_eq!(receive(&many("HTTP/1.1 503 No", HEADERS_MAX + 1)), Err(refused));
         let endless = vec![b'a'; HEAD_MAX];
         assert_eq!(receive(&endless), Err(Fault::HandshakeInvalid("its head is longer than 16 KiB")));
     }
