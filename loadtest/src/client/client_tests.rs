@@ -296,6 +296,19 @@ fn the_close_handshake() {
     assert!(harness.sent.is_empty(), "nothing follows a close frame");
     assert_eq!(harness.client.give_up(), Some((Fault::CloseMissing, 1)));
 
+    let reset = std::io::ErrorKind::ConnectionReset;
+    let mut harness = closing();
+    harness.receive(&reply).expect("the answer");
+    assert_eq!(harness.client.receive_error(reset), Ok(()), "a clean end is no must");
+    assert!(harness.client.is_done());
+    assert_eq!(harness.client.receive_error(reset), Ok(()), "it was over");
+
+    let mut harness = closing();
+    assert_eq!(harness.client.receive_error(reset), Err(Fault::ConnectionLost(reset)));
+    assert!(harness.client.is_done());
+    let mut harness = Harness::in_flight();
+    assert_eq!(harness.client.receive_error(reset), Err(Fault::ConnectionLost(reset)));
+
     let mut harness = closing();
     assert_eq!(harness.client.receive_end(), Err(EOF));
 

@@ -1,8 +1,9 @@
 //! One connection's protocol as a value: no I/O, no clock.
 //!
 //! Its owner calls, in any order: [`Client::push`] when messages are due, [`Client::fill`] and [`Client::wrote`] when
-//! the socket takes bytes, with or without other calls in between, [`Client::receive`] when bytes came, [`Client::receive_end`] at the end of the stream, and
-//! at last [`Client::close`]. After a fault or the end it is [`Client::is_done`] and is only dropped.
+//! the socket takes bytes, with or without other calls in between, [`Client::receive`] when bytes came,
+//! [`Client::receive_end`] at the end of the stream, [`Client::receive_error`] when the socket broke, and at last
+//! [`Client::close`]. After a fault or the end it is [`Client::is_done`] and is only dropped.
 
 mod cursor;
 pub(crate) mod fault;
@@ -179,6 +180,19 @@ impl Client {
         match (stage, &self.incoming) {
             (Stage::Closed | Stage::Done, _) | (Stage::Closing, Incoming::Bytes(_)) => Ok(()),
             _ => Err(Fault::ConnectionLost(std::io::ErrorKind::UnexpectedEof)),
+        }
+    }
+
+    /// The socket is of no more use: the connection is then over.
+    ///
+    /// # Errors
+    ///
+    /// When it should not have been. Behind the close frames a server *should* close cleanly (RFC 6455 §7.1.1) and need
+    /// not: one that resets the connection has ended it.
+    pub(crate) fn receive_error(&mut self, kind: std::io::ErrorKind) -> Result<(), Fault> {
+        match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Closed | Stage::Done => Ok(()),
+            _ => Err(Fault::ConnectionLost(kind)),
         }
     }
 

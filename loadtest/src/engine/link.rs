@@ -135,8 +135,12 @@ impl Link {
 
     /// The socket is of no more use.
     pub(super) fn on_error(&mut self, kind: io::ErrorKind) {
-        if !self.is_over {
-            self.fail(Fault::ConnectionLost(kind), 1);
+        if self.is_over {
+            return;
+        }
+        match self.client.receive_error(kind) {
+            Ok(()) => self.end(),
+            Err(fault) => self.fail(fault, 1),
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ringback::proto::frame::OpCode;
 use serde_json::Value;
+use socket2::SockRef;
 
 #[test]
 fn every_kind_and_size_is_echoed() {
@@ -119,6 +120,29 @@ fn each_connection_of_a_churn_upgrades_as_a_browser_sends_one_message_and_is_res
         // A server that took it up would send what the program cannot read.
         assert!(!request.contains("Sec-WebSocket-Extensions"), "{request}");
         assert_eq!(*end, std::io::ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+fn a_server_may_reset_the_connection_behind_the_close_frames() {
+    let address = serve(|stream| {
+        // Its end is a reset, whatever was received and sent.
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("an open connection");
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        while let Ok((opcode, payload)) = peer.frame() {
+            if peer.send(&frame(true, opcode, &payload)).is_err() || opcode == OpCode::Close {
+                break;
+            }
+        }
+    });
+    for engine in ["ring", "epoll"] {
+        let ran = load_ws(address, &["-c", "4", "--engine", engine]);
+        if ran.code == 69 && ran.stderr.contains("--engine ring") {
+            println!("SKIPPED: {}", ran.stderr.trim_end());
+            continue;
+        }
+        assert_eq!((ran.code, ran.json()["errors_total"].as_u64()), (0, Some(0)), "{engine}: {}", ran.stdout);
+        assert!(ran.echoes() > 0, "{engine}: {}", ran.stdout);
     }
 }
 
