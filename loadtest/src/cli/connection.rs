@@ -8,7 +8,7 @@ use crate::client::handshake::{ExtraHeader, Headers, Request, Wishes, is_token};
 use crate::connect;
 use crate::run::Failure;
 use crate::source::Sources;
-use crate::target::Target;
+use crate::target::{Scheme, Target};
 
 /// The options that say how connections are made.
 #[derive(Clone, Debug, clap::Args)]
@@ -57,8 +57,19 @@ impl ConnectionArgs {
     ///
     /// # Errors
     ///
-    /// Sub-protocols that are the same (RFC 6455 §4.1).
+    /// Sub-protocols that are the same (RFC 6455 §4.1); wishes for a target that gets no request.
     pub(crate) fn request(&self, target: &Target, is_churn: bool) -> Result<Request, Failure> {
+        if target.scheme == Scheme::Raw {
+            let wishes = [
+                ("--header", !self.header.is_empty()),
+                ("--origin", self.origin.is_some()),
+                ("--subprotocol", !self.subprotocol.is_empty()),
+            ];
+            if let Some((option, _)) = wishes.into_iter().find(|(_, is_given)| *is_given) {
+                let told = format!("{option} is for the handshake, and a tcp:// target has none");
+                return Err(Failure::Usage(told));
+            }
+        }
         let mut seen = HashSet::new();
         if let Some(twice) = self.subprotocol.iter().find(|name| !seen.insert(*name)) {
             return Err(Failure::Usage(format!("--subprotocol {twice} is there twice")));

@@ -455,6 +455,10 @@ fn mistakes_are_told() {
     ] {
         assert_refused(&[&["unix:/none"], &args[..]].concat(), part);
     }
+    for wish in [["--header", "A: b"], ["--origin", "https://a"], ["--subprotocol", "a"]] {
+        let part = format!("{} is for the handshake, and a tcp:// target has none", wish[0]);
+        assert_refused(&[&["tcp://127.0.0.1:1"], &wish[..]].concat(), &part);
+    }
 }
 
 fn assert_refused(args: &[&str], part: &str) {
