@@ -142,8 +142,13 @@ pub(crate) struct Variant(usize);
 
 impl Variant {
     /// The variant that a connection begins with: neighbours differ, so a reply to the wrong connection shows.
-    pub(crate) const fn of_connection(index: usize) -> Self {
-        Self(index.wrapping_mul(37) % VARIANTS)
+    ///
+    /// Each [`VARIANTS`] connections in a row begin with all of them, in an order that is shifted at random from row to
+    /// row: in a churn the connections of a place follow one another in steps, and in no step do all begin alike.
+    pub(crate) fn of_connection(index: usize) -> Self {
+        let row = (index / VARIANTS) as u64;
+        let shift = fastrand::Rng::with_seed(row).usize(..VARIANTS);
+        Self((index % VARIANTS * 37 + shift) % VARIANTS)
     }
 
     /// The variant `ahead` messages later.
@@ -376,6 +381,24 @@ mod tests {
                 variant = variant.next();
             }
             assert_eq!(variant, Variant::of_connection(5));
+        }
+    }
+
+    #[test]
+    fn connections_begin_differently_next_to_each_other_and_in_steps() {
+        for index in 0..VARIANTS - 1 {
+            assert_ne!(Variant::of_connection(index), Variant::of_connection(index + 1));
+        }
+        for step in [1, 64, VARIANTS - 1, VARIANTS, VARIANTS + 1, 2 * VARIANTS, VARIANTS * VARIANTS] {
+            let variants: Vec<_> =
+                (0..1000).map(|count| Variant::of_connection(5 + count * step).0).collect();
+            let alike = variants.windows(2).filter(|two| two[0] == two[1]).count();
+            let different = variants.iter().collect::<HashSet<_>>().len();
+            // Drawn at random, some 620 are different, and one in 1,021 is like the one before it.
+            assert!(
+                alike < 10 && different > 500,
+                "in steps of {step}: {alike} alike, {different} different"
+            );
         }
     }
 
