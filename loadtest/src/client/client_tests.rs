@@ -452,10 +452,16 @@ fn pongs_are_checked_and_the_close_frame_waits_for_them() {
         harness
     };
 
-    for wrong in [&b"unasked"[..], b"", &pings[1][..7], &[0; 8]] {
+    let mut flipped = pings[1].clone();
+    flipped[5] ^= 1;
+    for wrong in [&flipped, &pings[1][..7]] {
         assert_eq!(echoed().receive(&pong(wrong)), Err(Fault::WrongPong), "{wrong:?}");
     }
     let mut harness = echoed();
+    for own in [&b"unasked"[..], b"", &[0; 8]] {
+        harness.receive(&pong(own)).expect("nobody asked for it, and it is allowed");
+        assert_eq!(harness.client.missing_pongs(), 3);
+    }
     harness.receive(&pong(&pings[1])).expect("it answers the first as well");
     assert_eq!(harness.receive(&pong(&pings[0])), Err(Fault::WrongPong));
 
@@ -504,6 +510,17 @@ fn pings_may_be_the_messages() {
     assert_eq!(in_flight().receive(&pong(&flipped)), Err(Fault::WrongPong));
     assert_eq!(in_flight().receive(&text(a)), Err(Fault::WrongOpcode));
     assert_eq!(in_flight().receive(&[replies, pong(c)].concat()), Err(Fault::WrongPong));
+
+    // Those that nobody asked for answer none.
+    let strange =
+        [pong(b""), pong(a), pong(b"heartbeat"), pong(&[0; 8]), pong(b), pong(c), pong(b"")].concat();
+    at_every_cut(&strange, |pieces| {
+        let mut harness = in_flight();
+        for piece in pieces {
+            harness.receive(piece).expect("all right");
+        }
+        assert_eq!((&harness.echoes[..], harness.client.in_flight()), (&[100, 101, 102][..], 0));
+    });
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(crate) enum Fault {
     Unasked,
     /// An echo that has not come within the grace after the end.
     Missing,
-    /// A pong that answers no ping that is outstanding.
+    /// A pong with the payload of a ping of ours, or a part of it, that answers none that is outstanding.
     WrongPong,
     /// A ping that no pong has answered within the grace after the end.
     MissingPong,

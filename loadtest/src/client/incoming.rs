@@ -192,11 +192,17 @@ impl Messages {
     ) -> Result<Option<Event>, Fault> {
         Ok(match opcode {
             OpCode::Pong if traffic.kind() == Kind::Ping => {
-                let answered = (0..in_flight)
-                    .position(|ahead| traffic.payload(self.variant.plus(ahead)) == payload)
-                    .ok_or(Fault::WrongPong)?;
-                self.variant = self.variant.plus(answered + 1);
-                Some(Event::Echoes(answered + 1))
+                let answered =
+                    (0..in_flight).position(|ahead| traffic.payload(self.variant.plus(ahead)) == payload);
+                match answered {
+                    Some(answered) => {
+                        self.variant = self.variant.plus(answered + 1);
+                        Some(Event::Echoes(answered + 1))
+                    }
+                    None if traffic.has_like(payload) => return Err(Fault::WrongPong),
+                    // The server's own, which nobody asked for and which is allowed (RFC 6455 §5.5.3).
+                    None => None,
+                }
             }
             OpCode::Pong => Some(Event::Pong(payload.to_vec())),
             OpCode::Ping => Some(Event::Ping(payload.to_vec())),

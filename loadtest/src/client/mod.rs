@@ -291,7 +291,7 @@ impl Client {
 
     fn receive_pong(&mut self, payload: &[u8]) -> Result<(), Fault> {
         let messages = self.messages();
-        // Where we do not ping, a pong that nobody asked for is allowed (RFC 6455 §5.5.3).
+        // A pong that nobody asked for is allowed (RFC 6455 §5.5.3); where we do not ping, each is.
         if let Some(pings) = &mut self.pings {
             pings.receive_pong(payload, messages)?;
             self.close_when_empty();

@@ -250,6 +250,21 @@ impl Traffic {
         &self.block[start..start + size]
     }
 
+    /// Whether one of the messages begins or ends as these bytes do, by enough of them that it is no accident. So does
+    /// each of 8 bytes and more of which one is wrong.
+    #[cold]
+    pub(crate) fn has_like(&self, bytes: &[u8]) -> bool {
+        let (Some(first), Some(last)) =
+            (bytes.first_chunk::<TELLING_LEN>(), bytes.last_chunk::<TELLING_LEN>())
+        else {
+            return false;
+        };
+        (0..VARIANTS).any(|variant| {
+            let payload = self.payload(Variant(variant));
+            payload.starts_with(first) || payload.ends_with(last)
+        })
+    }
+
     /// The header of every frame, but for its key, where each message is a frame like any other.
     #[inline]
     pub(crate) const fn plain(&self) -> Option<&Head> {
@@ -283,6 +298,9 @@ impl fmt::Display for Description<'_> {
 /// How many different messages a connection sends before it begins again. Prime: a server that hands out a stale
 /// buffer hands it out some round number of messages late.
 pub(crate) const VARIANTS: usize = 1021;
+
+/// How many random bytes are no accident: of a billion strange ones some 500 begin or end as one of [`VARIANTS`] does.
+const TELLING_LEN: usize = 4;
 
 /// A masking key, in bytes.
 pub(crate) const KEY_LEN: usize = 4;
@@ -425,6 +443,21 @@ mod tests {
         assert!((traffic.mean_size() - 118.0).abs() < 2.0, "{}", traffic.mean_size());
         for fragments in 1..=4 {
             assert!((0..VARIANTS).any(|variant| traffic.shape(Variant(variant)).fragments == fragments));
+        }
+    }
+
+    #[test]
+    fn a_message_of_which_one_byte_is_wrong_is_like_one() {
+        let traffic = traffic(Kind::Ping, 8);
+        let right = traffic.payload(Variant(700));
+        for at in 0..right.len() {
+            let mut wrong = right.to_vec();
+            wrong[at] ^= 1;
+            assert!(traffic.has_like(&wrong), "{at}");
+        }
+        assert!(traffic.has_like(right) && traffic.has_like(&right[..4]) && traffic.has_like(&right[4..]));
+        for other in ["", "abc", "heartbeat", "12345678"] {
+            assert!(!traffic.has_like(other.as_bytes()), "{other}");
         }
     }
 

@@ -345,7 +345,7 @@ fn a_wrong_pong() {
     };
     for pong in [
         flipped as fn(_, &_) -> _,
-        |count, payload| good_pong(if count == 5 { b"" } else { payload }),
+        |count, payload: &[u8]| good_pong(&payload[..if count == 5 { 6 } else { payload.len() }]),
         |count, payload| good_pong(payload).repeat(1 + usize::from(count == 5)),
     ] {
         let address = serve_pongs(pong);
@@ -354,10 +354,32 @@ fn a_wrong_pong() {
     }
 }
 
+/// The pongs of a server that sends some of its own as well, of each length that a heartbeat may have.
+fn among_heartbeats(count: usize, payload: &[u8]) -> Vec<u8> {
+    let counter = (count as u64).to_be_bytes();
+    [good_pong(b""), good_pong(&counter), good_pong(payload), good_pong(b"heartbeat")].concat()
+}
+
+#[test]
+fn pongs_that_nobody_asked_for() {
+    let address = serve_pongs(among_heartbeats);
+    for args in [&["--ping-every", "3"][..], &["--kind", "ping"], &["--idle"]] {
+        let ran = load_ws(address, &[args, &["-c", "3"]].concat());
+        assert_fine(&ran);
+        assert_eq!(ran.json()["errors_total"], 0, "{args:?}: {}", ran.stdout);
+    }
+}
+
 #[test]
 fn a_missing_pong() {
     // The tenth ping is the first that is not answered; how many follow depends on the machine.
-    let address = serve_pongs(|count, payload| if count < 9 { good_pong(payload) } else { Vec::new() });
+    missing_from_the_tenth(|count, payload| if count < 9 { good_pong(payload) } else { Vec::new() });
+    // A pong without its payload is none of that ping's.
+    missing_from_the_tenth(|count, payload| good_pong(if count < 9 { payload } else { b"" }));
+}
+
+fn missing_from_the_tenth(pong: fn(usize, &[u8]) -> Vec<u8>) {
+    let address = serve_pongs(pong);
     let ran = load_ws(address, &["-c", "2", "--ping-every", "3", "--grace", "1s"]);
     let missing = ran.errors("missing_pong");
     assert!(missing >= 2, "{}", ran.stdout);
