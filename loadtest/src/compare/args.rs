@@ -239,7 +239,8 @@ const EXAMPLE: &str = "\
 All servers are up together, pinned to one core; the load generator, this program on another core, visits them in random
 order in short slices, many rounds over. What repeats on a machine that others use too is the ratio of two servers in the
 same round: its median is told, with a 95 % bootstrap interval, and which servers it cannot tell apart. A wrong echo, or a
-server that ends, ends it all.
+server that ends, ends it all. The servers' process groups are ended with it, however it ends, but by SIGKILL: then they go
+on running.
 
     loadtest compare --rounds 10 --slice 1s --cells text:64:64:1,text:64:64:16,churn:64 --baseline raw \\
         ours='target/release/ringback --listen 127.0.0.1:{port} --workers 1' \\

@@ -1,22 +1,28 @@
-//! A child process whose output is kept in memory, and which does not outlive its owner.
+//! A child process whose output is kept in memory, and which does not outlive its owner, nor do those that it starts.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process, kill_process_group,
+    pidfd_open, waitid,
+};
 
 use super::End;
 use super::signals::{Signals, wait_readable};
 use crate::cpu;
 
-/// A child, killed and reaped when it is dropped, if it has not ended by then.
+/// A child, killed with its process group and reaped when it is dropped.
+///
+/// Until then it is not reaped, even when it has ended: as long as it is there, if only as a zombie, its id and its
+/// group's are nobody else's. Those that leave the group, as daemons do, are out of reach.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
@@ -52,7 +58,7 @@ impl Process {
         }
     }
 
-    /// Its id: nobody else's for as long as it is not reaped, which only this type does.
+    /// Its id, and its group's.
     pub(super) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -61,17 +67,21 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// What wait(2) says.
-    pub(super) fn status(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.child.try_wait()
+    /// What waitid(2) says.
+    pub(super) fn status(&self) -> io::Result<Option<ExitStatus>> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        Ok(waitid(WaitId::Pid(self.pid()), options)?.as_ref().map(exit_status))
     }
 
     /// Sends it a signal, if it has not ended.
-    pub(super) fn signal(&mut self, signal: Signal) {
-        if let Ok(None) = self.child.try_wait() {
-            // It is there, if only as a zombie, and ours.
-            let _ = kill_process(Pid::from_child(&self.child), signal);
-        }
+    pub(super) fn signal(&self, signal: Signal) {
+        // It is there, if only as a zombie, and ours.
+        let _ = kill_process(self.pid(), signal);
+    }
+
+    /// Sends a signal to it and to those that it has started, even when it has ended itself.
+    pub(super) fn signal_group(&self, signal: Signal) {
+        let _ = kill_process_group(self.pid(), signal);
     }
 
     /// Waits for its end; `None` when that has not come by the deadline.
@@ -79,10 +89,10 @@ impl Process {
     /// # Errors
     ///
     /// [`End::Signalled`].
-    pub(super) fn wait(&mut self, deadline: Instant, signals: &Signals) -> Result<Option<ExitStatus>, End> {
+    pub(super) fn wait(&self, deadline: Instant, signals: &Signals) -> Result<Option<ExitStatus>, End> {
         loop {
             signals.check()?;
-            match self.child.try_wait() {
+            match self.status() {
                 Ok(None) if Instant::now() < deadline => signals.wait(Some(self.ended.as_fd()), deadline),
                 Ok(status) => return Ok(status),
                 Err(error) => return Err(End::failed(format!("cannot wait for a child: {error}"))),
@@ -90,29 +100,64 @@ impl Process {
         }
     }
 
-    /// As [`wait`](Self::wait), whatever signals come.
-    pub(super) fn wait_regardless(&mut self, deadline: Instant) -> Option<ExitStatus> {
+    /// Waits for its end and for that of its group, whatever signals come; `None` when they have not come by the
+    /// deadline.
+    pub(super) fn wait_group(&self, deadline: Instant) -> Option<ExitStatus> {
         loop {
-            match self.child.try_wait() {
-                Ok(None) if Instant::now() < deadline => {
-                    wait_readable(&[Some(self.ended.as_fd())], deadline);
-                }
-                Ok(status) => return status,
+            let (status, is_late) = (self.status(), Instant::now() >= deadline);
+            match status {
+                Ok(Some(status)) if !is_group_running(self.id()) => return Some(status),
+                Ok(_) if is_late => return None,
+                Ok(None) => wait_readable(&[Some(self.ended.as_fd())], deadline),
+                // Nothing wakes us when those end that are not our children.
+                Ok(Some(_)) => thread::sleep(GROUP_PAUSE),
                 Err(_) => return None,
             }
         }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait() {
-            // SIGKILL is not refused to a child of ours, and it ends.
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        self.signal_group(Signal::KILL);
+        // SIGKILL is not refused to a child of ours, and it ends.
+        let _ = self.child.wait();
+        // Those that it has started end as well, in a moment.
+        let deadline = Instant::now() + KILL_DEADLINE;
+        while is_group_running(self.id()) && Instant::now() < deadline {
+            thread::sleep(GROUP_PAUSE);
         }
     }
 }
+
+/// As wait(2) has it, from what waitid(2) says.
+fn exit_status(status: &WaitIdStatus) -> ExitStatus {
+    let dumped = if status.dumped() { 0x80 } else { 0 };
+    let signal = status.terminating_signal().map_or(0, |signal| signal | dumped);
+    ExitStatus::from_raw(status.exit_status().unwrap_or(0) << 8 | signal)
+}
+
+/// Whether there is a process of that group, zombies apart; no where proc(5) does not say.
+fn is_group_running(group: u32) -> bool {
+    let Ok(processes) = fs::read_dir("/proc") else { return false };
+    processes.filter_map(Result::ok).any(|process| {
+        let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        // The name, in parentheses, may have any character in it; behind it come the state, the parent and the group.
+        let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
+        let is_running = fields.next().is_some_and(|state| !["Z", "X"].contains(&state));
+        is_running && fields.nth(1).and_then(|id| id.parse().ok()) == Some(group)
+    })
+}
+
+/// Between two looks at a group.
+const GROUP_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long what is killed may take to be gone.
+const KILL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What a child writes, in memory.
 #[derive(Debug)]

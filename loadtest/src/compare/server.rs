@@ -27,7 +27,8 @@ pub(crate) struct Spec {
     pub(crate) command: String,
 }
 
-/// A running server. Dropping it stops it: SIGTERM to its pid, and SIGKILL when that does not do.
+/// A running server. Dropping it stops it, and what it has started: SIGTERM to their process group, and SIGKILL when that
+/// does not do.
 #[derive(Debug)]
 pub(super) struct Server {
     /// What it is.
@@ -36,8 +37,8 @@ pub(super) struct Server {
     pub(super) port: u16,
     process: Process,
     log: Log,
-    /// Whether SIGTERM is on its way.
-    is_stopping: bool,
+    /// When it is killed, once SIGTERM is on its way.
+    stop_by: Option<Instant>,
 }
 
 impl Server {
@@ -61,7 +62,7 @@ impl Server {
         command.args(&words[1..]).envs(environment.iter().copied());
         command.stdout(log.writer().map_err(cannot)?).stderr(log.writer().map_err(cannot)?);
         let process = Process::spawn(&mut command, Some(core)).map_err(cannot)?;
-        let mut server = Self { spec: spec.clone(), port, process, log, is_stopping: false };
+        let mut server = Self { spec: spec.clone(), port, process, log, stop_by: None };
         server.await_listening(signals)?;
         Ok(server)
     }
@@ -120,12 +121,17 @@ impl Server {
         last.iter().map(|line| format!("\n    {line}")).collect()
     }
 
-    /// Tells it to end, without waiting for that: several are stopped at once.
+    /// Tells it to end, without waiting for that: several are stopped at once, and have the same time for it.
     pub(super) fn begin_stop(&mut self) {
-        if !self.is_stopping {
-            self.is_stopping = true;
-            self.process.signal(Signal::TERM);
-        }
+        self.end_by();
+    }
+
+    /// Tells it to end, unless it has been told; until when it may take.
+    fn end_by(&mut self) -> Instant {
+        *self.stop_by.get_or_insert_with(|| {
+            self.process.signal_group(Signal::TERM);
+            Instant::now() + STOP_DEADLINE
+        })
     }
 
     fn await_listening(&mut self, signals: &Signals) -> Result<(), End> {
@@ -156,9 +162,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let told_by_us = !matches!(self.process.status(), Ok(Some(_)));
-        self.begin_stop();
+        let deadline = self.end_by();
         let name = &self.spec.name;
-        match self.process.wait_regardless(Instant::now() + STOP_DEADLINE) {
+        match self.process.wait_group(deadline) {
             None => eprintln!("loadtest: {name} does not end on SIGTERM: killed"),
             Some(status) if told_by_us && !is_orderly(status) => {
                 eprintln!("loadtest: {name} has ended on SIGTERM with {status}");

@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP: what is under way ends, and the servers are stopped, before this process goes.
+//! SIGINT, SIGTERM, SIGQUIT and SIGHUP: what is under way ends, and the servers are stopped, before this process goes.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 use super::End;
@@ -34,8 +34,8 @@ impl Signals {
         let latest = Arc::new(AtomicUsize::new(0));
         let (wakes, writer) = UnixStream::pair()?;
         let ignored = ignored();
-        for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0)
-        {
+        let taken = [SIGINT, SIGTERM, SIGQUIT, SIGHUP];
+        for signal in taken.into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0) {
             // In this order, so that whoever is woken finds the number.
             flag::register_usize(signal, Arc::clone(&latest), usize::try_from(signal).unwrap_or_default())?;
             low_level::pipe::register(signal, writer.try_clone()?)?;

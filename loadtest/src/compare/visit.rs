@@ -131,7 +131,7 @@ fn load(plan: &Plan, cell: &Cell, server: &Server, signals: &Signals) -> Result<
     let mut command = Command::new(&plan.loadtest);
     command.args(&arguments);
     command.stdout(output.writer().map_err(cannot)?).stderr(complaints.writer().map_err(cannot)?);
-    let mut process = Process::spawn(&mut command, None).map_err(cannot)?;
+    let process = Process::spawn(&mut command, None).map_err(cannot)?;
     let deadline = Instant::now() + plan.slice + plan.warmup + SLICE_GRACE;
     let Some(status) = process.wait(deadline, signals)? else {
         return Err(End::failed(format!("{what}\n    does not end{}", server.last_words())));

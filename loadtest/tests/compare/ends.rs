@@ -2,6 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -70,12 +71,38 @@ pub(crate) fn a_server_that_never_listens_fails_the_run() {
     }
 }
 
-pub(crate) fn a_server_that_does_not_end_is_killed() {
+pub(crate) fn servers_that_do_not_end_are_killed_at_the_same_time() {
     let bench = Bench::new();
-    let ran = bench.compare("stubborn", &["--rounds=1"], &[]);
-    assert_eq!((ran.code(), ran.started), (0, 2), "{}", ran.stderr);
-    assert!(ran.stderr.contains("ours does not end on SIGTERM: killed"), "{}", ran.stderr);
+    let wrapped = format!("wrapped=sh -c '{}; true'", bench.server("stubborn"));
+    let other = format!("other={}", bench.server("stubborn"));
+    let child = bench.start("stubborn", &[&wrapped, &other, "--rounds=1"], &[]);
+    let began = Instant::now();
+    let ran = bench.finish(child);
+    assert_eq!((ran.code(), ran.started), (0, 4), "{}", ran.stderr);
+    for name in ["ours", "wrapped", "other"] {
+        let told = format!("{name} does not end on SIGTERM: killed");
+        assert!(ran.stderr.contains(&told), "{told} in {}", ran.stderr);
+    }
     assert!(!ran.stderr.contains("raw does not end"), "{}", ran.stderr);
+    // One after the other they would have 10 s each.
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+}
+
+pub(crate) fn what_a_wrapper_starts_is_stopped_with_it() {
+    let bench = Bench::new();
+    let wrapped = format!("wrapped=tcp:sh -c '{}; true'", bench.server(""));
+    let ran = bench.compare("", &[&wrapped, "--rounds=1"], &[]);
+    assert_eq!((ran.code(), ran.started), (0, 3), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("SIGTERM"), "{}", ran.stderr);
+}
+
+pub(crate) fn what_a_wrapper_leaves_is_stopped_too() {
+    let bench = Bench::new();
+    // It listens, and its wrapper is gone.
+    let wrapped = format!("wrapped=tcp:sh -c '{} & sleep 1; exit 5'", bench.server(""));
+    let ran = bench.compare("", &[&wrapped, "--rounds=1000"], &[]);
+    assert_eq!((ran.code(), ran.started), (69, 3), "{}", ran.stderr);
+    assert!(ran.stderr.contains("wrapped has ended: exit status: 5"), "{}", ran.stderr);
 }
 
 pub(crate) fn a_server_that_counts_nothing_fails_the_run() {
@@ -87,7 +114,7 @@ pub(crate) fn a_server_that_counts_nothing_fails_the_run() {
 }
 
 pub(crate) fn signals_stop_the_servers() {
-    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+    for signal in [Signal::INT, Signal::TERM, Signal::QUIT, Signal::HUP] {
         let bench = Bench::new();
         let child = bench.start("", &["--rounds=1000"], &[("SLEEP_MS", "2000")]);
         bench.await_servers(2);
