@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process, kill_process_group,
     pidfd_open, waitid,
@@ -187,16 +187,52 @@ impl Log {
         self.0.metadata().map_or(0, |metadata| metadata.len())
     }
 
-    /// What was written from that offset on, [`LOG_MAX`] of it at most. The writers' offset stays where it is.
+    /// What was written from that offset on, the last [`LOG_MAX`] of it at most. The writers' offset stays where it is.
     pub(super) fn text(&self, since: u64) -> String {
-        let wanted = self.len().saturating_sub(since).min(LOG_MAX);
-        let mut bytes = vec![0; usize::try_from(wanted).unwrap_or_default()];
-        match self.0.read_exact_at(&mut bytes, since) {
+        let len = self.len();
+        let from = since.max(len.saturating_sub(LOG_MAX));
+        let mut bytes = vec![0; usize::try_from(len.saturating_sub(from)).unwrap_or_default()];
+        match self.0.read_exact_at(&mut bytes, from) {
             Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(error) => format!("(its output cannot be read: {error})"),
         }
     }
+
+    /// Gives back the memory of all but the last [`LOG_MAX`]; offsets stay as they are.
+    pub(super) fn trim(&self) {
+        if let Some(old @ 1..) = self.len().checked_sub(LOG_MAX) {
+            // Where it is not possible the memory is used, and nothing else is lost.
+            let _ = fallocate(&self.0, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, old);
+        }
+    }
 }
 
-/// The most of an output that is read at once.
+/// The most of an output that is read, and kept.
 const LOG_MAX: u64 = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn of_a_long_log_the_end_is_kept() {
+        let log = Log::new().expect("a memfd");
+        let mut writer = log.0.try_clone().expect("a descriptor");
+        let line = "a connection, and another one\n".repeat(1 << 15);
+        for _ in 0..40 {
+            writer.write_all(line.as_bytes()).expect("memory");
+            log.trim();
+        }
+        writer.write_all(b"the last words\n").expect("memory");
+        assert!(log.len() > 2 * LOG_MAX);
+        let blocks = log.0.metadata().expect("it is there").blocks();
+        assert!(blocks * 512 < LOG_MAX + (1 << 20), "{blocks} blocks");
+        let text = log.text(0);
+        assert!(text.ends_with("\nthe last words\n") && !text.contains('\0'));
+        assert_eq!(text.len() as u64, LOG_MAX);
+        assert_eq!(log.text(log.len() - 6), "words\n");
+    }
+}

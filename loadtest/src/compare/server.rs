@@ -113,6 +113,11 @@ impl Server {
         }
     }
 
+    /// Keeps what it has written from growing: some servers log every connection.
+    pub(super) fn trim_log(&self) {
+        self.log.trim();
+    }
+
     /// The end of what it has written, each line on one of its own; empty where it is.
     pub(super) fn last_words(&self) -> String {
         let text = self.log.text(0);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -133,8 +133,14 @@ fn load(plan: &Plan, cell: &Cell, server: &Server, signals: &Signals) -> Result<
     command.stdout(output.writer().map_err(cannot)?).stderr(complaints.writer().map_err(cannot)?);
     let process = Process::spawn(&mut command, None).map_err(cannot)?;
     let deadline = Instant::now() + plan.slice + plan.warmup + SLICE_GRACE;
-    let Some(status) = process.wait(deadline, signals)? else {
-        return Err(End::failed(format!("{what}\n    does not end{}", server.last_words())));
+    let status = loop {
+        server.trim_log();
+        let now = Instant::now();
+        match process.wait(deadline.min(now + TRIM_INTERVAL), signals)? {
+            Some(status) => break status,
+            None if now < deadline => {}
+            None => return Err(End::failed(format!("{what}\n    does not end{}", server.last_words()))),
+        }
     };
 
     let (output, complaints) = (output.text(0), complaints.text(0));
@@ -213,7 +219,10 @@ const CONNECT_TIMEOUT: &str = "30s";
 const GRACE: &str = "10s";
 
 /// Beyond the slice and its warm-up: connecting, draining, printing.
-const SLICE_GRACE: std::time::Duration = std::time::Duration::from_secs(60);
+const SLICE_GRACE: Duration = Duration::from_secs(60);
+
+/// How often what a server logs meanwhile is cut.
+const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The load generator's exit codes, as its `--help` has them.
 const EXIT_WRONG: i32 = 1;
