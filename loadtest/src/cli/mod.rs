@@ -17,6 +17,7 @@ use crate::{compare, demo, merge};
 use connection::ConnectionArgs;
 use output::OutputArgs;
 use pace::PaceArgs;
+pub(crate) use pace::{DEPTH_MAX, parse_rate};
 use run::RunArgs;
 use traffic::TrafficArgs;
 

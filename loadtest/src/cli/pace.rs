@@ -11,7 +11,7 @@ use crate::pace::{Arrivals, Pace};
 pub(crate) struct PaceArgs {
     /// Closed loop: messages in flight on each connection, the next one due when an echo has come
     #[arg(long, value_name = "COUNT", default_value_t = 1, conflicts_with_all = ["rate", "churn", "idle"],
-        value_parser = clap::value_parser!(u32).range(1..=65_536))]
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(DEPTH_MAX)))]
     depth: u32,
 
     /// Open loop: messages a second over all connections, for example 1000, 20k or 1.5M. Each is due at a time of its own
@@ -52,7 +52,7 @@ impl PaceArgs {
 }
 
 /// A number a second, with k or M for thousands or millions.
-fn parse_rate(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
     let (number, unit) = match text.char_indices().next_back() {
         Some((at, 'k' | 'K')) => (&text[..at], 1e3),
         Some((at, 'M')) => (&text[..at], 1e6),
@@ -64,6 +64,9 @@ fn parse_rate(text: &str) -> Result<f64, String> {
         Err(_) => Err("it is no number such as 1000, 20k or 1.5M".into()),
     }
 }
+
+/// The most messages in flight on a connection.
+pub(crate) const DEPTH_MAX: u32 = 65_536;
 
 /// Arrivals a second.
 const RATE_MIN: f64 = 1e-3;

@@ -120,8 +120,9 @@ impl Args {
     /// What cannot be, in one line.
     pub(super) fn plan(&self) -> Result<Plan, Failure> {
         let usage = |text: String| Err(Failure::Usage(text));
-        if self.slice.is_zero() {
-            return usage("--slice must be longer than 0".into());
+        // The load generator is told milliseconds.
+        if self.slice < SLICE_MIN {
+            return usage(format!("--slice must be {} or longer", humantime::format_duration(SLICE_MIN)));
         }
         if !self.path.starts_with('/') {
             return usage(format!("--path {}: it must begin with '/'", self.path));
@@ -252,6 +253,8 @@ Exit status: 0 there is a result, 1 an echo was wrong, 64 usage, 69 a server or 
 
 const CELLS: &str = "text:64:64:1,text:64:64:16,text:16:16KiB:1,utf8:16:16KiB:1,binary:4:1MiB:1";
 
+const SLICE_MIN: Duration = Duration::from_millis(1);
+
 /// Seeds that JavaScript, which some read the JSON with, holds exactly.
 const SEED_MAX: u64 = (1 << 32) - 1;
 
@@ -308,7 +311,8 @@ mod tests {
             ("--counters=raw,none", "--counters none is none of ours, raw"),
             ("raw=c {port}", "two servers are named raw"),
             ("--rounds=0", "rounds"),
-            ("--slice=0s", "--slice must be"),
+            ("--slice=0s", "--slice must be 1ms or longer"),
+            ("--slice=500us", "--slice must be 1ms or longer"),
             ("--slice=2", "slice"),
             ("--path=ws", "--path ws"),
             ("--cells=json:1:64:1", "'json' is none of text"),

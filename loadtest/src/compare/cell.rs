@@ -3,10 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use bytesize::ByteSize;
 use serde::{Serialize, Serializer};
 
 use super::judge::Figure;
+use crate::cli::{DEPTH_MAX, parse_rate};
+use crate::client::sizes::parse_size;
+use crate::client::traffic::Kind;
 
 /// One load.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,18 +115,19 @@ impl FromStr for Cell {
             ["churn", connections] => (connections, Load::Churn),
             ["idle", connections] => (connections, Load::Idle),
             ["open", connections, size, rate] => {
-                // What follows the number, the load generator knows.
-                let is_rate = rate.starts_with(|c: char| c.is_ascii_digit())
-                    && rate.contains(|c: char| ('1'..='9').contains(&c));
-                is_rate.then_some(()).ok_or_else(|| format!("'{rate}' is no rate"))?;
+                parse_rate(rate).map_err(|why| format!("the rate '{rate}': {why}"))?;
                 (connections, Load::Open { size: checked_size(size)?, rate: rate.to_owned() })
             }
             [kind, connections, size, depth] => {
-                let known = KINDS.into_iter().find(|&known| known == kind);
-                let kind = known.ok_or_else(|| {
-                    format!("'{kind}' is none of {}, open, churn and idle", KINDS.join(", "))
+                let names = KINDS.map(Kind::name);
+                let kind = names.into_iter().find(|&name| name == kind).ok_or_else(|| {
+                    format!("'{kind}' is none of {}, open, churn and idle", names.join(", "))
                 })?;
-                (connections, Load::Closed { kind, size: checked_size(size)?, depth: positive(depth)? })
+                let depth = positive(depth)?;
+                if depth > DEPTH_MAX {
+                    return Err(format!("{depth} in flight are more than {DEPTH_MAX}"));
+                }
+                (connections, Load::Closed { kind, size: checked_size(size)?, depth })
             }
             _ => {
                 return Err("it is none of KIND:CONNECTIONS:SIZE:DEPTH, open:CONNECTIONS:SIZE:RATE, \
@@ -150,10 +153,7 @@ fn positive(text: &str) -> Result<u32, String> {
 }
 
 fn checked_size(text: &str) -> Result<String, String> {
-    match text.parse::<ByteSize>() {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(format!("'{text}' is no size such as 64 or 16KiB")),
-    }
+    parse_size(text).map(|_| text.to_owned()).map_err(|why| format!("the size '{text}': {why}"))
 }
 
 fn with_unit(size: &str) -> String {
@@ -161,8 +161,8 @@ fn with_unit(size: &str) -> String {
     if is_bare { format!("{size} B") } else { size.to_owned() }
 }
 
-/// What the load generator calls the kinds of messages.
-const KINDS: [&str; 4] = ["text", "utf8", "binary", "mixed"];
+/// The kinds of messages. Pings are none.
+const KINDS: [Kind; 4] = [Kind::Text, Kind::Utf8, Kind::Binary, Kind::Mixed];
 
 #[cfg(test)]
 mod tests {
@@ -182,6 +182,12 @@ mod tests {
                 "-c 8 --size 64 --rate 20000",
                 "message",
                 "open loop, 8 connections, 64 B, 20000 a second",
+            ),
+            (
+                "open:1:1k:1.5M",
+                "-c 1 --size 1k --rate 1.5M",
+                "message",
+                "open loop, 1 connection, 1k, 1.5M a second",
             ),
             ("churn:1", "-c 1 --churn", "connection", "churn, 1 connection at a time"),
             ("idle:15000", "-c 15000 --idle", "connection", "idle, 15000 connections"),
@@ -208,6 +214,9 @@ mod tests {
             "text:1",
             "json:1:64:1",
             "text:1:many:1",
+            "text:1:2GiB:1",
+            "text:1:64:65537",
+            "ping:1:64:1",
             "churn",
             "churn:0",
             "churn:x",
@@ -219,6 +228,9 @@ mod tests {
             "open:1:64:fast",
             "open:0:64:1",
             "open:1:64:-1",
+            "open:1:64:20x",
+            "open:1:64:1e12",
+            "open:1:2GiB:1",
         ] {
             assert!(text.parse::<Cell>().is_err(), "{text}");
         }
