@@ -99,6 +99,7 @@ pub(crate) fn measure(plan: &Plan, signals: &Signals, progress: &Progress) -> Re
                 } else {
                     visit(plan, cell, &mut servers.0[place], plan.counts[place], signals)?
                 };
+                progress.pass_on(&visit.complaints);
                 visits.push((place, visit));
             }
             visits.sort_by_key(|&(place, _)| place);

@@ -1,6 +1,7 @@
 //! How far it is: a bar where a person looks on, lines where not.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use super::measure::Plan;
 pub(crate) struct Progress {
     rounds: u32,
     telling: Telling,
+    /// What was passed on.
+    passed_on: RefCell<BTreeSet<String>>,
 }
 
 #[derive(Debug)]
@@ -37,7 +40,7 @@ impl Progress {
         } else {
             Telling::Lines(RefCell::default())
         };
-        Self { rounds: plan.rounds, telling }
+        Self { rounds: plan.rounds, telling, passed_on: RefCell::default() }
     }
 
     /// A server is about to be started.
@@ -64,6 +67,18 @@ impl Progress {
                 }
             }
             Telling::Nothing => {}
+        }
+    }
+
+    /// Passes on what the load generator complains of, each line once: most come at every visit.
+    pub(super) fn pass_on(&self, complaints: &str) {
+        for line in complaints.lines().filter(|line| !line.trim().is_empty()) {
+            if self.passed_on.borrow_mut().insert(line.to_owned()) {
+                match &self.telling {
+                    Telling::Bar(bar) => bar.suspend(|| eprintln!("{line}")),
+                    Telling::Lines(_) | Telling::Nothing => eprintln!("{line}"),
+                }
+            }
         }
     }
 

@@ -38,6 +38,9 @@ pub(crate) struct Visit {
     /// By how much each counter of the server has grown, where it was asked.
     #[serde(skip)]
     pub(super) counters: BTreeMap<String, u64>,
+    /// What it wrote to standard error.
+    #[serde(skip)]
+    pub(super) complaints: String,
     /// The whole object, as it came.
     #[serde(skip)]
     pub(super) object: Value,
@@ -56,7 +59,8 @@ struct Memory {
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Client {
-    is_bottleneck: bool,
+    /// Unknown where the generator spins, and so is always busy.
+    is_bottleneck: Option<bool>,
 }
 
 impl Visit {
@@ -76,9 +80,9 @@ impl Visit {
         self.server?.rss_bytes
     }
 
-    /// Whether the generator, and not the server, set the rate.
-    pub(super) const fn is_bound_by_client(&self) -> bool {
-        self.client.is_bottleneck
+    /// Whether the generator, and not the server, is known to have set the rate.
+    pub(super) fn is_bound_by_client(&self) -> bool {
+        self.client.is_bottleneck == Some(true)
     }
 
     /// One with these figures and nothing else.
@@ -169,6 +173,9 @@ fn load(plan: &Plan, cell: &Cell, server: &Server, signals: &Signals) -> Result<
     }
     for &figure in cell.figures() {
         if !visit.figure(figure).is_some_and(|value| value.is_finite() && value > 0.0) {
+            if let Some(why) = elsewhere(figure, &visit, server) {
+                return Err(End::failed(format!("{name}, {cell}: {why}{}", server.last_words())));
+            }
             if visit.messages_per_second == Some(0.0) {
                 return Err(End::failed(stood_still(&what, plan, &visit) + &server.last_words()));
             }
@@ -176,7 +183,23 @@ fn load(plan: &Plan, cell: &Cell, server: &Server, signals: &Signals) -> Result<
         }
     }
     visit.object = object;
+    visit.complaints = complaints;
     Ok(visit)
+}
+
+/// That the process that was started is not the one that does the work, where it looks like that.
+fn elsewhere(figure: Figure, visit: &Visit, server: &Server) -> Option<String> {
+    let pid = server.pid();
+    let what = match figure {
+        Figure::Cpu if visit.messages_per_second > Some(0.0) => {
+            format!("its pid {pid} used no CPU time that could be seen, and messages came back: is")
+        }
+        Figure::Memory => {
+            format!("the memory of its pid {pid} did not grow: are the connections too few to be seen, or is")
+        }
+        _ => return None,
+    };
+    Some(format!("{what} the command a wrapper that starts the server as another process? Then use exec"))
 }
 
 /// That no message came back in a slice without an error: not to be believed, and not to be left out either.
@@ -229,3 +252,17 @@ const EXIT_WRONG: i32 = 1;
 const EXIT_USAGE: i32 = 64;
 
 const EXCERPT_CHARS: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generator_that_does_not_know_is_no_bottleneck() {
+        for (told, is_bound) in [(Value::Null, false), (false.into(), false), (true.into(), true)] {
+            let mut object = Visit::with(1.0, 1.0, 1.0).object;
+            object["client"]["is_bottleneck"] = told;
+            assert_eq!(Visit::deserialize(&object).expect("it fits").is_bound_by_client(), is_bound);
+        }
+    }
+}
