@@ -172,24 +172,27 @@ impl Args {
 }
 
 impl Output {
-    /// Makes sure, before anything is measured, that the files can be written.
+    /// Makes sure, before anything is measured, that the files can be written, each cell's chart among them.
     ///
     /// # Errors
     ///
     /// One that cannot.
-    pub(super) fn check(&self) -> Result<(), Failure> {
+    pub(super) fn check(&self, cells: &[Cell]) -> Result<(), Failure> {
         let cannot = |path: &Path, error: io::Error| {
             Failure::Usage(format!("cannot write {}: {error}", path.display()))
         };
-        for path in [&self.json, &self.markdown, &self.html].into_iter().flatten() {
-            let is_new = !path.exists();
-            File::options().create(true).append(true).open(path).map_err(|error| cannot(path, error))?;
-            if is_new {
-                fs::remove_file(path).map_err(|error| cannot(path, error))?;
-            }
-        }
+        let mut paths: Vec<_> =
+            [&self.json, &self.markdown, &self.html].into_iter().flatten().cloned().collect();
         if let Some(folder) = &self.svg {
             fs::create_dir_all(folder).map_err(|error| cannot(folder, error))?;
+            paths.extend(cells.iter().map(|cell| folder.join(cell.chart_name())));
+        }
+        for path in paths {
+            let is_new = !path.exists();
+            File::options().create(true).append(true).open(&path).map_err(|error| cannot(&path, error))?;
+            if is_new {
+                fs::remove_file(&path).map_err(|error| cannot(&path, error))?;
+            }
         }
         Ok(())
     }
@@ -249,7 +252,8 @@ on running.
 
 The messages of 10,000 connections go round in some 100 ms, or much more: give them --slice 2s --warmup 1s.
 
-Exit status: 0 there is a result, 1 an echo was wrong, 64 usage, 69 a server or a visit failed.";
+Exit status: 0 there is a result, 1 an echo was wrong, 64 usage, 69 a server or a visit failed,
+74 a file cannot be written.";
 
 const CELLS: &str = "text:64:64:1,text:64:64:16,text:16:16KiB:1,utf8:16:16KiB:1,binary:4:1MiB:1";
 

@@ -92,6 +92,11 @@ impl Cell {
     pub(crate) fn file_name(&self) -> String {
         self.to_string().replace(':', "-")
     }
+
+    /// The file of its chart.
+    pub(crate) fn chart_name(&self) -> String {
+        format!("{}.svg", self.file_name())
+    }
 }
 
 impl fmt::Display for Cell {

@@ -24,7 +24,7 @@ pub(crate) fn document(comparison: &Comparison, charts: Option<&str>) -> String 
         let _ = writeln!(text, "\n### {}\n", summary.cell.title());
         if let Some(folder) = charts {
             let alt = format!("{}: {}", summary.cell.title(), summary.judged_by.title(summary.unit));
-            let _ = writeln!(text, "![{alt}]({folder}/{}.svg)\n", summary.cell.file_name());
+            let _ = writeln!(text, "![{alt}]({folder}/{})\n", summary.cell.chart_name());
         }
         text.push_str(&table(comparison, summary));
         for alike in &summary.alike {

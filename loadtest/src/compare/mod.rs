@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
 
 fn compare(args: &Args) -> Result<(), End> {
     let plan = args.plan()?;
-    args.output.check()?;
+    args.output.check(&plan.cells)?;
     if plan.server_core == plan.client_core {
         eprintln!("loadtest: the servers and the load generator share a core");
     }
@@ -126,7 +126,7 @@ pub(crate) fn conclude(ended: Result<(), End>) -> Result<bool, Failure> {
 fn write_files(comparison: &Comparison, output: &args::Output) -> Result<(), End> {
     let write = |path: &Path, text: String| {
         fs::write(path, text)
-            .map_err(|error| End::failed(format!("cannot write {}: {error}", path.display())))
+            .map_err(|error| Failure::Output(format!("cannot write {}: {error}", path.display())).into())
     };
     // The measuring took long: what can be written is written, and the first that cannot be is told.
     let mut files: Vec<(PathBuf, String)> = Vec::new();
@@ -143,7 +143,7 @@ fn write_files(comparison: &Comparison, output: &args::Output) -> Result<(), End
     if let Some(folder) = &output.svg {
         for summary in &comparison.cells {
             let chart = html::chart_for_documents(comparison, summary);
-            files.push((folder.join(format!("{}.svg", summary.cell.file_name())), chart::draw(&chart)));
+            files.push((folder.join(summary.cell.chart_name()), chart::draw(&chart)));
         }
     }
     let written: Vec<_> = files.into_iter().map(|(path, text)| write(&path, text)).collect();

@@ -1,5 +1,6 @@
 //! Ways in which a comparison fails: each says why, and leaves no server behind.
 
+use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -161,4 +162,33 @@ pub(crate) fn files_that_cannot_be_written_are_told_before_anything_is_measured(
         assert_eq!((ran.code(), ran.started), (64, 0), "{}", ran.stderr);
         assert!(ran.stderr.contains("cannot write "), "{}", ran.stderr);
     }
+    // The folder is there, and a chart cannot be.
+    fs::create_dir_all(bench.path("charts/utf8-3-16KiB-2.svg")).expect("a folder");
+    let ran = bench.compare("", &[&bench.option("--svg", "charts")], &[]);
+    assert_eq!((ran.code(), ran.started), (64, 0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("cannot write ") && ran.stderr.contains(".svg: "), "{}", ran.stderr);
+    assert_eq!(fs::read_dir(bench.path("charts")).expect("a folder").count(), 1, "what was tried is gone");
+}
+
+pub(crate) fn a_disk_that_is_full_is_not_the_servers_fault() {
+    let bench = Bench::new();
+    for option in ["--json", "--markdown", "--html"] {
+        let ran = bench.compare("", &[&format!("{option}=/dev/full"), "--rounds=1"], &[]);
+        assert_eq!(ran.code(), 74, "{}", ran.stderr);
+        assert!(ran.stderr.contains("cannot write /dev/full: "), "{}", ran.stderr);
+        assert!(ran.stdout.contains("| ours |"), "{}", ran.stdout);
+    }
+}
+
+pub(crate) fn a_wrapper_is_no_server() {
+    let bench = Bench::new();
+    let mut command = loadtest();
+    command.args(["compare", "--slice=100ms", "--warmup=0s", "--rounds=1", "--cells=text:1:64:1"]);
+    command.arg(format!("w=tcp:sh -c '{}; true'", bench.server(""))).stdout(Stdio::piped());
+    let ran = bench.finish(command.stderr(Stdio::piped()).spawn().expect("it is built"));
+    assert_eq!((ran.code(), ran.started), (69, 1), "{}", ran.stderr);
+    let lines: Vec<_> = ran.stderr.lines().filter(|line| line.starts_with("loadtest: ")).collect();
+    let told = |part: &str| lines.last().is_some_and(|line| line.contains(part));
+    assert!(told("loadtest: w, text:1:64:1: its pid ") && told("a wrapper that starts"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains('{'), "{}", ran.stderr);
 }

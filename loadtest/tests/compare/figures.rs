@@ -162,6 +162,15 @@ pub(crate) fn what_a_server_counts_is_told_a_message() {
     }
 }
 
+pub(crate) fn what_the_generator_complains_of_is_told_once() {
+    let bench = Bench::new();
+    let complaints = "loadtest: no ring here\n\nloadtest: slow";
+    let ran = bench.compare("", &["--quiet"], &[("COMPLAINTS", complaints)]);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr);
+    let told: Vec<_> = ran.stderr.lines().filter(|line| !line.contains("share a core")).collect();
+    assert_eq!(told, ["loadtest: no ring here", "loadtest: slow"]);
+}
+
 pub(crate) fn the_order_follows_from_the_seed() {
     let orders = || {
         let bench = Bench::new();

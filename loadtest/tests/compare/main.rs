@@ -36,12 +36,14 @@ fn trials() -> Vec<Trial> {
         demo::it_compares_the_two_servers_beside_it,
         demo::missing_servers_are_told_in_one_line,
         demo::too_short_a_time_is_refused,
+        ends::a_disk_that_is_full_is_not_the_servers_fault,
         ends::a_hangup_that_is_ignored_ends_nothing,
         ends::a_server_that_cannot_start_stops_the_others,
         ends::a_server_that_counts_nothing_fails_the_run,
         ends::a_server_that_ends_fails_the_run,
         ends::a_server_that_never_listens_fails_the_run,
         ends::a_slice_without_a_message_fails_the_run,
+        ends::a_wrapper_is_no_server,
         ends::any_error_of_an_echo_fails_the_run,
         ends::files_that_cannot_be_written_are_told_before_anything_is_measured,
         ends::mistakes_are_told_in_one_line_and_start_nothing,
@@ -61,5 +63,6 @@ fn trials() -> Vec<Trial> {
         figures::the_order_follows_from_the_seed,
         figures::the_page_and_the_charts_need_nothing_else,
         figures::what_a_server_counts_is_told_a_message,
+        figures::what_the_generator_complains_of_is_told_once,
     ]
 }

@@ -13,7 +13,7 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 use serde_json::{Value, json};
 
 /// Checks what it is asked for and reports figures: a `ws` server costs twice what a `tcp` server costs. It obeys
-/// `ERRORS` (a number), `GARBLED`, `SLEEP_MS`, `EQUAL` and `STILL` in the environment.
+/// `COMPLAINTS`, `ERRORS` (a number), `GARBLED`, `SLEEP_MS`, `EQUAL` and `STILL` in the environment.
 pub(crate) fn generate() -> ExitCode {
     let arguments: Vec<_> = env::args().collect();
     let url = &arguments[1];
@@ -38,6 +38,9 @@ pub(crate) fn generate() -> ExitCode {
     TcpStream::connect(rest.trim_end_matches("/ws")).expect("it listens");
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse().ok());
     thread::sleep(Duration::from_millis(number("SLEEP_MS").unwrap_or(20)));
+    if let Ok(complaints) = env::var("COMPLAINTS") {
+        eprintln!("{complaints}");
+    }
     if env::var_os("GARBLED").is_some() {
         println!("not a report");
         return ExitCode::SUCCESS;
