@@ -9,8 +9,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::compare::{
-    self, Cell, End, Estimate, Figure, Plan, Progress, Row, Signals, Spec, Summary, about_rounds, conclude,
-    measure, ratio, value,
+    self, Cell, End, Estimate, Figure, Plan, Progress, Row, Signals, Spec, Summary, conclude, measure, ratio,
+    too_few, value,
 };
 use crate::run::Failure;
 
@@ -195,14 +195,16 @@ fn result(plan: &Plan, summaries: &[Summary]) -> String {
                 value(Figure::P50, median(row, Figure::P50)),
             );
         }
-        text.push_str(&sentence(summary));
+        text.push_str(&sentence(summary, plan.rounds));
     }
-    let rounds = if plan.rounds == 1 { "1 round".into() } else { format!("{} rounds", plan.rounds) };
-    let _ = writeln!(text, "\nIn parentheses: the 95 % bootstrap interval of the median over {rounds}.");
-    let few = about_rounds(plan.rounds);
-    if !few.is_empty() {
-        let _ = writeln!(text, "{}", few.trim_start());
-    }
+    let _ = match too_few(plan.rounds) {
+        Some(few) => writeln!(text, "\n{few}: a longer --duration has more."),
+        None => writeln!(
+            text,
+            "\nIn parentheses: the 95 % bootstrap interval of the median over {} rounds.",
+            plan.rounds
+        ),
+    };
     let _ = writeln!(
         text,
         "Microseconds are other ones tomorrow, or elsewhere; such ratios repeat better. All of it in full, with a page\n\
@@ -213,12 +215,14 @@ fn result(plan: &Plan, summaries: &[Summary]) -> String {
 }
 
 /// What the two are to each other in a cell.
-fn sentence(summary: &Summary) -> String {
+fn sentence(summary: &Summary, rounds: u32) -> String {
     let Some(estimate) = summary.rows[0].ratio(Figure::Cpu, 0) else {
         return String::new();
     };
     let told = ratio(estimate);
-    let mut text = if estimate.contains_one() {
+    let mut text = if let Some(few) = too_few(rounds) {
+        format!("  By CPU time a message ringback is to tungstenite as {told} to 1; {few}.\n")
+    } else if estimate.may_be_one() {
         format!("  The two cannot be told apart here by the server's CPU time a message: {told}.\n")
     } else {
         format!("  A message costs ringback {told} of the CPU time that it costs tungstenite.\n")

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "CELL,…", value_delimiter = ',', default_value = CELLS)]
     cells: Vec<Cell>,
 
-    /// How often each server is visited in each cell; fewer than 6 do not make a 95 % interval
+    /// How often each server is visited in each cell; fewer than 6 tell no servers apart
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 

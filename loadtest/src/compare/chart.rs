@@ -22,8 +22,10 @@ pub(crate) struct Chart {
 pub(crate) struct Bar {
     /// Whose it is.
     pub(crate) name: String,
-    /// Its length, and the ends of its interval; none of them below 0.
-    pub(crate) value: [f64; 3],
+    /// Its length, 0 or above.
+    pub(crate) value: f64,
+    /// The ends of its interval, where it has one; none of them below 0.
+    pub(crate) interval: Option<[f64; 2]>,
     /// What stands at its right.
     pub(crate) note: String,
     /// Whether the others are compared with it.
@@ -55,7 +57,8 @@ fn draw_on<'a>(root: &Area<'a>, chart: &Chart) -> Result<(), DrawingAreaErrorKin
     let notes = chart.bars.iter().map(|bar| bar.note.chars().count()).max().unwrap_or_default();
     let left = u32::try_from(names).unwrap_or(u32::MAX).saturating_mul(8).min(WIDTH / 4) + 16;
     let right = u32::try_from(notes).unwrap_or(u32::MAX).saturating_mul(7).min(WIDTH / 2) + 20;
-    let longest = chart.bars.iter().map(|bar| bar.value[2]).fold(0.0, f64::max);
+    let longest =
+        chart.bars.iter().map(|bar| bar.interval.map_or(bar.value, |[_, high]| high)).fold(0.0, f64::max);
     let to = if chart.is_ratio { longest.max(1.0) } else { longest } * 1.02;
     // Where every figure is 0 there is still an axis.
     let to = if to > 0.0 { to } else { 1.0 };
@@ -79,17 +82,18 @@ fn draw_on<'a>(root: &Area<'a>, chart: &Chart) -> Result<(), DrawingAreaErrorKin
         .draw()?;
     for (at, bar) in chart.bars.iter().enumerate() {
         let middle = at as f64 + 0.5;
-        let [value, low, high] = bar.value;
         let color = if bar.is_reference { REFERENCE } else { BAR };
         let rectangle =
-            Rectangle::new([(0.0, middle - THICKNESS), (value, middle + THICKNESS)], color.filled());
+            Rectangle::new([(0.0, middle - THICKNESS), (bar.value, middle + THICKNESS)], color.filled());
         let whisker = |from: (f64, f64), to: (f64, f64)| PathElement::new([from, to], INK.stroke_width(1));
         field.draw_series([rectangle])?;
-        field.draw_series([
-            whisker((low, middle), (high, middle)),
-            whisker((low, middle - CAP), (low, middle + CAP)),
-            whisker((high, middle - CAP), (high, middle + CAP)),
-        ])?;
+        if let Some([low, high]) = bar.interval {
+            field.draw_series([
+                whisker((low, middle), (high, middle)),
+                whisker((low, middle - CAP), (low, middle + CAP)),
+                whisker((high, middle - CAP), (high, middle + CAP)),
+            ])?;
+        }
         let (zero, y) = field.backend_coord(&(0.0, middle));
         let (end, _) = field.backend_coord(&(to, middle));
         root.draw(&Text::new(bar.name.as_str(), (zero - 8, y), text(13.0, INK, HPos::Right)))?;
@@ -136,21 +140,26 @@ mod tests {
 
     #[test]
     fn each_server_has_a_bar_and_an_interval() {
-        let bar = |name: &str, value| Bar {
+        let bar = |name: &str, value, interval| Bar {
             name: name.into(),
             value,
+            interval,
             note: "a & b".into(),
             is_reference: name == "raw",
         };
-        let bars = vec![bar("raw", [1.0, 1.0, 1.0]), bar("ring", [0.5, 0.4, 0.7])];
+        let bars = vec![
+            bar("raw", 1.0, Some([1.0, 1.0])),
+            bar("ring", 0.5, Some([0.4, 0.7])),
+            bar("few", 0.7, None),
+        ];
         let svg = draw(&Chart { title: "t <x>".into(), axis: "µs".into(), bars, is_ratio: true });
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
         assert!(
             svg.contains("t &lt;x&gt;") && svg.contains("a &amp; b") && svg.contains(">\nring\n<"),
             "{svg}"
         );
-        // Two bars, three strokes for each interval, and the line at 1.
-        assert_eq!(svg.matches("fill=\"#4C8BD6\"").count(), 1);
+        // Three bars, three strokes for each of two intervals, and the line at 1.
+        assert_eq!(svg.matches("fill=\"#4C8BD6\"").count(), 2);
         assert_eq!(svg.matches("fill=\"#9AA4AF\"").count(), 1);
         assert_eq!(svg.matches("stroke=\"#1F2328\"").count(), 6);
         assert_eq!(svg.matches("stroke=\"#9AA4AF\"").count(), 1);
@@ -158,7 +167,8 @@ mod tests {
 
     #[test]
     fn a_chart_of_nothing_but_zeros_is_drawn() {
-        let bar = Bar { name: "a".into(), value: [0.0; 3], note: String::new(), is_reference: false };
+        let bar =
+            Bar { name: "a".into(), value: 0.0, interval: None, note: String::new(), is_reference: false };
         draw(&Chart { title: String::new(), axis: String::new(), bars: vec![bar], is_ratio: false });
     }
 }

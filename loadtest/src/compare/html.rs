@@ -4,7 +4,7 @@ use maud::{DOCTYPE, PreEscaped, html};
 
 use super::Comparison;
 use super::chart::{self, Bar, Chart};
-use super::judge::{Estimate, Summary};
+use super::judge::{Estimate, Interval, Row, Summary};
 use super::markdown::{Told, columns};
 use super::words;
 
@@ -47,7 +47,8 @@ pub(crate) fn page(comparison: &Comparison) -> String {
 pub(crate) fn chart_for_documents(comparison: &Comparison, summary: &Summary) -> Chart {
     let mut chart = absolute(comparison, summary);
     let baseline = comparison.baseline();
-    chart.axis = format!("{}; at the right, by {baseline}'s in the same round (95 % interval)", chart.axis);
+    let interval = if is_sure(comparison) { " (95 % interval)" } else { "" };
+    chart.axis = format!("{}; at the right, by {baseline}'s in the same round{interval}", chart.axis);
     for (bar, row) in chart.bars.iter_mut().zip(&summary.rows) {
         if let Some(ratio) = row.ratio(summary.judged_by, 0)
             && row.name != baseline
@@ -78,7 +79,8 @@ fn section(comparison: &Comparison, summary: &Summary) -> PreEscaped<String> {
                         Told::Nothing => "–",
                         Told::Plain(text) => (text),
                         Told::Ratio { median, interval, is_alike } => {
-                            b { (median) } " " (interval) @if is_alike { " ≈" }
+                            b { (median) } @if let Some(interval) = interval { " " (interval) }
+                            @if is_alike { " ≈" }
                         }
                     } } }
                 } } }
@@ -94,11 +96,15 @@ fn relative(comparison: &Comparison, summary: &Summary) -> Chart {
         let ratio = row.ratio(summary.judged_by, 0)?;
         let is_reference = row.name == baseline;
         let note = if is_reference { "1".into() } else { noted(ratio) };
-        Some(Bar { name: row.name.clone(), value: ends(ratio), note, is_reference })
+        Some(bar(row, ratio, note, is_reference))
     });
     Chart {
         title: format!("{}, to {baseline}", capitalized(&summary.judged_by.title(summary.unit))),
-        axis: "median of the ratios in the same round, and its 95 % interval".into(),
+        axis: if is_sure(comparison) {
+            "median of the ratios in the same round, and its 95 % interval".into()
+        } else {
+            "median of the ratios in the same round".into()
+        },
         bars: bars.collect(),
         is_ratio: true,
     }
@@ -111,22 +117,32 @@ fn absolute(comparison: &Comparison, summary: &Summary) -> Chart {
         let estimate = row.figures.get(&figure)?;
         let note = words::value(figure, estimate.median);
         let is_reference = row.name == comparison.baseline();
-        Some(Bar { name: row.name.clone(), value: ends(estimate), note, is_reference })
+        Some(bar(row, estimate, note, is_reference))
     });
     Chart {
         title: format!("{}: {}", capitalized(&figure.title(summary.unit)), summary.cell.title()),
-        axis: format!("{}, median of the slices and its 95 % interval", figure.unit()),
+        axis: format!(
+            "{}, median of the slices{}",
+            figure.unit(),
+            if is_sure(comparison) { " and its 95 % interval" } else { "" }
+        ),
         bars: bars.collect(),
         is_ratio: false,
     }
 }
 
 fn noted(ratio: &Estimate) -> String {
-    format!("{}{}", words::ratio(ratio), if ratio.contains_one() { " ≈" } else { "" })
+    format!("{}{}", words::ratio(ratio), if ratio.may_be_one() { " ≈" } else { "" })
 }
 
-fn ends(estimate: &Estimate) -> [f64; 3] {
-    [estimate.median, estimate.low, estimate.high]
+fn bar(row: &Row, estimate: &Estimate, note: String, is_reference: bool) -> Bar {
+    let interval = estimate.interval.map(|Interval { low, high }| [low, high]);
+    Bar { name: row.name.clone(), value: estimate.median, interval, note, is_reference }
+}
+
+/// Whether there are intervals.
+fn is_sure(comparison: &Comparison) -> bool {
+    words::too_few(comparison.plan.rounds).is_none()
 }
 
 fn capitalized(text: &str) -> String {

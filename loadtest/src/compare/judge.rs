@@ -63,23 +63,37 @@ impl Figure {
 /// A median and where it would have been with other rounds: see [`Estimate::of`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Estimate {
-    /// `low <= median <= high`.
+    /// The median.
     pub(crate) median: f64,
-    /// The lower end of the interval.
+    /// Its 95 % interval; `None`, and not in the JSON, where so few values do not make one.
+    #[serde(flatten)]
+    pub(crate) interval: Option<Interval>,
+}
+
+/// Where a median would have been with other rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Interval {
+    /// The lower end: the median or below.
     pub(crate) low: f64,
-    /// The upper end.
+    /// The upper end: the median or above.
     pub(crate) high: f64,
 }
 
 impl Estimate {
-    /// The median of `values`, and its 95 % interval by the percentile bootstrap: drawn again with replacement
-    /// [`RESAMPLES`] times, the middle 95 % of the medians lie in it.
-    ///
-    /// What it covers is at most what lies between the least and the greatest value: [`confidence_max`].
+    /// The median of `values`, and, where they are [enough](are_enough), its 95 % interval by the percentile bootstrap:
+    /// drawn again with replacement [`RESAMPLES`] times, the middle 95 % of the medians lie in it.
     pub(crate) fn of(values: &[f64], seed: u64) -> Self {
-        Self::resampled(values, seed, RESAMPLES)
+        let interval = are_enough(values.len()).then(|| Interval::resampled(values, seed, RESAMPLES));
+        Self { median: median(&mut values.to_vec()), interval }
     }
 
+    /// Whether a ratio may as well be 1. Nothing is known of that where there is no interval.
+    pub(crate) fn may_be_one(&self) -> bool {
+        self.interval.is_some_and(|interval| interval.contains_one())
+    }
+}
+
+impl Interval {
     fn resampled(values: &[f64], seed: u64, resamples: usize) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut drawn = vec![0.0; values.len()];
@@ -91,20 +105,23 @@ impl Estimate {
             .collect();
         medians.sort_by(f64::total_cmp);
         let outside = resamples / OUTSIDE_ONE_IN / 2;
-        let mut values = values.to_vec();
-        Self { median: median(&mut values), low: medians[outside], high: medians[resamples - 1 - outside] }
+        Self { low: medians[outside], high: medians[resamples - 1 - outside] }
     }
 
-    /// Whether a ratio may as well be 1.
-    pub(crate) fn contains_one(&self) -> bool {
+    fn contains_one(&self) -> bool {
         (self.low..=self.high).contains(&1.0)
     }
 }
 
+/// Whether so many rounds make a 95 % interval: from 6 on. Fewer tell no servers apart.
+pub(crate) fn are_enough(rounds: usize) -> bool {
+    confidence_max(rounds) >= CONFIDENCE
+}
+
 /// How sure an interval from the least to the greatest of `count` values can be at most of holding the median, 0 to 1:
 /// all lie on one side of it with a probability of `2 · 0.5^count`.
-pub(crate) fn confidence_max(count: u32) -> f64 {
-    1.0 - 2.0 * 0.5_f64.powf(f64::from(count))
+pub(crate) fn confidence_max(count: usize) -> f64 {
+    1.0 - 2.0 * 0.5_f64.powf(count as f64)
 }
 
 /// What a cell has shown.
@@ -118,7 +135,8 @@ pub(crate) struct Summary {
     pub(crate) judged_by: Figure,
     /// A row for each server, in the order of [`Plan::servers`].
     pub(crate) rows: Vec<Row>,
-    /// Pairs that cannot be told apart: each server and a reference, and neighbours in the order of cost.
+    /// Pairs that cannot be told apart: each server and a reference, and neighbours in the order of cost. None where the
+    /// rounds are too few to tell.
     pub(crate) alike: Vec<Alike>,
 }
 
@@ -175,7 +193,7 @@ impl Summary {
         let alike = pairs.into_iter().filter_map(|(place, other)| {
             let ratio = ratio(plan, rounds, judged_by, place, other);
             let name = |place: usize| plan.servers[place].name.clone();
-            ratio.contains_one().then(|| Alike { name: name(place), other: name(other), ratio })
+            ratio.may_be_one().then(|| Alike { name: name(place), other: name(other), ratio })
         });
         Self { cell: cell.clone(), unit: cell.unit(), judged_by, alike: alike.collect(), rows }
     }
@@ -272,6 +290,9 @@ fn median(values: &mut [f64]) -> f64 {
 
 /// How often the rounds are drawn again.
 pub(crate) const RESAMPLES: usize = 10_000;
+
+/// What the interval is for.
+const CONFIDENCE: f64 = 0.95;
 
 /// Of how many resampled medians one lies outside of the interval: 5 %.
 const OUTSIDE_ONE_IN: usize = 20;

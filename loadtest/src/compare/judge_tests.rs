@@ -19,7 +19,7 @@ fn the_interval_contains_the_truth_in_about_95_of_100_samples() {
         let samples = 1000;
         let held = (0..samples).filter(|&seed| {
             let values: Vec<_> = (0..rounds).map(|_| noise(&mut random)).collect();
-            Estimate::resampled(&values, seed, 400).contains_one()
+            Interval::resampled(&values, seed, 400).contains_one()
         });
         let share = held.count() as f64 / samples as f64;
         assert!((0.92..=0.98).contains(&share), "{share} with {rounds} rounds");
@@ -31,7 +31,7 @@ fn the_interval_holds_the_median_and_narrows_with_more_rounds() {
     let mut random = fastrand::Rng::with_seed(2);
     let widths = [10, 1000].map(|rounds| {
         let values: Vec<_> = (0..rounds).map(|_| noise(&mut random)).collect();
-        let Estimate { median, low, high } = Estimate::of(&values, 3);
+        let (median, Interval { low, high }) = parts(Estimate::of(&values, 3));
         assert!(low <= median && median <= high && low < 1.05 && high > 0.95, "{low} {median} {high}");
         high - low
     });
@@ -42,7 +42,11 @@ fn the_interval_holds_the_median_and_narrows_with_more_rounds() {
 fn the_same_seed_gives_the_same_interval() {
     let values = [1.0, 1.1, 0.9, 1.3, 0.8, 1.2];
     assert_eq!(Estimate::of(&values, 7), Estimate::of(&values, 7));
-    assert_eq!(Estimate::of(&[2.0], 7), Estimate { median: 2.0, low: 2.0, high: 2.0 });
+}
+
+/// The median and the interval.
+fn parts(estimate: Estimate) -> (f64, Interval) {
+    (estimate.median, estimate.interval.expect("enough values"))
 }
 
 #[test]
@@ -58,6 +62,24 @@ fn five_rounds_are_less_sure_than_95_of_100_and_six_are_not() {
     assert!((confidence_max(3) - 0.75).abs() < 1e-9);
     assert!(confidence_max(5) < 0.95 && confidence_max(6) > 0.95);
     assert!(confidence_max(1).abs() < 1e-9);
+    assert!(!are_enough(5) && are_enough(6));
+}
+
+#[test]
+fn with_few_rounds_nothing_is_told_apart_and_nothing_is_called_alike() {
+    for rounds in 1..=6 {
+        let mut plan = plan(&["raw", "same", "twice"]);
+        plan.rounds = rounds;
+        let mut measured = measured(&plan, &[1.0, 1.0, 2.0], 1);
+        for round in &mut measured.rounds {
+            round.visits[1] = round.visits[0].clone();
+        }
+        let summary = Summary::new(&plan, &measured);
+        let ratios: Vec<_> = summary.rows.iter().flat_map(|row| row.ratios.values().flatten()).collect();
+        let judged = ratios.iter().filter(|ratio| ratio.estimate.interval.is_some()).count();
+        assert_eq!((judged, summary.alike.len()), if rounds < 6 { (0, 0) } else { (ratios.len(), 1) });
+        assert_eq!(summary.rows[1].ratio(Figure::Cpu, 0).expect("a ratio").median, 1.0);
+    }
 }
 
 /// A plan of these servers, all ratios to the first.
@@ -108,7 +130,8 @@ fn equals_cannot_be_told_apart_and_others_can() {
         assert!(pairs.is_empty() || pairs == [["same", "raw"]], "{pairs:?}");
         alike += pairs.len();
         let twice = summary.rows[2].ratio(Figure::Cpu, 0).expect("a ratio");
-        assert!((twice.median - 2.0).abs() < 0.2 && twice.low > 1.7 && twice.high < 2.3, "{twice:?}");
+        let (median, Interval { low, high }) = parts(*twice);
+        assert!((median - 2.0).abs() < 0.2 && low > 1.7 && high < 2.3, "{twice:?}");
         let rate = summary.rows[2].ratio(Figure::Rate, 0).expect("a ratio");
         assert!((rate.median - 0.5).abs() < 0.1, "{rate:?}");
     }

@@ -53,8 +53,8 @@ pub(crate) enum Told {
     Nothing,
     /// As it is.
     Plain(String),
-    /// A ratio: the median, the interval, and whether that contains 1.
-    Ratio { median: String, interval: String, is_alike: bool },
+    /// A ratio: the median, the interval where there is one, and whether that contains 1.
+    Ratio { median: String, interval: Option<String>, is_alike: bool },
 }
 
 /// The columns of a cell's table, behind the servers' names.
@@ -77,15 +77,16 @@ pub(crate) fn columns<'a>(comparison: &'a Comparison, summary: &'a Summary) -> V
             Some(_) if row.name == name => Told::Plain("1".into()),
             Some(estimate) => Told::Ratio {
                 median: format!("{:.3}", estimate.median),
-                interval: words::interval(estimate),
-                is_alike: estimate.contains_one(),
+                interval: estimate.interval.as_ref().map(words::interval),
+                is_alike: estimate.may_be_one(),
             },
         })
     };
     let judged_by = summary.judged_by;
+    let sure = if words::too_few(comparison.plan.rounds).is_none() { " (95 %)" } else { "" };
     add(judged_by.title(unit), absolute(judged_by));
     for (place, name) in names.iter().enumerate() {
-        add(format!("to {name} (95 %)"), ratio(judged_by, place));
+        add(format!("to {name}{sure}"), ratio(judged_by, place));
     }
     // What holds connections has no messages.
     let figures: &[_] = match summary.cell.load {
@@ -100,7 +101,7 @@ pub(crate) fn columns<'a>(comparison: &'a Comparison, summary: &'a Summary) -> V
         add(figure.title(unit), absolute(figure));
         // In an open loop the rate is given.
         if summary.cell.figures().contains(&figure) && !(is_open && figure == Figure::Rate) {
-            add(format!("{}, to {} (95 %)", figure.title(unit), names[0]), ratio(figure, 0));
+            add(format!("{}, to {}{sure}", figure.title(unit), names[0]), ratio(figure, 0));
         }
     }
     if summary.rows.iter().any(|row| row.client_cpu_us_per_message.is_some()) {
@@ -135,7 +136,8 @@ fn table(comparison: &Comparison, summary: &Summary) -> String {
                 Told::Nothing => "–".to_owned(),
                 Told::Plain(text) => text,
                 Told::Ratio { median, interval, is_alike } => {
-                    format!("**{median}** {interval}{}", if is_alike { " ≈" } else { "" })
+                    let interval = interval.map(|interval| format!(" {interval}")).unwrap_or_default();
+                    format!("**{median}**{interval}{}", if is_alike { " ≈" } else { "" })
                 }
             })
             .collect();

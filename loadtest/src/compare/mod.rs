@@ -30,7 +30,7 @@ pub(crate) use measure::{Plan, measure};
 pub(crate) use progress::Progress;
 pub(crate) use server::Spec;
 pub(crate) use signals::Signals;
-pub(crate) use words::{about_rounds, ratio, value};
+pub(crate) use words::{ratio, too_few, value};
 
 /// Compares; whether every echo was right.
 ///

@@ -1,8 +1,7 @@
 //! What tables, charts and sentences have in common: how figures are written.
 
-use indicatif::HumanCount;
-
-use super::judge::{Alike, Estimate, Figure, RESAMPLES, Summary, confidence_max};
+use super::judge::{Alike, Estimate, Figure, Interval, RESAMPLES, Summary, are_enough, confidence_max};
+use crate::output::figures::Grouped;
 
 /// A figure with its unit.
 pub(crate) fn value(figure: Figure, value: f64) -> String {
@@ -15,20 +14,18 @@ pub(crate) fn value(figure: Figure, value: f64) -> String {
 }
 
 /// With commas between thousands.
-pub(crate) fn count(value: f64) -> String {
-    // What is measured is far below 2^64, and a saturating cast is no surprise to a reader.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
-    HumanCount(value.round() as u64).to_string()
+fn count(value: f64) -> String {
+    Grouped(value).to_string()
 }
 
-/// A ratio, and its interval in parentheses.
+/// A ratio, and its interval in parentheses where it has one.
 pub(crate) fn ratio(ratio: &Estimate) -> String {
-    let Estimate { median, .. } = ratio;
-    format!("{median:.3} {}", interval(ratio))
+    let median = format!("{:.3}", ratio.median);
+    ratio.interval.as_ref().map_or(median.clone(), |ends| format!("{median} {}", interval(ends)))
 }
 
 /// The interval alone.
-pub(crate) fn interval(Estimate { low, high, .. }: &Estimate) -> String {
+pub(crate) fn interval(Interval { low, high }: &Interval) -> String {
     format!("({low:.3}–{high:.3})")
 }
 
@@ -57,35 +54,35 @@ pub(crate) fn bottlenecks(summary: &Summary) -> Vec<String> {
         .collect()
 }
 
-/// What the intervals are, and what they are not.
+/// What the ratios and their intervals are, and what they are not.
 pub(crate) fn about_intervals(rounds: u32) -> String {
-    let mut text = format!(
-        "A ratio is the median over the rounds of a server's figure by the other's in the same round. The interval is the \
-         percentile bootstrap's: of {} medians of rounds drawn again with replacement, the middle 95 %. It tells how the \
-         median varies from round to round on this machine, with these builds and this load, and nothing of others. \
-         Where it contains 1 the two cannot be told apart here (≈); that does not make them equal. Each pair is judged \
-         for itself: of twenty pairs of equals, about one is told apart by chance.",
-        HumanCount(RESAMPLES as u64)
-    );
-    text.push_str(&about_rounds(rounds));
-    text
-}
-
-/// That so few rounds do not make a 95 % interval, with a space before; empty where there are enough.
-pub(crate) fn about_rounds(rounds: u32) -> String {
-    let most = confidence_max(rounds);
-    if most >= CONFIDENCE {
-        return String::new();
+    let ratio =
+        "A ratio is the median over the rounds of a server's figure by the other's in the same round.";
+    if let Some(few) = too_few(rounds) {
+        return format!(
+            "{ratio} {few}: even from the least to the greatest ratio an interval would be a {:.0} % one at most, and not \
+             a 95 % one. From 6 rounds on there is one.",
+            confidence_max(places(rounds)) * 100.0
+        );
     }
     format!(
-        " {rounds} {} too few for 95 %: even from the least to the greatest ratio it would be {:.0} % at most.",
-        if rounds == 1 { "round is" } else { "rounds are" },
-        most * 100.0
+        "{ratio} The interval is the percentile bootstrap's: of {} medians of rounds drawn again with replacement, the \
+         middle 95 %. It tells how the median varies from round to round on this machine, with these builds and this \
+         load, and nothing of others. Where it contains 1 the two cannot be told apart here (≈); that does not make them \
+         equal. Each pair is judged for itself: of twenty pairs of equals, about one is told apart by chance.",
+        count(RESAMPLES as f64)
     )
 }
 
-/// What the interval is for.
-const CONFIDENCE: f64 = 0.95;
+/// That so few rounds tell no servers apart, if they do not.
+pub(crate) fn too_few(rounds: u32) -> Option<String> {
+    let are = if rounds == 1 { "round is" } else { "rounds are" };
+    (!are_enough(places(rounds))).then(|| format!("{rounds} {are} too few to tell servers apart"))
+}
+
+fn places(rounds: u32) -> usize {
+    usize::try_from(rounds).unwrap_or(usize::MAX)
+}
 
 #[cfg(test)]
 mod tests {
@@ -98,14 +95,16 @@ mod tests {
         assert_eq!(value(Figure::Rate, 1_234_567.8), "1,234,568/s");
         assert_eq!(value(Figure::P99, 1210.4), "1,210 µs");
         assert_eq!(value(Figure::Memory, 180.2), "180 B");
-        assert_eq!(ratio(&Estimate { median: 1.0144, low: 0.9689, high: 1.125 }), "1.014 (0.969–1.125)");
+        let interval = Some(Interval { low: 0.9689, high: 1.125 });
+        assert_eq!(ratio(&Estimate { median: 1.0144, interval }), "1.014 (0.969–1.125)");
+        assert_eq!(ratio(&Estimate { median: 1.0144, interval: None }), "1.014");
     }
 
     #[test]
     fn few_rounds_are_said_to_be_few() {
         assert!(!about_intervals(6).contains("too few"));
-        assert!(about_intervals(5).contains("5 rounds are too few for 95 %"));
-        assert!(about_intervals(3).contains("75 % at most"));
-        assert!(about_intervals(1).contains("1 round is too few"));
+        assert!(about_intervals(5).contains("5 rounds are too few to tell servers apart:"));
+        assert!(about_intervals(3).contains("a 75 % one at most"));
+        assert!(about_intervals(1).contains("1 round is too few to tell"));
     }
 }

@@ -16,7 +16,7 @@ pub(crate) fn ratios_are_taken_to_the_baseline() {
     assert_eq!((ran.code(), ran.started), (0, 2), "{}", ran.stderr);
     let report = bench.json("report");
     assert_eq!((&report["baseline"], &report["also_to"]), (&json!("raw"), &Value::Null));
-    assert_eq!((&report["rounds"], &report["slice_seconds"]), (&json!(3), &json!(1.5)));
+    assert_eq!((&report["rounds"], &report["slice_seconds"]), (&json!(6), &json!(1.5)));
     assert_eq!(report["servers"][1]["scheme"], "tcp");
     let cells = report["cells"].as_array().expect("a list");
     let names: Vec<_> = cells.iter().map(|cell| &cell["cell"]).collect();
@@ -36,7 +36,7 @@ pub(crate) fn ratios_are_taken_to_the_baseline() {
         assert_eq!(ours["counters_per_message"], json!({}));
         assert_eq!(cell["alike"], json!([]));
         let rounds = cell["rounds"].as_array().expect("a list");
-        assert_eq!(rounds.len(), 3);
+        assert_eq!(rounds.len(), 6);
         for round in rounds {
             // What the generator printed, whole.
             assert_eq!(round["visits"]["ours"]["something_new"]["is"], "ignored");
@@ -47,13 +47,13 @@ pub(crate) fn ratios_are_taken_to_the_baseline() {
         "| ours | 2.00 µs | **2.000** (2.000–2.000) | 500,000/s | **0.500** (0.500–0.500) | 20 µs |",
         "| **2.000** (2.000–2.000) | 50 µs | 1.25 µs | 3.0 MiB |\n",
         "| raw | 1.00 µs | 1 | 1,000,000/s | 1 | 10 µs | 1 | 50 µs |",
-        "\nraw: the load generator was the bottleneck in 3 of 3 slices",
+        "\nraw: the load generator was the bottleneck in 6 of 6 slices",
         "- kernel: Linux",
         "- CPU: ",
         "- commit: ",
         "- congestion control of the system: ",
         "--seed=1",
-        "3 rounds are too few for 95 %",
+        "the middle 95 %",
     ] {
         assert!(ran.stdout.contains(told), "{told} in {}", ran.stdout);
     }
@@ -63,7 +63,10 @@ pub(crate) fn ratios_are_taken_to_the_baseline() {
     assert_eq!(bench.text("tables.md"), ran.stdout);
     assert!(!ran.stderr.contains("SIGTERM"), "no server needs more than that: {}", ran.stderr);
     let lines: Vec<_> = ran.stderr.lines().collect();
-    assert_eq!(&lines[lines.len() - 6..][..2], ["round 1 of 3, text:3:64:1", "round 1 of 3, utf8:3:16KiB:2"]);
+    assert_eq!(
+        &lines[lines.len() - 12..][..2],
+        ["round 1 of 6, text:3:64:1", "round 1 of 6, utf8:3:16KiB:2"]
+    );
 }
 
 pub(crate) fn ratios_are_taken_to_a_second_reference() {
@@ -96,6 +99,33 @@ pub(crate) fn equals_are_said_to_be_alike() {
     assert!(ran.stdout.contains("| ours | 1.00 µs | **1.000** (1.000–1.000) ≈ |"), "{}", ran.stdout);
     assert!(bench.text("page.html").contains(sentence));
     assert_eq!(bench.json("report")["cells"][0]["alike"][0]["name"], "ours");
+}
+
+pub(crate) fn few_rounds_tell_nothing_apart() {
+    for (rounds, few) in [("1", "1 round is too few to tell"), ("5", "5 rounds are too few to tell")] {
+        let bench = Bench::new();
+        let report = bench.option("--json", "report");
+        let [page, tables] = [bench.option("--html", "page.html"), bench.option("--markdown", "tables.md")];
+        let arguments = ["--rounds", rounds, &report, &page, &tables, &bench.option("--svg", "charts")];
+        let ran = bench.compare("", &arguments, &[]);
+        assert_eq!(ran.code(), 0, "{}", ran.stderr);
+        for told in
+            ["| server | server CPU a message | to raw | rate |", "| ours | 2.00 µs | **2.000** | 5", few]
+        {
+            assert!(ran.stdout.contains(told), "{told} in {}", ran.stdout);
+        }
+        let told = [ran.stdout, bench.text("page.html"), bench.text("charts/text-3-64-1.svg")];
+        for text in &told {
+            let text = text.replace("and not a 95 % one", "");
+            for claim in ["≈", "(95 %)", "95 % interval", "2.000–", "told apart in this cell"] {
+                assert!(!text.contains(claim), "{claim} in {text}");
+            }
+        }
+        assert!(told[1].contains(few) && told[2].contains("2.00 µs · 2.000\n"), "{few} in {}", told[2]);
+        let cell = &bench.json("report")["cells"][0];
+        assert_eq!(cell["rows"][0]["ratios"]["cpu"], json!([{"to": "raw", "median": 2.0}]));
+        assert_eq!(cell["alike"], json!([]));
+    }
 }
 
 pub(crate) fn a_churn_is_counted_by_connections() {
@@ -133,7 +163,7 @@ pub(crate) fn an_open_loop_is_judged_by_its_latency() {
 pub(crate) fn idle_connections_are_held_at_a_fresh_server() {
     let bench = Bench::new();
     let ran = bench.compare("", &["--cells=idle:3", &bench.option("--json", "report")], &[]);
-    assert_eq!((ran.code(), ran.started), (0, 6), "{}", ran.stderr);
+    assert_eq!((ran.code(), ran.started), (0, 12), "{}", ran.stderr);
     let row = &bench.json("report")["cells"][0]["rows"][0];
     assert_eq!(
         (&row["figures"]["memory"]["median"], &row["ratios"]["memory"][0]["median"]),
@@ -224,7 +254,7 @@ pub(crate) fn a_run_with_the_generator_itself() {
         "compare",
         "--slice=200ms",
         "--warmup=50ms",
-        "--rounds=2",
+        "--rounds=6",
         "--cells=text:2:64:1,binary:1:1KiB:3",
         "--server-core",
         &core,

@@ -57,6 +57,7 @@ fn trials() -> Vec<Trial> {
         figures::a_run_with_the_generator_itself,
         figures::an_open_loop_is_judged_by_its_latency,
         figures::equals_are_said_to_be_alike,
+        figures::few_rounds_tell_nothing_apart,
         figures::idle_connections_are_held_at_a_fresh_server,
         figures::ratios_are_taken_to_a_second_reference,
         figures::ratios_are_taken_to_the_baseline,

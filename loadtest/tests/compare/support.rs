@@ -64,7 +64,7 @@ impl Bench {
     }
 
     /// Compares `ours`, a `ws` server that `does` something, and `raw`, a `tcp` server, by the fake load generator in
-    /// three rounds, unless the arguments say otherwise.
+    /// six rounds, unless the arguments say otherwise.
     pub(crate) fn compare(&self, does: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
         let child = self.start(does, arguments, environment);
         self.finish(child)
@@ -94,7 +94,7 @@ impl Bench {
             "--server-core",
             &core,
         ]);
-        for (option, value) in [("--rounds", "3"), ("--cells", "text:3:64:1,utf8:3:16KiB:2")] {
+        for (option, value) in [("--rounds", "6"), ("--cells", "text:3:64:1,utf8:3:16KiB:2")] {
             if !arguments.iter().any(|argument| argument.starts_with(option)) {
                 command.args([option, value]);
             }
