@@ -1,5 +1,6 @@
 //! The command line of `loadtest compare`.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -62,7 +63,7 @@ pub(crate) struct Args {
     client_core: Option<usize>,
 
     /// The request target of `ws` servers
-    #[arg(long, value_name = "PATH", default_value = "/ws")]
+    #[arg(long, value_name = "PATH", default_value = PATH)]
     path: String,
 
     /// What the order and the intervals follow from [default: random]
@@ -169,6 +170,43 @@ impl Args {
             loadtest_args,
         })
     }
+
+    /// What to type to do this again, as a shell reads it, each server on a line of its own.
+    ///
+    /// Each option is there once, those that the figures depend on even where they were not given; where the result was
+    /// written is not, nor are overridden options.
+    pub(super) fn command_line(&self, plan: &Plan) -> String {
+        let duration = |duration| humantime::format_duration(duration).to_string().replace(' ', "");
+        let cells: Vec<_> = plan.cells.iter().map(Cell::to_string).collect();
+        let core = |core: Option<usize>| core.map(|core| core.to_string());
+        let is_not_empty = |text: &String| !text.is_empty();
+        let options = [
+            ("--rounds", Some(plan.rounds.to_string())),
+            ("--slice", Some(duration(plan.slice))),
+            ("--warmup", Some(duration(plan.warmup))),
+            ("--cells", Some(cells.join(","))),
+            ("--baseline", self.baseline.clone()),
+            ("--also-to", self.also_to.clone()),
+            ("--counters", Some(self.counters.join(",")).filter(is_not_empty)),
+            ("--server-core", core(self.server_core)),
+            ("--client-core", core(self.client_core)),
+            ("--path", Some(self.path.clone()).filter(|path| path != PATH)),
+            ("--seed", Some(plan.seed.to_string())),
+            ("--loadtest-args", Some(self.loadtest_args.clone()).filter(is_not_empty)),
+            ("--loadtest", self.loadtest.as_ref().map(|path| path.display().to_string())),
+        ];
+        let program = std::env::args_os().next().unwrap_or_else(|| "loadtest".into());
+        let mut line = format!("{} compare", shell_words::quote(&program.to_string_lossy()));
+        for (option, value) in options {
+            if let Some(value) = value {
+                let _ = write!(line, " {option} {}", shell_words::quote(&value));
+            }
+        }
+        for spec in &self.servers {
+            let _ = write!(line, " \\\n    {}", shell_words::quote(&spec.to_string()));
+        }
+        line
+    }
 }
 
 impl Output {
@@ -257,6 +295,8 @@ Exit status: 0 there is a result, 1 an echo was wrong, 64 usage, 69 a server or 
 
 const CELLS: &str = "text:64:64:1,text:64:64:16,text:16:16KiB:1,utf8:16:16KiB:1,binary:4:1MiB:1";
 
+const PATH: &str = "/ws";
+
 const SLICE_MIN: Duration = Duration::from_millis(1);
 
 /// Seeds that JavaScript, which some read the JSON with, holds exactly.
@@ -273,10 +313,44 @@ mod tests {
         args: Args,
     }
 
-    fn plan(options: &[&str]) -> Result<Plan, String> {
+    fn args(options: &[&str]) -> Result<Args, String> {
         let line = ["compare", "ours=a {port}", "raw=tcp:b {port}"];
         let line = Line::try_parse_from(line.iter().chain(options)).map_err(|error| error.to_string())?;
-        line.args.plan().map_err(|failure| failure.to_string())
+        Ok(line.args)
+    }
+
+    fn plan(options: &[&str]) -> Result<Plan, String> {
+        args(options)?.plan().map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn the_command_line_repeats_the_comparison() {
+        let core = format!("--client-core={}", plan(&[]).expect("a plan").client_core);
+        let options = [
+            &core,
+            "--rounds=20",
+            "--rounds=7",
+            "--slice=1500ms",
+            "--cells=churn:1,text:1:64:1,churn:1",
+            "--also-to=raw",
+            "--counters=ours,raw",
+            "--path=/a b",
+            "--loadtest-args=--spin --x 'a b'",
+            "--json=/tmp/scratch/report",
+            "--svg=/tmp/scratch/charts",
+            "--quiet",
+        ];
+        let asked = args(&options).expect("well formed");
+        let plan = asked.plan().expect("a plan");
+        let line = asked.command_line(&plan);
+        assert_eq!(line.matches("--rounds").count(), 1, "{line}");
+        assert!(!line.contains("scratch") && line.ends_with(" \\\n    'raw=tcp:b {port}'"), "{line}");
+        // The words after `loadtest compare`, as a shell splits them.
+        let words = shell_words::split(&line).expect("well formed");
+        let again = Line::try_parse_from(&words[1..]).expect("well formed").args;
+        let again_plan = again.plan().expect("a plan");
+        assert_eq!(format!("{again_plan:?}"), format!("{plan:?}"));
+        assert_eq!(again.command_line(&again_plan), line);
     }
 
     #[test]

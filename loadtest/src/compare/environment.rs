@@ -27,13 +27,13 @@ pub(crate) struct Environment {
     commit: String,
     loadtest: String,
     seed: u64,
-    /// The command line, as a shell reads it.
+    /// The command line that repeats it, as a shell reads it.
     pub(super) command: String,
 }
 
 impl Environment {
-    /// As it is now, for that plan.
-    pub(crate) fn describe(plan: &Plan) -> Self {
+    /// As it is now, for that plan and its command line.
+    pub(crate) fn describe(plan: &Plan, command: String) -> Self {
         let system = rustix::system::uname();
         let [name, release, machine] = [system.sysname(), system.release(), system.machine()]
             .map(|part| part.to_string_lossy().into_owned());
@@ -51,7 +51,7 @@ impl Environment {
             commit: commit().unwrap_or_else(unknown),
             loadtest: env!("CARGO_PKG_VERSION").to_owned(),
             seed: plan.seed,
-            command: command_line(),
+            command,
         }
     }
 
@@ -71,22 +71,6 @@ impl Environment {
             ("seed", self.seed.to_string()),
         ]
     }
-}
-
-/// As a shell reads it, each server on a line of its own.
-fn command_line() -> String {
-    let arguments: Vec<_> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let mut line = String::new();
-    for argument in &arguments {
-        let separator = match (line.is_empty(), argument.contains("{port}")) {
-            (true, _) => "",
-            (false, true) => " \\\n    ",
-            (false, false) => " ",
-        };
-        line.push_str(separator);
-        line.push_str(&shell_words::quote(argument));
-    }
-    line
 }
 
 fn commit() -> Option<String> {

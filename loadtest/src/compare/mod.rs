@@ -48,7 +48,7 @@ fn compare(args: &Args) -> Result<(), End> {
         eprintln!("loadtest: the servers and the load generator share a core");
     }
     let signals = Signals::take().map_err(|error| End::failed(format!("cannot handle signals: {error}")))?;
-    let environment = Environment::describe(&plan);
+    let environment = Environment::describe(&plan, args.command_line(&plan));
     let progress = Progress::new(&plan, args.output.quiet);
     let measured = measure(&plan, &signals, &progress)?;
     let comparison = Comparison::new(plan, environment, measured);

@@ -52,12 +52,13 @@ pub(crate) fn ratios_are_taken_to_the_baseline() {
         "- CPU: ",
         "- commit: ",
         "- congestion control of the system: ",
-        "--seed=1",
+        " compare --rounds 6 --slice 1s500ms --warmup 300ms --cells text:3:64:1,utf8:3:16KiB:2 --baseline raw ",
+        " --seed 1 ",
         "the middle 95 %",
     ] {
         assert!(ran.stdout.contains(told), "{told} in {}", ran.stdout);
     }
-    for absent in ["enters", "\nours: the load", "told apart in this cell", "!["] {
+    for absent in ["tables.md", "enters", "\nours: the load", "told apart in this cell", "!["] {
         assert!(!ran.stdout.contains(absent), "{absent} in {}", ran.stdout);
     }
     assert_eq!(bench.text("tables.md"), ran.stdout);
