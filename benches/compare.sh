@@ -4,8 +4,9 @@
 #
 #     benches/compare.sh [OPTIONS]
 #
-# The options are those of `loadtest compare`; `--rounds 3 --slice 200ms` is for a taste. What this system or this
-# checkout refuses to run is left out, aloud. The whole result, JSON and a page, lies in target/benchmarks.
+# The options are those of `loadtest compare`, but for where the result goes; `--rounds 6 --slice 200ms` is for a taste. What
+# this system or this checkout refuses to run is left out, aloud. The whole result, JSON and a page, lies in
+# target/benchmarks. What is in docs is replaced when all of it is there, and not before.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-target}
@@ -14,6 +15,10 @@ scratch=$target/benchmarks
 cells=text:64:64:1,text:64:64:16,text:512:64:1,text:16:16KiB:1,utf8:16:16KiB:1,binary:4:1MiB:1,churn:64
 
 main() {
+    if given --help "$@" || given -h "$@"; then
+        sed -n '2,/^set /{/^set /d; s/^# \{0,1\}//; p}' benches/compare.sh
+        exec cargo run --quiet --release -p loadtest -- compare --help
+    fi
     trap stop_probe EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
@@ -35,22 +40,47 @@ main() {
     offer tokio-websockets "$release/tokio-websockets-echo $to"
 
     # Those of the README, where they are there and nothing else is asked for.
-    local options=(--rounds 20 --slice 1s)
+    local options=()
+    if ! given --rounds "$@"; then options+=(--rounds 20); fi
+    if ! given --slice "$@"; then options+=(--slice 1s); fi
     if ! given --cells "$@"; then options+=(--cells "$cells"); fi
     if ! given --counters "$@" && offered ring; then options+=(--counters ring); fi
     if ! given --baseline "$@" && offered raw; then options+=(--baseline raw); fi
     if ! given --also-to "$@" && offered tungstenite; then options+=(--also-to tungstenite); fi
 
-    rm -rf "$scratch/benchmarks"
-    "$release/loadtest" compare "${options[@]}" --markdown "$scratch/BENCHMARKS.md" --svg "$scratch/benchmarks" \
-        --html "$scratch/index.html" --json "$scratch/benchmarks.json" "$@" "${servers[@]}"
+    # Ours come last: of an option that is given twice, that counts. What an earlier run has left is not to be taken for
+    # this one's.
+    local page=$scratch/BENCHMARKS.md charts=$scratch/benchmarks
+    rm -rf "$page" "$charts" "$scratch/index.html" "$scratch/benchmarks.json"
+    "$release/loadtest" compare "${options[@]}" "$@" --markdown "$page" --svg "$charts" \
+        --html "$scratch/index.html" --json "$scratch/benchmarks.json" "${servers[@]}"
+    publish "$page" "$charts"
+    echo "compare.sh: docs/BENCHMARKS.md is written; $scratch/index.html has more charts" >&2
+}
+
+# Puts the page and its charts into docs, if all are there.
+publish() {
+    local page=$1 charts=$2 new=docs/benchmarks.new chart wanted
+    wanted=$(sed -n 's/^!\[.*](benchmarks\/\(.*\))$/\1/p' "$page") || wanted=
+    if [ -z "$wanted" ]; then
+        echo "compare.sh: there is no result, docs stays as it is" >&2
+        return 1
+    fi
+    for chart in $wanted; do
+        if ! [ -s "$charts/$chart" ]; then
+            echo "compare.sh: there is no $charts/$chart, docs stays as it is" >&2
+            return 1
+        fi
+    done
+    rm -rf "$new" "$new.md"
+    cp -r "$charts" "$new"
     {
         header
-        cat "$scratch/BENCHMARKS.md"
-    } >docs/BENCHMARKS.md
+        cat "$page"
+    } >"$new.md"
     rm -rf docs/benchmarks
-    cp -r "$scratch/benchmarks" docs/benchmarks
-    echo "compare.sh: docs/BENCHMARKS.md is written; $scratch/index.html has more charts" >&2
+    mv "$new" docs/benchmarks
+    mv "$new.md" docs/BENCHMARKS.md
 }
 
 # Takes the server NAME=COMMAND, if it can be started here: it says where it listens.

@@ -6,6 +6,7 @@ mod demo;
 mod ends;
 mod fakes;
 mod figures;
+mod script;
 mod support;
 
 use std::path::Path;
@@ -65,5 +66,8 @@ fn trials() -> Vec<Trial> {
         figures::the_page_and_the_charts_need_nothing_else,
         figures::what_a_server_counts_is_told_a_message,
         figures::what_the_generator_complains_of_is_told_once,
+        script::help_is_shown_and_nothing_else_is_done,
+        script::the_result_replaces_what_was_there,
+        script::without_a_result_what_was_there_stays,
     ]
 }
