@@ -1,17 +1,22 @@
 //! Requests, good and bad: each row alone, with bytes behind it, cut at every byte and byte by byte.
 
-use ringback::proto::handshake::{HEAD_MAX, Handshake, Refusal, Rules, Step, accept_key, page_response};
+use ringback::proto::handshake::{
+    Document, HEAD_MAX, Handshake, Page as Forms, Refusal, Rules, Step, accept_key, page_response,
+};
 
 /// What a row of the table must lead to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Accepted,
+    /// In plain text.
     Page,
+    /// In HTML.
+    HtmlPage,
     Refused(Refusal),
 }
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
-use Outcome::{Accepted, Page, Refused};
+use Outcome::{Accepted, HtmlPage, Page, Refused};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const HOST: &str = "Host: example.com";
@@ -24,7 +29,10 @@ const VERSION: &str = "Sec-WebSocket-Version: 13";
 const MARK: &str = "zqxj";
 
 fn rules() -> Rules {
-    Rules { path: "/ws".into(), page: "the page\n".into(), allowed_origins: Vec::new() }
+    let form =
+        |content_type, body: &str| Document { content_type, headers: String::new(), body: body.into() };
+    let page = Forms { html: form("text/html", "<p>the page\n"), text: form("text/plain", "the page\n") };
+    Rules { path: "/ws".into(), page, allowed_origins: Vec::new() }
 }
 
 fn rules_with_origins() -> Rules {
@@ -48,6 +56,11 @@ const GOOD_LINES: [&str; 5] = [HOST, UPGRADE, CONNECTION, KEY_LINE, VERSION];
 /// A good request on another request line.
 fn on(request_line: &str) -> Vec<u8> {
     head(request_line, &GOOD_LINES)
+}
+
+/// A request for the page with this `Accept`.
+fn accepting(list: &str) -> Vec<u8> {
+    head("GET / HTTP/1.1", &[HOST, &format!("Accept: {list}")])
 }
 
 /// A good request with `line` in the place of `instead_of`.
@@ -93,6 +106,14 @@ fn request_lines() -> Vec<(Vec<u8>, Outcome)> {
         (on("GET / HTTP/1.1"), Page),
         (head("GET / HTTP/1.1", &[HOST]), Page),
         (on("GET /?/ws HTTP/1.1"), Page),
+        (accepting("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"), HtmlPage),
+        (accepting("application/json, Text/HTML ;q=0.1"), HtmlPage),
+        (head("GET / HTTP/1.1", &[HOST, "Accept: */*", "accept: text/html"]), HtmlPage),
+        (accepting("*/*"), Page),
+        (accepting("text/*, text/html5, xtext/html"), Page),
+        (accepting("text/html;q=0"), Page),
+        (accepting("text/html; level=1; q=0.000, */*"), Page),
+        (accepting(""), Page),
         (on("GET /zqxj HTTP/1.1"), Refused(Refusal::NotFound)),
         (on("GET /ws/ HTTP/1.1"), Refused(Refusal::NotFound)),
         (on("GET /WS HTTP/1.1"), Refused(Refusal::NotFound)),
@@ -439,7 +460,8 @@ fn outcome_of(step: &Step) -> Option<Outcome> {
     match step {
         Step::More => None,
         Step::Accepted { .. } => Some(Accepted),
-        Step::Page => Some(Page),
+        Step::Page { html: false } => Some(Page),
+        Step::Page { html: true } => Some(HtmlPage),
         Step::Refused(refusal) => Some(Refused(*refusal)),
     }
 }
@@ -475,7 +497,7 @@ fn check_fed(
             assert_eq!(before + consumed, row_len, "{:?}", row());
             (response, 101)
         }
-        Step::Page => (page_response(&rules.page, DATE), 200),
+        Step::Page { html } => (page_response(&rules.page, html, DATE), 200),
         Step::Refused(refusal) => (refusal.response(DATE), refusal.status()),
         Step::More => unreachable!("compared above"),
     };

@@ -309,9 +309,9 @@ impl<B: ReceiveBuffer> Session<B> {
                     self.receive(buffer, frames);
                 }
             }
-            Step::Page => {
+            Step::Page { html } => {
                 context.stats.refusals.add(1);
-                self.queue.push_bytes(&page_response(&context.shared.rules.page, &date()), context);
+                self.queue.push_bytes(&page_response(&context.shared.rules.page, html, &date()), context);
                 self.flush();
             }
             Step::Refused(refusal) => self.refuse(refusal),

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::proto::Gathered;
 use crate::proto::budget::{Budget, Total};
 use crate::proto::frame::{HEADER_MAX, Header, OpCode};
-use crate::proto::handshake::Rules;
+use crate::proto::handshake::{Page, Rules};
 use crate::server::{Limits, Shared, Snapshot, WorkerStats};
 
 const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -76,7 +76,7 @@ fn open() -> Session<PooledBuffer> {
 fn open_with<B: ReceiveBuffer>(take: impl Fn(&Session<B>) -> B) -> Session<B> {
     let config = Config::default();
     let shared = Arc::new(Shared {
-        rules: Rules { path: config.path.clone(), page: String::new(), allowed_origins: Vec::new() },
+        rules: Rules { path: config.path.clone(), page: Page::default(), allowed_origins: Vec::new() },
         limits: Limits::new(1),
         unsent: Total::new(config.unsent_total),
         config,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::budget::{Budget, Total};
 use super::frame::{HEADER_MAX, Header, OpCode, Sender};
-use super::handshake::{Handshake, Rules, Step, page_response};
+use super::handshake::{Document, Handshake, Page, Rules, Step, page_response};
 use super::utf8::Validator;
 use super::{Connection, Counts, Gathered, HEADROOM, Settings, Standing};
 use crate::mask::{self, Key};
@@ -23,7 +23,10 @@ const GUARD_BYTE: u8 = 0xA5;
 pub fn handshake(data: &[u8]) {
     let mut input = Input(data);
     let allowed_origins = if input.byte() & 1 == 0 { Vec::new() } else { vec!["https://a.example".into()] };
-    let rules = Rules { path: "/ws".into(), page: "page\n".into(), allowed_origins };
+    let form =
+        |body: &str| Document { content_type: "text/plain", headers: String::new(), body: body.into() };
+    let page = Page { html: form("<p>page\n"), text: form("page\n") };
+    let rules = Rules { path: "/ws".into(), page, allowed_origins };
     let cuts = input.cuts();
     let stream = input.rest();
     let whole = shake_hands(stream, &rules, &[stream.len().max(1)]);
@@ -225,7 +228,7 @@ fn shake_hands(stream: &[u8], rules: &Rules, cuts: &[usize]) -> (Step, Vec<u8>) 
                 *consumed += before;
                 response.clone()
             }
-            Step::Page => page_response("a page", DATE),
+            Step::Page { html } => page_response(&rules.page, *html, DATE),
             Step::Refused(refusal) => refusal.response(DATE),
         };
         assert_is_one_response(&response);

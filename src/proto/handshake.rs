@@ -23,9 +23,29 @@ pub struct Rules {
     /// The path on which WebSocket is spoken: compared byte for byte, without the query.
     pub path: String,
     /// What `GET /` answers.
-    pub page: String,
+    pub page: Page,
     /// The origins that a browser's page may have, compared byte for byte; empty for any (RFC 6455 §10.2).
     pub allowed_origins: Vec<String>,
+}
+
+/// What `GET /` answers, in two forms.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// For a browser: whoever accepts `text/html` by name.
+    pub html: Document,
+    /// For everybody else.
+    pub text: Document,
+}
+
+/// One form of the page.
+#[derive(Clone, Debug, Default)]
+pub struct Document {
+    /// The value of `Content-Type`.
+    pub content_type: &'static str,
+    /// Further header lines, each with its CR LF.
+    pub headers: String,
+    /// The content.
+    pub body: String,
 }
 
 /// The server's side of one handshake.
@@ -52,7 +72,10 @@ pub enum Step {
         consumed: usize,
     },
     /// A request for the page: send [`page_response`], then end the connection.
-    Page,
+    Page {
+        /// Whether it is a browser's, and so answered by [`Page::html`].
+        html: bool,
+    },
     /// Not a handshake: send [`Refusal::response`], then end the connection. Nothing behind it is parsed.
     Refused(Refusal),
 }
@@ -156,8 +179,15 @@ impl Refusal {
             _ => ("Bad Request", ""),
         };
         let connection = if self.status() == 426 { "Upgrade, close" } else { "close" };
-        let mut response =
-            text_response(self.status(), reason, connection, extra, date, &format!("{self}\n"));
+        let status = format!("{} {reason}", self.status());
+        let mut response = whole_response(
+            &status,
+            connection,
+            "text/plain; charset=utf-8",
+            extra,
+            date,
+            &format!("{self}\n"),
+        );
         if self == Self::Head {
             let end = memchr::memmem::find(&response, b"\r\n\r\n").map_or(response.len(), |at| at + 4);
             response.truncate(end);
@@ -231,7 +261,7 @@ fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Refusal> {
 fn judge(head: &[u8], rules: &Rules, consumed: usize) -> Step {
     match parse(head).and_then(|request| answer(&request, rules)) {
         Ok(Answer::Accept(key)) => Step::Accepted { response: accept_response(key), consumed },
-        Ok(Answer::Page) => Step::Page,
+        Ok(Answer::Page { html }) => Step::Page { html },
         Err(refusal) => Step::Refused(refusal),
     }
 }
@@ -239,7 +269,9 @@ fn judge(head: &[u8], rules: &Rules, consumed: usize) -> Step {
 enum Answer<'a> {
     /// With the client's key.
     Accept(&'a [u8]),
-    Page,
+    Page {
+        html: bool,
+    },
 }
 
 /// A head that is HTTP/1.1 throughout.
@@ -249,6 +281,8 @@ struct Request<'a> {
     path: &'a str,
     upgrade: bool,
     connection: bool,
+    /// Whether `text/html` is accepted by name.
+    html: bool,
     versions: Occurrences<'a>,
     keys: Occurrences<'a>,
     origins: Occurrences<'a>,
@@ -289,6 +323,7 @@ fn parse(head: &[u8]) -> Result<Request<'_>, Refusal> {
         path,
         upgrade: false,
         connection: false,
+        html: false,
         versions: Occurrences::default(),
         keys: Occurrences::default(),
         origins: Occurrences::default(),
@@ -307,6 +342,8 @@ fn parse(head: &[u8]) -> Result<Request<'_>, Refusal> {
             request.versions.add(header.value);
         } else if name.eq_ignore_ascii_case("origin") {
             request.origins.add(header.value);
+        } else if name.eq_ignore_ascii_case("accept") {
+            request.html |= accepts_html(header.value);
         } else if name.eq_ignore_ascii_case("content-length")
             || name.eq_ignore_ascii_case("transfer-encoding")
         {
@@ -376,12 +413,13 @@ fn answer<'a>(request: &Request<'a>, rules: &Rules) -> Result<Answer<'a>, Refusa
         "HEAD" => return Err(Refusal::Head),
         _ => return Err(Refusal::Method),
     }
+    let page = Answer::Page { html: request.html };
     if !is_socket {
-        return if request.path == "/" { Ok(Answer::Page) } else { Err(Refusal::NotFound) };
+        return if request.path == "/" { Ok(page) } else { Err(Refusal::NotFound) };
     }
     if !request.upgrade {
         // A plain GET on the socket's path, or on `/` where that is the page's too.
-        return if request.path == "/" { Ok(Answer::Page) } else { Err(Refusal::NotUpgrade) };
+        return if request.path == "/" { Ok(page) } else { Err(Refusal::NotUpgrade) };
     }
     if !request.connection {
         return Err(Refusal::Connection);
@@ -428,26 +466,27 @@ fn accept_response(key: &[u8]) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The whole HTTP response with the page; `date` as in [`Refusal::response`].
+/// The whole HTTP response with the page, as [`Step::Page`] asks for it; `date` as in [`Refusal::response`].
 #[must_use]
-pub fn page_response(page: &str, date: &str) -> Vec<u8> {
-    text_response(200, "OK", "close", "", date, page)
+pub fn page_response(page: &Page, html: bool, date: &str) -> Vec<u8> {
+    let Document { content_type, headers, body } = if html { &page.html } else { &page.text };
+    whole_response("200 OK", "close", content_type, headers, date, body)
 }
 
-/// A whole response with a text body after which the connection ends.
-fn text_response(
-    status: u16,
-    reason: &str,
+/// A whole response after which the connection ends; `headers` are further lines, each with its CR LF.
+fn whole_response(
+    status: &str,
     connection: &str,
-    extra: &str,
+    content_type: &str,
+    headers: &str,
     date: &str,
     body: &str,
 ) -> Vec<u8> {
-    let mut response = String::with_capacity(256 + body.len());
+    let mut response = String::with_capacity(256 + headers.len() + body.len());
     let written = write!(
         response,
-        "HTTP/1.1 {status} {reason}\r\nDate: {date}\r\nConnection: {connection}\r\nContent-Length: {}\r\n\
-         Content-Type: text/plain; charset=utf-8\r\n{extra}\r\n{body}",
+        "HTTP/1.1 {status}\r\nDate: {date}\r\nConnection: {connection}\r\nContent-Length: {}\r\n\
+         Content-Type: {content_type}\r\n{headers}\r\n{body}",
         body.len()
     );
     debug_assert!(written.is_ok(), "writing to a String does not fail");
@@ -457,6 +496,20 @@ fn text_response(
 /// Whether a comma-separated list of tokens contains `token`, in any case (RFC 9110 §5.6.1).
 fn has_token(list: &[u8], token: &str) -> bool {
     list.split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// Whether an `Accept` names `text/html`, with a weight other than 0 (RFC 9110 §12.5.1). `*/*` is what a client sends that
+/// would show it as it is.
+fn accepts_html(list: &[u8]) -> bool {
+    list.split(|&byte| byte == b',').any(|range| {
+        let mut parts = range.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let is_html = parts.next().is_some_and(|range| range.eq_ignore_ascii_case(b"text/html"));
+        let is_refused = |part: &[u8]| match part {
+            [b'q' | b'Q', b'=', weight @ ..] => weight.iter().all(|byte| matches!(byte, b'0' | b'.')),
+            _ => false,
+        };
+        is_html && !parts.any(is_refused)
+    })
 }
 
 /// `tchar` (RFC 9110 §5.6.2).
@@ -510,7 +563,7 @@ mod tests {
     use super::*;
 
     fn rules() -> Rules {
-        Rules { path: "/ws".into(), page: "page\n".into(), allowed_origins: Vec::new() }
+        Rules { path: "/ws".into(), page: Page::default(), allowed_origins: Vec::new() }
     }
 
     const GOOD: &str = "GET /ws HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

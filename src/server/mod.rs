@@ -70,7 +70,7 @@ impl Server {
         let shared = Arc::new(Shared {
             rules: Rules {
                 path: config.path.clone(),
-                page: page::text(&config.path),
+                page: page::page(&config.path),
                 allowed_origins: config.allowed_origins.clone(),
             },
             limits: Limits::new(connections_max),
