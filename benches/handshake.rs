@@ -9,7 +9,7 @@ use criterion::Criterion;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Throughput};
 use memory::Memory;
-use ringback::proto::handshake::{Handshake, Rules, Step};
+use ringback::proto::handshake::{Handshake, Page, Rules, Step};
 use tokio_tungstenite::tungstenite::accept;
 
 #[cfg(feature = "mimalloc")]
@@ -46,7 +46,7 @@ const REQUEST: &str = "GET /ws HTTP/1.1\r\n\
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 fn ringback(group: &mut BenchmarkGroup<WallTime>) {
-    let rules = Rules { path: "/ws".into(), page: String::new(), allowed_origins: Vec::new() };
+    let rules = Rules { path: "/ws".into(), page: Page::default(), allowed_origins: Vec::new() };
     let handshake = || Handshake::new().receive(black_box(REQUEST.as_bytes()), &rules);
     group.bench_function("ringback", |bencher| bencher.iter(handshake));
     match handshake() {
