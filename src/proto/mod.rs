@@ -33,6 +33,7 @@ pub mod frame;
 )]
 pub mod fuzz;
 pub mod handshake;
+mod page;
 mod pieces;
 mod progress;
 pub mod utf8;
