@@ -31,15 +31,20 @@ fn it_fits_a_desk_and_a_phone_in_light_and_dark() {
                 browser.value("document.getElementById('state').getBoundingClientRect().toJSON()").await;
             let (left, top) = (state["left"].as_f64(), state["top"].as_f64());
             assert!(left.is_some_and(|left| left < 24.0) && top.is_some_and(|top| top < 24.0), "{state}");
-            for element in ["document.documentElement", "document.getElementById('log-scroll')"] {
-                let overflow = format!("{element}.scrollWidth - {element}.clientWidth");
-                assert_eq!(browser.value(&overflow).await, 0, "{element} at {width} px");
-            }
+            assert_no_overflow(browser).await;
             assert_eq!(browser.value("innerWidth").await, width);
         }
         browser.value("document.getElementById('communication').scrollIntoView()").await;
         browser.keep_screenshot("phone-log-dark.png").await;
         assert_eq!(browser.console().await, [""; 0]);
+        // The longest words that the header has.
+        browser.click("#close").await;
+        browser.wait_for_state("closed").await;
+        browser.enter("#protocols", "chat.example.org").await;
+        browser.press(ENTER).await;
+        browser.wait_for_state("failed").await;
+        browser.keep_screenshot("phone-failed-dark.png").await;
+        assert_no_overflow(browser).await;
         drop(server);
     });
 }
@@ -108,6 +113,14 @@ fn changes_are_said_to_those_who_do_not_see_them() {
         assert_eq!(browser.value("document.getElementById('close').ariaDisabled").await, "true");
         drop(server);
     });
+}
+
+/// Neither the page nor the log has to be scrolled sideways.
+async fn assert_no_overflow(browser: &Browser) {
+    for element in ["document.documentElement", "document.getElementById('log-scroll')"] {
+        let overflow = format!("{element}.scrollWidth - {element}.clientWidth");
+        assert_eq!(browser.value(&overflow).await, 0, "{element}");
+    }
 }
 
 /// Something of each kind in the log.
