@@ -77,11 +77,12 @@ const PAGE: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/style.css");
 const SCRIPT: &str = concat!(include_str!("page/connection.js"), include_str!("page/log.js"));
 
-/// A page that shares its process with no other may look at a clock of 5 µs instead of 100: it measures round trips.
+/// A page that shares its process with no other may look at a clock of 5 µs instead of 100: it measures round trips. Over
+/// plain HTTP from another machine a browser ignores these and says so in its console.
 const ISOLATION: &str =
     "Cross-Origin-Opener-Policy: same-origin\r\nCross-Origin-Embedder-Policy: require-corp\r\n";
 
-/// The next version of the server has another page. Who asks, and not only for what, decides about the form.
+/// The next version of the server has another page, and what is accepted decides about its form.
 const COMMON: &str = "Cache-Control: no-cache\r\nReferrer-Policy: no-referrer\r\nVary: Accept\r\n\
                       X-Content-Type-Options: nosniff\r\n";
 
