@@ -155,6 +155,18 @@ impl Args {
     }
 }
 
+#[cfg(test)]
+impl Args {
+    /// Those of a load with this command line.
+    pub(crate) fn of(line: &[&str]) -> Self {
+        let line = ["loadtest"].iter().chain(line);
+        let Command::Load(args) = CommandLine::try_parse_from(line).expect("it is right").what() else {
+            panic!("another command");
+        };
+        *args
+    }
+}
+
 /// A message of clap without its usage and hints.
 fn one_line(message: &str) -> String {
     let lines: Vec<_> = message.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();

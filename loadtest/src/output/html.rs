@@ -45,6 +45,7 @@ pub(crate) fn of_report(report: &Report) -> String {
     if report.errors_total > 0 {
         warnings.push(format!("{} errors", Grouped(report.errors_total as f64)));
     }
+    warnings.extend(report.duration_planned_seconds.map(|_| capitalised(&report.cut())));
     warnings.extend(report.bottleneck().map(capitalised));
     if report.latency_unrecorded > 0 {
         warnings.push(format!("{} latencies over 60 s are in no figure", report.latency_unrecorded));

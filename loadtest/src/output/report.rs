@@ -11,8 +11,10 @@ use super::figures::{quantile_us, us};
 use super::series::Slice;
 use crate::cpu::ThreadUsage;
 use crate::find_max::FindMax;
+use crate::packed::Packed;
 use crate::procfs;
 use crate::run::{Outcome, Plan, ServerUsage};
+use crate::tally::Interval;
 
 /// The result of a run. Its fields, in their order, are the JSON object; a figure that is not known is `null`.
 #[derive(Debug, Serialize)]
@@ -44,8 +46,10 @@ pub(crate) struct Report {
     /// When the window began: RFC 3339, UTC.
     pub(super) began: String,
     pub(super) warmup_seconds: f64,
-    /// The window in which messages were counted.
+    /// The window in which messages were counted, as long as it was.
     pub(super) duration_seconds: f64,
+    /// How long it was to be, where it ended before, because no connection was left; null where it went to its end.
+    pub(super) duration_planned_seconds: Option<f64>,
     /// Messages that came back whole and right in the window.
     pub(super) messages: u64,
     /// The same over the whole run, with its warm-up and its end.
@@ -182,12 +186,18 @@ impl Report {
     /// What the outcome amounts to.
     pub(crate) fn new(plan: &Plan, outcome: Outcome) -> Self {
         let (window, totals) = (outcome.window, outcome.totals);
-        let slices: Vec<_> =
-            outcome.series.into_iter().map(|interval| Slice::new(interval, plan.duration)).collect();
+        let is_cut = outcome.elapsed < plan.duration;
+        // Nothing is divided by nothing: connections may all be gone when it begins.
+        let elapsed = outcome.elapsed.max(WINDOW_MIN);
+        let has_been = |second: &Interval<Packed>| {
+            Duration::from_secs(second.second) < elapsed || second.messages + second.errors > 0
+        };
+        let series = outcome.series.into_iter().filter(has_been);
+        let slices: Vec<_> = series.map(|interval| Slice::new(interval, elapsed)).collect();
         let is_late = totals.lateness.as_ref().is_some_and(|lateness| {
             !lateness.is_empty() && quantile_us(lateness, 0.99) >= LATENESS_BOTTLENECK_US
         });
-        let seconds = plan.duration.as_secs_f64();
+        let seconds = elapsed.as_secs_f64();
         let messages_per_second = window.messages as f64 / seconds;
         let client_cpu: Duration = totals.threads.iter().map(|thread| thread.cpu).sum();
         let shares = |share: fn(&ThreadUsage) -> Duration| {
@@ -195,11 +205,11 @@ impl Report {
         };
         let server_cpu = |server: &ServerUsage| server.cpu.as_secs_f64() / server.elapsed.as_secs_f64();
         let has_messages = window.messages > 0;
-        let server_cpu_us = outcome
-            .server
-            .as_ref()
-            .filter(|_| has_messages)
-            .map(|server| server_cpu(server) / messages_per_second * 1e6);
+        let server_cpu_us = outcome.server.as_ref().filter(|_| has_messages).map(|server| {
+            // Its clock was read a little late, but behind a window that was cut it has had nothing to do.
+            let used = if is_cut { server.cpu.as_secs_f64() } else { server_cpu(server) * seconds };
+            used / window.messages as f64 * 1e6
+        });
         let is_churn = plan.pace.is_churn();
         Self {
             target: plan.target.to_string(),
@@ -219,6 +229,7 @@ impl Report {
             began: humantime::format_rfc3339_millis(outcome.began).to_string(),
             warmup_seconds: plan.warmup.as_secs_f64(),
             duration_seconds: seconds,
+            duration_planned_seconds: is_cut.then_some(plan.duration.as_secs_f64()),
             messages: window.messages,
             echoes_checked: totals.checked,
             messages_per_second,
@@ -351,6 +362,9 @@ impl Machine {
     }
 }
 
+/// What a window lasts at least.
+const WINDOW_MIN: Duration = Duration::from_millis(1);
+
 /// The part of its time from which on a thread counts as always at work.
 const BOTTLENECK: f64 = 0.9;
 
@@ -358,21 +372,5 @@ const BOTTLENECK: f64 = 0.9;
 const LATENESS_BOTTLENECK_US: f64 = 1_000.0;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use schemars::generate::SchemaSettings;
-
-    /// The schema that is shipped follows from the types; LOADTEST_SCHEMA=write makes the file anew.
-    #[test]
-    fn the_schema_is_that_of_the_report() {
-        let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
-        let schema = generator.into_root_schema_for::<Report>();
-        let text = serde_json::to_string_pretty(&schema).expect("JSON") + "\n";
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/report.schema.json");
-        if std::env::var_os("LOADTEST_SCHEMA").is_some() {
-            std::fs::write(path, &text).expect("the folder is there");
-        }
-        let shipped = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(shipped == text, "{path} is out of date: run this test with LOADTEST_SCHEMA=write");
-    }
-}
+#[path = "report_tests.rs"]
+mod tests;

@@ -23,6 +23,9 @@ impl fmt::Display for Report {
             self.warmup_seconds,
             if *threads == 1 { "thread" } else { "threads" },
         )?;
+        if self.duration_planned_seconds.is_some() {
+            writeln!(f, "           {}", self.cut())?;
+        }
         let each = if unit == "connection" { ", each on a connection of its own" } else { "" };
         writeln!(f, "messages   {} ({:.0} a second){each}", self.messages, self.messages_per_second)?;
         if let (Some(rate), Some(arrivals)) = (self.rate_target, self.arrivals) {
@@ -94,6 +97,11 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// That the window ended early, where it did.
+    pub(super) fn cut(&self) -> String {
+        format!("the window ended after {:.3} s: no connection was left", self.duration_seconds)
+    }
+
     /// That the generator was the bottleneck, if it was, and how that is known.
     pub(super) fn bottleneck(&self) -> Option<&'static str> {
         if self.client.is_late {

@@ -1,0 +1,102 @@
+//! Tests of the report and its schema.
+
+use schemars::generate::SchemaSettings;
+
+use super::*;
+use crate::cli::Args;
+use crate::procfs::Memory;
+use crate::tally::Totals;
+
+/// The schema that is shipped follows from the types; LOADTEST_SCHEMA=write makes the file anew.
+#[test]
+fn the_schema_is_that_of_the_report() {
+    let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+    let schema = generator.into_root_schema_for::<Report>();
+    let text = serde_json::to_string_pretty(&schema).expect("JSON") + "\n";
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/report.schema.json");
+    if std::env::var_os("LOADTEST_SCHEMA").is_some() {
+        std::fs::write(path, &text).expect("the folder is there");
+    }
+    let shipped = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(shipped == text, "{path} is out of date: run this test with LOADTEST_SCHEMA=write");
+}
+
+/// A plan for the default window of 10 s.
+fn plan(args: &[&str]) -> Plan {
+    let args = [&["ws://127.0.0.1:1/", "--engine", "epoll"], args].concat();
+    Args::of(&args).plan().expect("nothing is in its way")
+}
+
+/// What a run finds in which one message came back in each millisecond of a window that lasted so long. The server had
+/// 10 µs of the CPU for each, and the generator 5.
+fn outcome(elapsed: Duration) -> Outcome {
+    let second = |second: u64| {
+        let mut interval = Interval::new(second);
+        interval.messages = elapsed.saturating_sub(Duration::from_secs(second)).as_millis().min(1000) as u64;
+        interval.latency.record_n(100_000, interval.messages).expect("in its bounds");
+        interval
+    };
+    let mut window = Interval::new(0);
+    for second in (0..10).map(second) {
+        window.add(&second);
+    }
+    let used = |us: u32| Duration::from_micros(1) * us * u32::try_from(elapsed.as_millis()).expect("10 s");
+    Outcome {
+        window,
+        series: (0..10).map(|at| second(at).pack()).collect(),
+        totals: Totals {
+            threads: vec![ThreadUsage { cpu: used(5), waited: Duration::ZERO }],
+            ..Totals::default()
+        },
+        server: Some(ServerUsage {
+            cpu: used(10),
+            elapsed: elapsed + Duration::from_millis(300),
+            user_share: None,
+            memory: Memory { resident: 1, resident_max: 2 },
+        }),
+        held: None,
+        began: SystemTime::UNIX_EPOCH,
+        elapsed,
+    }
+}
+
+fn is_near(value: f64, expected: f64) -> bool {
+    (value - expected).abs() < 1e-9 * expected
+}
+
+#[test]
+fn a_window_that_was_cut_is_as_long_as_it_was() {
+    let report = Report::new(&plan(&[]), outcome(Duration::from_millis(1700)));
+    assert_eq!((report.duration_seconds, report.duration_planned_seconds), (1.7, Some(10.0)));
+    assert_eq!(report.messages, 1700);
+    assert!(is_near(report.messages_per_second, 1000.0), "{report}");
+    assert!(is_near(report.payload_bytes_per_second, 64_000.0), "{report}");
+    assert!(is_near(report.server_cpu_us_per_message.expect("known"), 10.0), "{report}");
+    assert!(is_near(report.client.threads_busy[0], 0.005), "{report}");
+    let rates: Vec<_> = report.series.iter().map(|second| second.messages_per_second).collect();
+    assert!(rates.len() == 2 && rates.iter().all(|&rate| is_near(rate, 1000.0)), "{rates:?}");
+    assert!(
+        report.to_string().contains("the window ended after 1.700 s: no connection was left"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_window_that_went_to_its_end_does_not_depend_on_when_the_clock_was_read() {
+    let report = Report::new(&plan(&[]), outcome(Duration::from_secs(10)));
+    assert_eq!((report.duration_seconds, report.duration_planned_seconds), (10.0, None));
+    // The server's clock was read 0.3 s late, and it went on working.
+    let expected = 10.0 * 10.0 / 10.3;
+    assert!(is_near(report.server_cpu_us_per_message.expect("known"), expected), "{report}");
+    assert_eq!(report.series.len(), 10);
+    assert!(!report.to_string().contains("ended after"), "{report}");
+}
+
+#[test]
+fn a_window_without_a_moment_has_no_figure_that_is_none() {
+    let report = Report::new(&plan(&[]), outcome(Duration::ZERO));
+    assert_eq!((report.messages, report.messages_per_second), (0, 0.0));
+    let all = [report.client.threads_busy[0], report.duration_seconds, report.payload_bytes_per_second];
+    assert!(all.iter().all(|figure| figure.is_finite()), "{report}");
+    assert_eq!(report.series.len(), 1);
+}
