@@ -47,7 +47,7 @@ pub(crate) enum Limit {
     Generator,
     /// Echoes were wrong or missing.
     Errors,
-    /// Fewer than 98 % of the messages that were due came back in time to be counted.
+    /// Fewer messages came back in the window than 98 % of those that were due in it, and 2 fewer still.
     Rate,
     /// The condition is not so.
     Condition,
@@ -69,7 +69,7 @@ pub(crate) fn run(
     let mut last = None;
     let bracket = search(start, |rate| {
         let report = run(rate)?;
-        let limit = limit(condition, rate, &report);
+        let limit = limit(condition, &report);
         probes.push(Probe {
             rate,
             messages_per_second: report.messages_per_second(),
@@ -101,12 +101,12 @@ impl FindMax {
 
 /// Why the rate does not hold; the first of the reasons in the order of [`Limit`], each of which makes the later ones
 /// hard to judge.
-fn limit(condition: &Condition, rate: f64, report: &Report) -> Option<Limit> {
+fn limit(condition: &Condition, report: &Report) -> Option<Limit> {
     if report.is_generator_bottleneck() {
         Some(Limit::Generator)
     } else if report.has_errors() {
         Some(Limit::Errors)
-    } else if report.messages_per_second() < rate * ACHIEVED_MIN {
+    } else if !report.has_kept_up() {
         Some(Limit::Rate)
     } else if condition.evaluate(report) != Some(true) {
         Some(Limit::Condition)
@@ -225,9 +225,6 @@ pub(crate) const RATE_START: f64 = 1_000.0;
 
 /// Below one message in two seconds there is nothing to look for.
 const RATE_MIN: f64 = 0.5;
-
-/// The part of the messages that were due that has to come back in the window: its edges cut a few off.
-const ACHIEVED_MIN: f64 = 0.98;
 
 /// How near the rates that hold and that fail have to be.
 const PRECISION: f64 = 0.05;

@@ -33,6 +33,8 @@ pub(crate) struct Totals {
     pub(crate) checked: u64,
     /// Latencies beyond the histogram's bounds; they count in it as its greatest.
     pub(crate) unrecorded: u64,
+    /// Messages, or connections of a churn, that were due in the window and had times of their own.
+    pub(crate) due: u64,
     /// Everything that was wrong, in the window or not.
     pub(crate) faults: Faults,
     /// What each thread had of the CPU in the window.
@@ -103,6 +105,7 @@ impl Tally {
         {
             self.totals.due += 1;
             lateness.saturating_record(now - due_at);
+            self.totals.due += 1;
         }
     }
 
@@ -177,6 +180,7 @@ impl Totals {
         self.checked += other.checked;
         self.due += other.due;
         self.unrecorded += other.unrecorded;
+        self.due += other.due;
         self.faults.merge(other.faults);
         self.threads.extend(other.threads);
         match (&mut self.lateness, other.lateness) {

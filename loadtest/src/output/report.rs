@@ -11,6 +11,7 @@ use super::figures::{quantile_us, us};
 use super::series::Slice;
 use crate::cpu::ThreadUsage;
 use crate::find_max::FindMax;
+use crate::pace::Pace;
 use crate::packed::Packed;
 use crate::procfs;
 use crate::run::{Outcome, Plan, ServerUsage};
@@ -52,7 +53,10 @@ pub(crate) struct Report {
     pub(super) duration_planned_seconds: Option<f64>,
     /// Messages that came back whole and right in the window.
     pub(super) messages: u64,
-    /// The same over the whole run, with its warm-up and its end.
+    /// Messages that were due in the window, and in a churn connections; null where each was due when another had come
+    /// back.
+    pub(super) due: Option<u64>,
+    /// The same as `messages` over the whole run, with its warm-up and its end.
     pub(super) echoes_checked: u64,
     pub(super) messages_per_second: f64,
     /// In a churn, those that had their echo in the window.
@@ -231,6 +235,7 @@ impl Report {
             duration_seconds: seconds,
             duration_planned_seconds: is_cut.then_some(plan.duration.as_secs_f64()),
             messages: window.messages,
+            due: (plan.pace.rate().is_some() || plan.pace == Pace::Idle).then_some(totals.due),
             echoes_checked: totals.checked,
             messages_per_second,
             connections_per_second: is_churn.then_some(messages_per_second),
@@ -285,6 +290,14 @@ impl Report {
     /// Messages that came back in a second of the window.
     pub(crate) const fn messages_per_second(&self) -> f64 {
         self.messages_per_second
+    }
+
+    /// Whether nearly as many messages came back in the window as were due in it; true where none had a time of its own.
+    ///
+    /// They are not held against the rate: so many are due on the average, and how many of a Poisson stream are due in
+    /// a window is a matter of chance, as far as the square root of their number.
+    pub(crate) fn has_kept_up(&self) -> bool {
+        self.due.is_none_or(|due| (self.messages + DUE_SLACK) as f64 >= due as f64 * DUE_MIN)
     }
 
     /// Whether anything was wrong with an echo or a connection.
@@ -361,6 +374,11 @@ impl Machine {
         }
     }
 }
+
+/// The part of the messages that were due that has to come back in the window, and how many fewer of them always may:
+/// its edges cut a few off.
+const DUE_MIN: f64 = 0.98;
+const DUE_SLACK: u64 = 2;
 
 /// What a window lasts at least.
 const WINDOW_MIN: Duration = Duration::from_millis(1);

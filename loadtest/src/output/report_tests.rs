@@ -100,3 +100,22 @@ fn a_window_without_a_moment_has_no_figure_that_is_none() {
     assert!(all.iter().all(|figure| figure.is_finite()), "{report}");
     assert_eq!(report.series.len(), 1);
 }
+
+#[test]
+fn what_came_back_is_held_against_what_was_due() {
+    // At 1,000 a second 10,000 are due in 10 s, more or less.
+    let plan = plan(&["--rate", "1k", "--arrivals", "poisson"]);
+    let kept_up = |due, messages| {
+        let mut outcome = outcome(Duration::from_secs(10));
+        outcome.window.messages = messages;
+        outcome.totals.due = due;
+        outcome.totals.lateness = Some(outcome.window.latency.clone());
+        let report = Report::new(&plan, outcome);
+        assert_eq!(report.due, Some(due));
+        report.has_kept_up()
+    };
+    assert!(kept_up(9_700, 9_700) && kept_up(9_700, 9_504) && kept_up(3, 1) && kept_up(0, 0));
+    assert!(!kept_up(10_300, 10_000) && !kept_up(9_700, 9_503) && !kept_up(4, 1));
+    let closed = Report::new(&self::plan(&[]), outcome(Duration::from_secs(10)));
+    assert_eq!((closed.due, closed.has_kept_up()), (None, true));
+}

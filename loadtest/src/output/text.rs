@@ -29,7 +29,8 @@ impl fmt::Display for Report {
         let each = if unit == "connection" { ", each on a connection of its own" } else { "" };
         writeln!(f, "messages   {} ({:.0} a second){each}", self.messages, self.messages_per_second)?;
         if let (Some(rate), Some(arrivals)) = (self.rate_target, self.arrivals) {
-            writeln!(f, "           {rate:.0} a second were due, {arrivals} arrivals")?;
+            let due = self.due.map_or(String::new(), |due| format!(": {due} in the window"));
+            writeln!(f, "           {rate:.0} a second were due, {arrivals} arrivals{due}")?;
         }
         writeln!(f, "payload    {:.1} MB/s each way", self.payload_bytes_per_second / 1e6)?;
         if let Some((min, max)) = rates(&self.raw.slices) {
