@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::pace::RATES;
 use crate::output::condition::Condition;
 use crate::output::file::OutputFile;
 use crate::output::report::Report;
@@ -33,7 +34,7 @@ pub(crate) struct OutputArgs {
     pub(crate) fail_if: Vec<Condition>,
 
     /// Search for the highest rate at which this is so, for example p99<5ms, in runs of --duration each
-    #[arg(long, value_name = "COND", conflicts_with = "spin")]
+    #[arg(long, value_name = "COND", group = RATES, conflicts_with_all = ["spin", "idle", "depth"])]
     pub(crate) find_max: Option<Condition>,
 }
 

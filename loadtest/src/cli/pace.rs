@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use super::run::parse_time;
+use clap::ArgGroup;
+
 use crate::pace::{Arrivals, Pace};
+
+/// The options of which there has to be one for messages to be due at times of their own.
+pub(super) const RATES: &str = "rates";
 
 /// The options that say when what is sent is due.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Pace")]
+#[command(next_help_heading = "Pace", group = ArgGroup::new(RATES).multiple(true))]
 pub(crate) struct PaceArgs {
     /// Closed loop: messages in flight on each connection, the next one due when an echo has come
     #[arg(long, value_name = "COUNT", default_value_t = 1, conflicts_with_all = ["rate", "churn", "idle"],
@@ -16,11 +20,11 @@ pub(crate) struct PaceArgs {
 
     /// Open loop: messages a second over all connections, for example 1000, 20k or 1.5M. Each is due at a time of its own
     /// and its latency counts from then, so a server that stalls is not asked less. With --churn: connections a second
-    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    #[arg(long, value_name = "RATE", group = RATES, value_parser = parse_rate)]
     pub(super) rate: Option<f64>,
 
     /// How the arrivals of an open loop lie in time
-    #[arg(long, value_enum, default_value_t = Arrivals::Constant, requires = "rate")]
+    #[arg(long, value_enum, default_value_t = Arrivals::Constant, requires = RATES)]
     arrivals: Arrivals,
 
     /// In turn: connect, upgrade with a browser's headers, send one message, check its echo, reset. As many at a time as

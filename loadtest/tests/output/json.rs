@@ -141,9 +141,10 @@ fn the_highest_rate_of_a_slow_server_is_found() {
             None
         });
     });
-    let ran = load_ws(address, &["-c", "2", "--find-max", "p99<2s"]);
+    let ran = load_ws(address, &["-c", "2", "--find-max", "p99<2s", "--arrivals", "poisson"]);
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
     let object = ran.json();
+    assert_eq!(object["arrivals"], "poisson");
     assert!(schema().is_valid(&object), "{object}");
     let search = &object["find_max"];
     let rate = search["rate"].as_f64().expect("one holds");

@@ -257,6 +257,8 @@ fn what_does_not_go_together_is_told() {
         &["--idle", "--churn"],
         &["--idle", "--size", "10"],
         &["--arrivals", "poisson"],
+        &["--find-max", "p99<5ms", "--idle"],
+        &["--find-max", "p99<5ms", "--depth", "2"],
         &["--rate", "0"],
         &["--rate", "fast"],
         &["--threads", "65"],
