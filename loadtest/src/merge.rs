@@ -15,6 +15,7 @@ use crate::output::hdr::{self, Dated, Log};
 use crate::output::html::{Page, Section};
 use crate::output::report::{Latency, Second};
 use crate::output::series::Slice;
+use crate::output::text::NOTHING_CAME_BACK;
 use crate::packed::Packed;
 use crate::run::Failure;
 
@@ -91,7 +92,8 @@ struct Summary<'a> {
     duration_seconds: f64,
     messages: u64,
     messages_per_second: f64,
-    latency_us: Latency,
+    /// Null where nothing came back.
+    latency_us: Option<Latency>,
     series: Vec<Second>,
 }
 
@@ -161,7 +163,10 @@ impl Merged {
         let _ = writeln!(text, "merged     {count} {logs}, {:.3} s from {began}", self.window.as_secs_f64());
         let _ =
             writeln!(text, "messages   {} ({:.0} a second)", self.latency.len(), self.messages_per_second());
-        let _ = write!(text, "{}", Latency::new(&self.latency));
+        match Latency::new(&self.latency) {
+            Some(latency) => drop(write!(text, "{latency}")),
+            None => drop(writeln!(text, "latency    {NOTHING_CAME_BACK}")),
+        }
         text
     }
 

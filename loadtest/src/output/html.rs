@@ -7,8 +7,9 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, Axis, Colour, Frame, Line};
 use super::figures::{Grouped, Micros, quantile_us, us};
-use super::report::Report;
+use super::report::{Latency, Report};
 use super::series::{self, Point, Slice};
+use super::text::NOTHING_CAME_BACK;
 
 /// What a page is made of.
 pub(crate) struct Page<'a> {
@@ -132,6 +133,9 @@ fn percentile_curve(title: &str, size: (u32, u32), latency: &Histogram<u64>) -> 
     let mut points: Vec<_> = quantiles.map(|quantile| (quantile, quantile_us(latency, quantile))).collect();
     let x = Axis::percentiles(latency.len());
     points.push((x.max(), us(latency.max())));
+    if latency.is_empty() {
+        points.clear();
+    }
     let y = Axis::latency(points.iter().map(|(_, us)| *us));
     chart::lines(&Frame { title, size, x, y }, &[line("latency", Colour::Blue, points)])
 }
@@ -179,23 +183,27 @@ fn percentiles(latency: &Histogram<u64>) -> Markup {
                         td { (Grouped((count * (1.0 - percent / 100.0)).floor())) }
                     }
                 }
-                tr { th scope="row" { "maximum" } td { (Micros(us(latency.max()))) } td { "0" } }
-                tr { th scope="row" { "mean" } td { (Micros(latency.mean() / 1e3)) } td {} }
+                @if latency.is_empty() {
+                    tr { th scope="row" { (NOTHING_CAME_BACK) } td { "–" } td { "–" } }
+                } @else {
+                    tr { th scope="row" { "maximum" } td { (Micros(us(latency.max()))) } td { "0" } }
+                    tr { th scope="row" { "mean" } td { (Micros(latency.mean() / 1e3)) } td {} }
+                }
             }
         }
     }
 }
 
 fn headlines(report: &Report) -> Vec<(&'static str, String)> {
-    let latency = report.latency_us;
     let time = |us: f64| Micros(us).to_string();
-    let mut figures = vec![
-        ("messages a second", Grouped(report.messages_per_second).to_string()),
-        ("p50", time(latency.p50)),
-        ("p99", time(latency.p99)),
-        ("p99.9", time(latency.p999)),
-        ("maximum", time(latency.max)),
-    ];
+    let mut figures = vec![("messages a second", Grouped(report.messages_per_second).to_string())];
+    match report.latency_us {
+        Some(Latency { p50, p99, p999, max, .. }) => {
+            let named = [("p50", p50), ("p99", p99), ("p99.9", p999), ("maximum", max)];
+            figures.extend(named.map(|(name, us)| (name, time(us))));
+        }
+        None => figures.push(("latency", NOTHING_CAME_BACK.to_owned())),
+    }
     figures.extend(report.server_cpu_us_per_message.map(|us| ("server CPU a message", time(us))));
     figures.extend(report.client_cpu_us_per_message.map(|us| ("generator CPU a message", time(us))));
     figures.extend(

@@ -9,4 +9,4 @@ pub(crate) mod html;
 pub(crate) mod progress;
 pub(crate) mod report;
 pub(crate) mod series;
-mod text;
+pub(crate) mod text;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::figures::{Grouped, Micros, quantile_us};
+use super::text::NOTHING_CAME_BACK;
 use crate::tally::Interval;
 
 /// A line that shows how far a run is and how its last second was, and is gone at the end.
@@ -46,7 +47,7 @@ impl Progress {
         self.errors += interval.errors;
         let latency = &interval.latency;
         let quantiles = match latency.is_empty() {
-            true => "nothing came back".to_owned(),
+            true => NOTHING_CAME_BACK.to_owned(),
             false => {
                 let [p50, p99] = [0.5, 0.99].map(|quantile| Micros(quantile_us(latency, quantile)));
                 format!("p50 {p50}  p99 {p99}")

@@ -64,8 +64,8 @@ pub(crate) struct Report {
     /// Payload in one direction.
     pub(super) payload_bytes_per_second: f64,
     /// From when a message was due to when its echo was read. In a churn it is due when its connection begins to
-    /// connect.
-    pub(super) latency_us: Latency,
+    /// connect. Null where nothing came back.
+    pub(super) latency_us: Option<Latency>,
     /// Latencies over 60 s, which the percentiles lack.
     pub(super) latency_unrecorded: u64,
     /// By how much the generator itself was late: from when a message was due to when it was handed to its connection.
@@ -137,7 +137,7 @@ pub(crate) struct Spread {
     pub(super) max: f64,
 }
 
-/// A distribution in microseconds.
+/// A distribution in microseconds. A percentile of fewer latencies than have one above it is their maximum.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub(crate) struct Latency {
@@ -148,6 +148,9 @@ pub(crate) struct Latency {
     pub(super) p999: f64,
     pub(super) p9999: f64,
     pub(super) max: f64,
+    /// Of how many latencies.
+    #[serde(skip)]
+    pub(super) count: u64,
 }
 
 /// What the server's process used in the window.
@@ -325,10 +328,10 @@ impl Report {
 }
 
 impl Latency {
-    /// Of nanoseconds.
-    pub(crate) fn new(histogram: &Histogram<u64>) -> Self {
+    /// Of nanoseconds; `None` of nothing.
+    pub(crate) fn new(histogram: &Histogram<u64>) -> Option<Self> {
         let at = |quantile| quantile_us(histogram, quantile);
-        Self {
+        (!histogram.is_empty()).then(|| Self {
             mean: histogram.mean() / 1e3,
             p50: at(0.5),
             p90: at(0.9),
@@ -336,7 +339,8 @@ impl Latency {
             p999: at(0.999),
             p9999: at(0.9999),
             max: us(histogram.max()),
-        }
+            count: histogram.len(),
+        })
     }
 }
 

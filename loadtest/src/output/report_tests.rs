@@ -119,3 +119,23 @@ fn what_came_back_is_held_against_what_was_due() {
     let closed = Report::new(&self::plan(&[]), outcome(Duration::from_secs(10)));
     assert_eq!((closed.due, closed.has_kept_up()), (None, true));
 }
+
+#[test]
+fn nothing_is_no_latency_of_zero() {
+    let report = Report::new(&plan(&[]), outcome(Duration::ZERO));
+    assert!(report.latency_us.is_none());
+    assert!(report.to_json().contains(r#""latency_us":null"#), "{}", report.to_json());
+    assert!(report.to_string().contains("latency    nothing came back\n"), "{report}");
+    let page = crate::output::html::of_report(&report);
+    assert!(page.contains("nothing came back") && !page.contains(">0 µs<"), "{page}");
+}
+
+#[test]
+fn one_in_ten_thousand_is_told_of_ten_thousand() {
+    let told = |elapsed| Report::new(&plan(&[]), outcome(Duration::from_millis(elapsed)));
+    let [few, enough] = [9_999, 10_000].map(told);
+    let shown = |report: &Report| report.to_string().lines().filter(|line| line.contains('–')).count();
+    assert_eq!([&few, &enough].map(shown), [1, 0], "{few}{enough}");
+    let latency = few.latency_us.expect("some");
+    assert!(is_near(latency.p9999, latency.max), "{latency:?}");
+}

@@ -36,7 +36,10 @@ impl fmt::Display for Report {
         if let Some((min, max)) = rates(&self.raw.slices) {
             writeln!(f, "           between {min:.0} and {max:.0} in each second")?;
         }
-        write!(f, "{}", self.latency_us)?;
+        match self.latency_us {
+            Some(latency) => write!(f, "{latency}")?,
+            None => writeln!(f, "latency    {NOTHING_CAME_BACK}")?,
+        }
         if self.latency_unrecorded > 0 {
             writeln!(f, "           and {} over 60 s", self.latency_unrecorded)?;
         }
@@ -118,7 +121,9 @@ impl Report {
 /// A head and a line below it.
 impl fmt::Display for Latency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mean, p50, p90, p99, p999, p9999, max } = self;
+        let Self { mean, p50, p90, p99, p999, p9999, max, count } = self;
+        // With fewer it is the maximum by another name.
+        let p9999 = if *count < P9999_COUNT_MIN { "–".to_owned() } else { format!("{p9999:.1}") };
         writeln!(
             f,
             "latency    {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
@@ -126,7 +131,7 @@ impl fmt::Display for Latency {
         )?;
         writeln!(
             f,
-            "      µs   {mean:>10.1} {p50:>10.1} {p90:>10.1} {p99:>10.1} {p999:>10.1} {p9999:>10.1} {max:>10.1}"
+            "      µs   {mean:>10.1} {p50:>10.1} {p90:>10.1} {p99:>10.1} {p999:>10.1} {p9999:>10} {max:>10.1}"
         )
     }
 }
@@ -149,6 +154,12 @@ impl fmt::Display for Us {
         }
     }
 }
+
+/// What is told instead of a latency.
+pub(crate) const NOTHING_CAME_BACK: &str = "nothing came back";
+
+/// Latencies from which on one in ten thousand is one.
+const P9999_COUNT_MIN: u64 = 10_000;
 
 /// Seconds from which on their spread says something.
 const SECONDS_MIN: usize = 3;
