@@ -59,7 +59,7 @@ struct Memory {
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Client {
-    /// Unknown where the generator spins, and so is always busy.
+    /// `None` where it is not known.
     is_bottleneck: Option<bool>,
 }
 
@@ -80,9 +80,9 @@ impl Visit {
         self.server?.rss_bytes
     }
 
-    /// Whether the generator, and not the server, is known to have set the rate.
-    pub(super) fn is_bound_by_client(&self) -> bool {
-        self.client.is_bottleneck == Some(true)
+    /// Whether the generator is known to have set the rate, and not the server.
+    pub(super) const fn is_bound_by_client(&self) -> bool {
+        matches!(self.client.is_bottleneck, Some(true))
     }
 
     /// One with these figures and nothing else.
@@ -258,11 +258,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_generator_that_does_not_know_is_no_bottleneck() {
-        for (told, is_bound) in [(Value::Null, false), (false.into(), false), (true.into(), true)] {
-            let mut object = Visit::with(1.0, 1.0, 1.0).object;
-            object["client"]["is_bottleneck"] = told;
-            assert_eq!(Visit::deserialize(&object).expect("it fits").is_bound_by_client(), is_bound);
+    fn a_generator_of_which_it_is_not_known_has_bound_nothing() {
+        let mut visit = Visit::with(1.0, 1.0, 1.0);
+        for (is_bottleneck, is_bound) in [("null", false), ("false", false), ("true", true)] {
+            let client = format!(r#"{{"is_bottleneck": {is_bottleneck}}}"#);
+            visit.client = serde_json::from_str(&client).expect("it fits");
+            assert_eq!(visit.is_bound_by_client(), is_bound, "{is_bottleneck}");
         }
     }
 }

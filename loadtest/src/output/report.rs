@@ -174,7 +174,9 @@ pub(crate) struct Client {
     /// For each thread, the part of the time in which it had work and no core, others using it.
     pub(super) threads_waiting: Vec<f64>,
     /// A thread was busy or waiting for 90 % of its time or more, or `is_late`: the server may be faster than was seen.
-    pub(super) is_bottleneck: bool,
+    /// Threads that spin are always busy, so with them only `is_late` counts; null where it cannot, without an arrival
+    /// rate.
+    pub(super) is_bottleneck: Option<bool>,
     /// One message in a hundred was handed to its connection 1 ms or more after it was due.
     pub(super) is_late: bool,
 }
@@ -201,9 +203,7 @@ impl Report {
         };
         let series = outcome.series.into_iter().filter(has_been);
         let slices: Vec<_> = series.map(|interval| Slice::new(interval, elapsed)).collect();
-        let is_late = totals.lateness.as_ref().is_some_and(|lateness| {
-            !lateness.is_empty() && quantile_us(lateness, 0.99) >= LATENESS_BOTTLENECK_US
-        });
+        let is_late = totals.lateness.as_ref().is_some_and(is_late);
         let seconds = elapsed.as_secs_f64();
         let messages_per_second = window.messages as f64 / seconds;
         let client_cpu: Duration = totals.threads.iter().map(|thread| thread.cpu).sum();
@@ -262,8 +262,12 @@ impl Report {
             client: Client {
                 threads_busy: shares(|thread| thread.cpu),
                 threads_waiting: shares(|thread| thread.waited),
-                is_bottleneck: is_late
-                    || shares(|thread| thread.cpu + thread.waited).iter().any(|&share| share >= BOTTLENECK),
+                is_bottleneck: is_bottleneck(
+                    is_late,
+                    plan.spin,
+                    plan.pace.rate().is_some(),
+                    &shares(|thread| thread.cpu + thread.waited),
+                ),
                 is_late,
             },
             errors: totals.faults.counts().clone(),
@@ -310,7 +314,7 @@ impl Report {
 
     /// Whether the figures may be the generator's rather than the server's.
     pub(crate) const fn is_generator_bottleneck(&self) -> bool {
-        self.client.is_bottleneck
+        matches!(self.client.is_bottleneck, Some(true))
     }
 
     /// Whether all was as it should be: every echo right, every connection well-behaved, and no condition to fail on.
@@ -324,6 +328,23 @@ impl Report {
         let mut text = serde_json::to_string(self).expect("strings, numbers and maps with string keys");
         text.push('\n');
         text
+    }
+}
+
+/// Whether messages were so late when they were handed to their connections that the generator was too slow; in
+/// nanoseconds.
+fn is_late(lateness: &Histogram<u64>) -> bool {
+    !lateness.is_empty() && quantile_us(lateness, 0.99) >= LATENESS_BOTTLENECK_US
+}
+
+/// Whether the generator was too slow, judged by what its threads had and wanted of the time. Those that spin want all of
+/// it, whatever there is to do: then it is known by lateness or not at all.
+fn is_bottleneck(is_late: bool, spins: bool, has_rate: bool, shares: &[f64]) -> Option<bool> {
+    match (spins, has_rate) {
+        _ if is_late => Some(true),
+        (false, _) => Some(shares.iter().any(|&share| share >= BOTTLENECK)),
+        (true, true) => Some(false),
+        (true, false) => None,
     }
 }
 

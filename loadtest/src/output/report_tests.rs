@@ -139,3 +139,41 @@ fn one_in_ten_thousand_is_told_of_ten_thousand() {
     let latency = few.latency_us.expect("some");
     assert!(is_near(latency.p9999, latency.max), "{latency:?}");
 }
+
+#[test]
+fn a_generator_that_is_always_busy_or_late_was_the_bottleneck() {
+    let judged = |is_late, shares: &[f64]| is_bottleneck(is_late, false, true, shares);
+    assert_eq!([0.0, 0.5, 0.89].map(|share| judged(false, &[0.1, share])), [Some(false); 3]);
+    assert_eq!([0.9, 1.0].map(|share| judged(false, &[0.1, share])), [Some(true); 2]);
+    assert_eq!((judged(true, &[0.1]), judged(false, &[])), (Some(true), Some(false)));
+
+    let late = |us: u64, count| {
+        let mut lateness = crate::tally::histogram();
+        lateness.record_n(1_000, 1000 - count).expect("in its bounds");
+        lateness.record_n(us * 1000, count).expect("in its bounds");
+        is_late(&lateness)
+    };
+    assert_eq!([(990, 1000), (2000, 9), (1010, 11)].map(|(us, count)| late(us, count)), [false, false, true]);
+    assert!(!is_late(&crate::tally::histogram()));
+}
+
+#[test]
+fn busy_says_nothing_of_a_generator_that_spins() {
+    let judged = |is_late, has_rate| is_bottleneck(is_late, true, has_rate, &[1.0]);
+    assert_eq!(
+        (judged(false, true), judged(true, true), judged(false, false)),
+        (Some(false), Some(true), None)
+    );
+
+    let busy = |args: &[&str]| {
+        let mut outcome = outcome(Duration::from_secs(10));
+        outcome.totals.threads[0].cpu = Duration::from_secs(10);
+        Report::new(&plan(args), outcome)
+    };
+    let (spinning, sleeping) = (busy(&["--spin"]), busy(&[]));
+    assert!(spinning.to_json().contains(r#""is_bottleneck":null"#) && !spinning.is_generator_bottleneck());
+    let unknown = "spinning: whether the generator was the bottleneck is not known";
+    assert!(spinning.to_string().contains(unknown), "{spinning}");
+    assert!(sleeping.is_generator_bottleneck() && !sleeping.to_string().contains(unknown), "{sleeping}");
+    assert!(sleeping.to_string().contains("the generator was the bottleneck: "), "{sleeping}");
+}

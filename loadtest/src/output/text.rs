@@ -82,6 +82,9 @@ impl fmt::Display for Report {
         if let Some(why) = self.bottleneck() {
             writeln!(f, "           {why}")?;
         }
+        if self.client.is_bottleneck.is_none() {
+            writeln!(f, "           spinning: {BOTTLENECK_UNKNOWN}")?;
+        }
         if self.errors_total == 0 {
             writeln!(f, "errors     none in {} echoes", self.echoes_checked)?;
         } else {
@@ -110,7 +113,7 @@ impl Report {
     pub(super) fn bottleneck(&self) -> Option<&'static str> {
         if self.client.is_late {
             Some("the generator was the bottleneck: it was late, and the server may be faster than this")
-        } else if self.client.is_bottleneck {
+        } else if self.is_generator_bottleneck() {
             Some("the generator was the bottleneck: the server may be faster than this")
         } else {
             None
@@ -154,6 +157,9 @@ impl fmt::Display for Us {
         }
     }
 }
+
+/// What is told of threads that are always busy.
+pub(super) const BOTTLENECK_UNKNOWN: &str = "whether the generator was the bottleneck is not known";
 
 /// What is told instead of a latency.
 pub(crate) const NOTHING_CAME_BACK: &str = "nothing came back";
