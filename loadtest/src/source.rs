@@ -1,6 +1,7 @@
 //! The local addresses that connections come from: an address has some 28,000 ports for connections to one server
 //! (`net.ipv4.ip_local_port_range`), and more addresses have more.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -10,6 +11,8 @@ pub(crate) struct Sources {
     /// At least one.
     blocks: Vec<Block>,
     is_ipv4: bool,
+    /// As they were written.
+    text: String,
 }
 
 /// Addresses that follow one another.
@@ -77,7 +80,14 @@ impl FromStr for Sources {
         if parsed.iter().any(|(_, other)| *other != is_ipv4) {
             return Err(SourcesError::Mixed);
         }
-        Ok(Self { blocks: parsed.into_iter().map(|(block, _)| block).collect(), is_ipv4 })
+        let blocks = parsed.into_iter().map(|(block, _)| block).collect();
+        Ok(Self { blocks, is_ipv4, text: text.to_owned() })
+    }
+}
+
+impl fmt::Display for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 

@@ -9,7 +9,7 @@ use super::chart::{self, Axis, Colour, Frame, Line};
 use super::figures::{Grouped, Micros, quantile_us, us};
 use super::report::{Latency, Report};
 use super::series::{self, Point, Slice};
-use super::text::NOTHING_CAME_BACK;
+use super::text::{BOTTLENECK_UNKNOWN, NOTHING_CAME_BACK};
 
 /// What a page is made of.
 pub(crate) struct Page<'a> {
@@ -238,6 +238,11 @@ fn settings(report: &Report) -> Section {
         _ => report.pace.to_owned(),
     };
     let cores: Vec<_> = report.pinned_to.iter().map(usize::to_string).collect();
+    let spinning = match (report.spin, report.client.is_bottleneck) {
+        (false, _) => "no".to_owned(),
+        (true, Some(_)) => "yes".to_owned(),
+        (true, None) => format!("yes: {BOTTLENECK_UNKNOWN}"),
+    };
     let mut rows = vec![
         ("target", report.target.clone()),
         ("messages", report.traffic.clone()),
@@ -248,7 +253,11 @@ fn settings(report: &Report) -> Section {
             report.depth.map_or_else(|| "as many as are due".to_owned(), |depth| depth.to_string()),
         ),
         ("threads", report.threads.to_string()),
+        ("engine", report.engine.clone()),
         ("cores", if cores.is_empty() { "any".into() } else { cores.join(", ") }),
+        ("opened over", format!("{} s", report.ramp_seconds)),
+        ("local addresses", report.source.clone().unwrap_or_else(|| "the system's choice".into())),
+        ("spinning", spinning),
         ("congestion control", report.congestion.clone()),
         ("command line", shell_line(&report.command_line)),
     ];

@@ -43,6 +43,14 @@ pub(crate) struct Report {
     pub(super) depth: Option<usize>,
     pub(super) threads: usize,
     pub(super) pinned_to: Vec<usize>,
+    /// How bytes were moved: `ring`, by io_uring, or `epoll`.
+    pub(super) engine: String,
+    /// Whether the threads looked for echoes without ever sleeping.
+    pub(super) spin: bool,
+    /// Over what time the connections were opened.
+    pub(super) ramp_seconds: f64,
+    /// The local addresses they came from, as the user wrote them; null where the system chose.
+    pub(super) source: Option<String>,
     pub(super) congestion: String,
     /// When the window began: RFC 3339, UTC.
     pub(super) began: String,
@@ -232,6 +240,10 @@ impl Report {
             depth: plan.pace.in_flight_max(),
             threads: plan.threads,
             pinned_to: plan.cores.clone(),
+            engine: plan.engine.to_string(),
+            spin: plan.spin,
+            ramp_seconds: plan.ramp.as_secs_f64(),
+            source: plan.sources.as_ref().map(ToString::to_string),
             congestion: plan.congestion.clone(),
             began: humantime::format_rfc3339_millis(outcome.began).to_string(),
             warmup_seconds: plan.warmup.as_secs_f64(),

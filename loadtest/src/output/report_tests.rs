@@ -177,3 +177,20 @@ fn busy_says_nothing_of_a_generator_that_spins() {
     assert!(sleeping.is_generator_bottleneck() && !sleeping.to_string().contains(unknown), "{sleeping}");
     assert!(sleeping.to_string().contains("the generator was the bottleneck: "), "{sleeping}");
 }
+
+#[test]
+fn the_settings_are_told() {
+    let source = "127.0.0.1, 127.0.0.4/30";
+    let args = ["--spin", "--ramp", "1500ms", "--source", source];
+    let report = Report::new(&plan(&args), outcome(Duration::from_secs(10)));
+    let object: serde_json::Value = serde_json::from_str(&report.to_json()).expect("JSON");
+    let told = ["engine", "spin", "ramp_seconds", "source"].map(|name| &object[name]);
+    assert_eq!(serde_json::json!(told), serde_json::json!(["epoll", true, 1.5, source]));
+    assert!(report.to_string().contains("1 thread by epoll, "), "{report}");
+    let page = crate::output::html::of_report(&report);
+    for shown in ["<td>epoll</td>", "<td>1.5 s</td>", source, "<td>yes: whether the generator was"] {
+        assert!(page.contains(shown), "{shown} in {page}");
+    }
+    let report = Report::new(&plan(&[]), outcome(Duration::from_secs(10)));
+    assert_eq!((report.spin, report.source), (false, None));
+}

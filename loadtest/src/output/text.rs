@@ -8,7 +8,7 @@ use super::series::Slice;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { traffic, pace, connections, depth, threads, congestion, .. } = self;
+        let Self { traffic, pace, connections, depth, threads, engine, congestion, .. } = self;
         writeln!(f, "target     {}", self.target)?;
         let unit = if self.connections_per_second.is_some() { "connection" } else { "message" };
         writeln!(
@@ -18,7 +18,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "window     {} s after {} s of warm-up, {threads} {}, {congestion}",
+            "window     {} s after {} s of warm-up, {threads} {} by {engine}, {congestion}",
             self.duration_seconds,
             self.warmup_seconds,
             if *threads == 1 { "thread" } else { "threads" },
