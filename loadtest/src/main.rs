@@ -19,7 +19,7 @@ mod source;
 mod tally;
 mod target;
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -72,8 +72,9 @@ fn load(args: &Args) -> Result<bool, Failure> {
         }
     };
     report.fail_if(&output.fail_if);
-    print(&if output.json { report.to_json() } else { report.to_string() });
-    files.write(&report)?;
+    let printed = print(&if output.json { report.to_json() } else { report.to_string() });
+    // What cannot be printed may still be written.
+    printed.and(files.write(&report))?;
     Ok(report.is_fine())
 }
 
@@ -85,8 +86,18 @@ fn load_once(plan: Plan, title: &str, is_quiet: bool) -> Result<Report, Failure>
 }
 
 /// Prints to standard output. Who closes the pipe has read enough; the exit code still tells.
-fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+///
+/// # Errors
+///
+/// It cannot be written: the disk may be full.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Output(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An echo was wrong or missing, a connection did not do as it should, or a condition to fail on is so.

@@ -57,13 +57,11 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
     for note in &merged.notes {
         eprintln!("loadtest: {note}");
     }
-    crate::print(&if args.json { merged.to_json() } else { merged.to_text() });
-    if let Some(file) = hdr_file {
-        file.write(hdr::to_log(&merged.slices, merged.began, "[Merged by loadtest]").as_bytes())?;
-    }
-    if let Some(file) = html_file {
-        file.write(merged.to_html().as_bytes())?;
-    }
+    let printed = crate::print(&if args.json { merged.to_json() } else { merged.to_text() });
+    let log = || hdr::to_log(&merged.slices, merged.began, "[Merged by loadtest]");
+    let hdr = hdr_file.map_or(Ok(()), |file| file.write(log().as_bytes()));
+    let html = html_file.map_or(Ok(()), |file| file.write(merged.to_html().as_bytes()));
+    printed.and(hdr).and(html)?;
     Ok(true)
 }
 

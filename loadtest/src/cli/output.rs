@@ -68,18 +68,14 @@ impl OutputArgs {
 }
 
 impl Files {
-    /// Writes the report to each of them.
+    /// Writes the report to each of them, whatever becomes of the others.
     ///
     /// # Errors
     ///
-    /// One cannot be written.
+    /// One cannot be written; the first of them.
     pub(crate) fn write(self, report: &Report) -> Result<(), Failure> {
-        if let Some(file) = self.hdr {
-            file.write(hdr::of_report(report).as_bytes())?;
-        }
-        if let Some(file) = self.html {
-            file.write(html::of_report(report).as_bytes())?;
-        }
-        Ok(())
+        let hdr = self.hdr.map_or(Ok(()), |file| file.write(hdr::of_report(report).as_bytes()));
+        let html = self.html.map_or(Ok(()), |file| file.write(html::of_report(report).as_bytes()));
+        hdr.and(html)
     }
 }

@@ -155,6 +155,48 @@ fn a_file_that_cannot_be_written_is_told_before_the_load() {
     assert!(ran.stderr.contains("cannot write /dev/full") && ran.echoes() > 0, "{}", ran.stderr);
 }
 
+#[test]
+fn a_full_disk_is_told_and_takes_nothing() {
+    let folder = Folder::new("full");
+    let url = format!("ws://{}/", serve_tungstenite());
+    let program = env!("CARGO_BIN_EXE_loadtest");
+    let load = ["-c", "1", "-d", "100ms", "--warmup", "0s", "--grace", "60s", "--json"];
+    let with = |script: &str, args: &[&str]| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh", program, &url]).args(load).args(args);
+        let output = command.output().expect("there is a shell");
+        (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    };
+
+    // Standard output is on a full disk: the files are written nevertheless.
+    let page = folder.path("page.html");
+    let (code, told) = with("exec \"$@\" > /dev/full", &["--html", text(&page)]);
+    assert_eq!((code, told.lines().count()), (Some(74), 1), "{told}");
+    assert!(told.contains("cannot write to standard output"), "{told}");
+    assert!(fs::read_to_string(&page).expect("a page").ends_with("</html>"));
+    // Nobody reads it to its end: that is no failure.
+    let (code, told) = with("\"$@\" | true; exit 0", &[]);
+    assert_eq!((code, told.as_str()), (Some(0), ""));
+
+    // No file may have more than 16 KiB: a page keeps what it had, and the other one is written.
+    let (log, blocked) = (folder.path("a.hdr"), folder.file("old.html", "what was there"));
+    let script = "trap '' XFSZ; ulimit -f 32; exec \"$@\"";
+    let (code, told) = with(script, &["--hdr", text(&log), "--html", text(&blocked)]);
+    assert_eq!((code, told.lines().count()), (Some(74), 1), "{told}");
+    assert!(told.contains("old.html: File too large"), "{told}");
+    assert_eq!(fs::read_to_string(&blocked).expect("it is there"), "what was there");
+    read_log(&log);
+    assert_eq!(fs::read_dir(&folder.0).expect("a folder").count(), 3, "nothing else is left");
+}
+
+#[test]
+fn a_run_that_cannot_be_leaves_no_file() {
+    let folder = Folder::new("no-run");
+    let ran = loadtest(&["ws://127.0.0.1:1/", "--hdr", text(&folder.path("a.hdr"))]);
+    assert_eq!(ran.code, 69, "{}", ran.stderr);
+    assert_eq!(fs::read_dir(&folder.0).expect("a folder").count(), 0);
+}
+
 /// Loads a server for a moment; the report, and the log.
 fn logged(folder: &Folder, name: &str) -> (Ran, PathBuf) {
     let path = folder.path(name);
