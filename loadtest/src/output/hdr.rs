@@ -12,14 +12,21 @@ use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};
 
 use super::report::Report;
 use super::series::Slice;
+use crate::packed::Packed;
 
 /// The log of a run.
 pub(crate) fn of_report(report: &Report) -> String {
     let mut about = format!("[Latencies of echoes by loadtest {} from {}]", report.version, report.target);
     if report.latency_unrecorded > 0 {
-        about.push_str(&format!("\n[{} latencies over 60 s are missing]", report.latency_unrecorded));
+        about.push('\n');
+        about.push_str(&missing_comment(report.latency_unrecorded));
     }
     to_log(&report.raw.slices, report.raw.began, &about)
+}
+
+/// The comment that so many latencies are in no histogram.
+pub(crate) fn missing_comment(count: u64) -> String {
+    format!("[{count}{MISSING}")
 }
 
 /// The log of slices that are counted from `began`.
@@ -62,12 +69,23 @@ pub(crate) struct Log {
     /// How many of the histograms' units are one of the column of maxima, as a power of ten; `None` where no interval
     /// tells.
     pub(crate) divisor: Option<f64>,
+    /// Latencies that were too long for it, as far as it says.
+    pub(crate) missing: u64,
+    /// The lowest value that any of its histograms tells from 0.
+    pub(crate) low: u64,
+    /// The most digits that any of them keeps.
+    pub(crate) digits: u8,
 }
 
 impl Log {
     /// When its first interval began.
     pub(crate) fn start(&self) -> Option<Duration> {
         self.intervals.iter().map(|interval| interval.start).min()
+    }
+
+    /// When its last interval ended.
+    pub(crate) fn end(&self) -> Option<Duration> {
+        self.intervals.iter().map(Dated::end).max()
     }
 
     /// How long its intervals mostly are.
@@ -83,15 +101,6 @@ impl Dated {
     pub(crate) fn end(&self) -> Duration {
         self.start.saturating_add(self.length)
     }
-
-    /// Adds what came in another one, which makes it last from the beginning of the earlier to the end of the later.
-    pub(crate) fn add(&mut self, other: &Self) {
-        let end = self.end().max(other.end());
-        self.start = self.start.min(other.start);
-        self.length = end - self.start;
-        self.histogram.auto(true);
-        self.histogram.add(&other.histogram).expect("it grows as needed");
-    }
 }
 
 /// An interval of a log.
@@ -100,8 +109,8 @@ pub(crate) struct Dated {
     pub(crate) start: Duration,
     /// How long it was.
     pub(crate) length: Duration,
-    /// What came in it.
-    pub(crate) histogram: Histogram<u64>,
+    /// What came in it: an hour has 3,600 of them.
+    pub(crate) histogram: Packed,
 }
 
 /// Reads a log.
@@ -112,9 +121,18 @@ pub(crate) struct Dated {
 pub(crate) fn read(bytes: &[u8]) -> Result<Log, String> {
     let mut deserializer = Deserializer::new();
     let (mut base, mut started) = (None, None);
-    let mut log = Log { intervals: Vec::new(), is_undated: false, tagged: 0, divisor: None };
+    let mut log = Log {
+        intervals: Vec::new(),
+        is_undated: false,
+        tagged: 0,
+        divisor: None,
+        missing: 0,
+        low: u64::MAX,
+        digits: 0,
+    };
     let mut divisors = Vec::new();
     for (at, line) in bytes.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        log.missing = log.missing.saturating_add(missing(line).unwrap_or(0));
         // Nothing of a comment, one entry of another line.
         match IntervalLogIterator::new(line).next() {
             None => {}
@@ -132,6 +150,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Log, String> {
                 }
                 let start = begun(interval.start_timestamp(), base, started);
                 log.is_undated |= start < A_YEAR;
+                log.low = log.low.min(histogram.low());
+                log.digits = log.digits.max(histogram.sigfig());
+                let histogram = Packed::new(&histogram);
                 let dated = Dated { start, length: interval.duration(), histogram };
                 if dated.end() > YEAR_10000 {
                     return Err(format!("line {} ends after the year 9999", at + 1));
@@ -151,6 +172,12 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Log, String> {
     Ok(log)
 }
 
+/// How many latencies are missing, in a line that says so.
+fn missing(line: &[u8]) -> Option<u64> {
+    let comment = str::from_utf8(line).ok()?.trim_end().strip_prefix("#[")?;
+    comment.strip_suffix(MISSING)?.parse().ok()
+}
+
 fn decode(text: &str, deserializer: &mut Deserializer) -> Result<Histogram<u64>, String> {
     let bytes = STANDARD.decode(text).map_err(|error| error.to_string())?;
     deserializer.deserialize(&mut &bytes[..]).map_err(|error| error.to_string())
@@ -166,6 +193,9 @@ fn begun(stamp: Duration, base: Option<Duration>, started: Option<Duration>) -> 
     }
 }
 
+/// Ends the comment on latencies that are missing.
+const MISSING: &str = " latencies over 60 s are missing]";
+
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// No date of more digits can be written down.
@@ -173,7 +203,7 @@ const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
 
 /// The usual unit of values is the nanosecond and that of maxima the millisecond: HdrHistogram's log processor and
 /// analyzer take it for granted.
-const NS_PER_MS: f64 = 1e6;
+pub(crate) const NS_PER_MS: f64 = 1e6;
 
 const LEGEND: &[u8] =
     b"\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
@@ -183,7 +213,6 @@ const MEMORY_TAKES_IT: &str = "memory takes every byte, and the histograms' boun
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packed::Packed;
 
     fn slices() -> Vec<Slice> {
         (0..3_u64)
@@ -224,11 +253,13 @@ mod tests {
         assert!(text.lines().any(|line| line.starts_with("0.000,1.000,2.00")), "{text}");
         let log = read(text.as_bytes()).expect("a log");
         assert_eq!((log.intervals.len(), log.tagged, log.is_undated), (3, 0, false));
-        assert_eq!(log.divisor, Some(1e6));
+        assert_eq!((log.divisor, log.missing, log.low, log.digits), (Some(1e6), 0, 1_000, 3));
+        let missing = to_log(&slices(), began(), &format!("about\n{}", missing_comment(12)));
+        assert_eq!(read(missing.as_bytes()).expect("a log").missing, 12);
         for (dated, slice) in log.intervals.iter().zip(slices()) {
             assert_eq!(dated.start, Duration::from_millis(1_700_000_000_250) + slice.start);
             assert_eq!(dated.length, slice.length);
-            assert_eq!(dated.histogram, slice.latency.unpack());
+            assert_eq!(dated.histogram.unpack(), slice.latency.unpack());
         }
     }
 

@@ -21,6 +21,8 @@ pub(crate) struct Page<'a> {
     pub(crate) warnings: Vec<String>,
     /// Figures to see first: what it is, and how much.
     pub(crate) headlines: Vec<(&'static str, String)>,
+    /// What a rate over time is of.
+    pub(crate) rate: &'static str,
     /// In nanoseconds.
     pub(crate) latency: &'a Histogram<u64>,
     /// Over time.
@@ -61,6 +63,7 @@ pub(crate) fn of_report(report: &Report) -> String {
         ),
         warnings,
         headlines: headlines(report),
+        rate: "messages a second",
         latency: &report.raw.latency,
         slices: &report.raw.slices,
         window: Duration::from_secs_f64(report.duration_seconds),
@@ -74,6 +77,7 @@ impl Page<'_> {
     pub(crate) fn to_html(&self) -> String {
         let points = series::points(self.slices, POINTS_MAX);
         let seconds = self.window.as_secs_f64();
+        let rate = format!("{} over time", capitalised(self.rate));
         html! {
             (DOCTYPE)
             html lang="en" {
@@ -93,7 +97,7 @@ impl Page<'_> {
                     }
                     (figure("Latency by percentile", |title, size| percentile_curve(title, size, self.latency)))
                     (figure("Latency over time", |title, size| latency_over_time(title, size, &points, seconds)))
-                    (figure("Messages a second over time", |title, size| rate_over_time(title, size, &points, seconds)))
+                    (figure(&rate, |title, size| rate_over_time(title, size, self.rate, &points, seconds)))
                     (percentiles(self.latency))
                     @for section in &self.sections { (section.to_html()) }
                 }
@@ -151,12 +155,17 @@ fn latency_over_time(title: &str, size: (u32, u32), points: &[Point], seconds: f
     chart::lines(&Frame { title, size, x: Axis::seconds(seconds), y: Axis::latency(all) }, &lines)
 }
 
-fn rate_over_time(title: &str, size: (u32, u32), points: &[Point], seconds: f64) -> String {
+fn rate_over_time(
+    title: &str,
+    size: (u32, u32),
+    name: &'static str,
+    points: &[Point],
+    seconds: f64,
+) -> String {
     // The labels are whole numbers.
     let max = points.iter().map(|point| point.rate).fold(RATE_MAX_MIN, f64::max);
     let y = Axis::linear(max, |value| Grouped(value).to_string());
-    let mut lines =
-        vec![line("messages a second", Colour::Blue, points.iter().map(|it| (it.at, it.rate)).collect())];
+    let mut lines = vec![line(name, Colour::Blue, points.iter().map(|it| (it.at, it.rate)).collect())];
     let wrong: Vec<_> = points.iter().filter(|point| point.errors > 0).map(|it| (it.at, it.rate)).collect();
     if !wrong.is_empty() {
         lines.push(Line { name: "with errors", colour: Colour::Red, points: wrong, is_dots: true });

@@ -379,7 +379,7 @@ impl Latency {
 
 impl Spread {
     /// Of nanoseconds; `None` of nothing.
-    fn new(histogram: &Histogram<u64>) -> Option<Self> {
+    pub(crate) fn new(histogram: &Histogram<u64>) -> Option<Self> {
         (!histogram.is_empty()).then(|| Self {
             p50: quantile_us(histogram, 0.5),
             p99: quantile_us(histogram, 0.99),
