@@ -7,6 +7,7 @@ use super::chart::{self, Bar, Chart};
 use super::judge::{Estimate, Interval, Row, Summary};
 use super::markdown::{Told, columns};
 use super::words;
+use crate::output::figures::capitalised;
 
 /// The page.
 pub(crate) fn page(comparison: &Comparison) -> String {
@@ -99,12 +100,8 @@ fn relative(comparison: &Comparison, summary: &Summary) -> Chart {
         Some(bar(row, ratio, note, is_reference))
     });
     Chart {
-        title: format!("{}, to {baseline}", capitalized(&summary.judged_by.title(summary.unit))),
-        axis: if is_sure(comparison) {
-            "median of the ratios in the same round, and its 95 % interval".into()
-        } else {
-            "median of the ratios in the same round".into()
-        },
+        title: format!("{}, to {baseline}", capitalised(&summary.judged_by.title(summary.unit))),
+        axis: "median of the ratios in the same round, and its 95 % interval".into(),
         bars: bars.collect(),
         is_ratio: true,
     }
@@ -120,12 +117,8 @@ fn absolute(comparison: &Comparison, summary: &Summary) -> Chart {
         Some(bar(row, estimate, note, is_reference))
     });
     Chart {
-        title: format!("{}: {}", capitalized(&figure.title(summary.unit)), summary.cell.title()),
-        axis: format!(
-            "{}, median of the slices{}",
-            figure.unit(),
-            if is_sure(comparison) { " and its 95 % interval" } else { "" }
-        ),
+        title: format!("{}: {}", capitalised(&figure.title(summary.unit)), summary.cell.title()),
+        axis: format!("{}, median of the slices and its 95 % interval", figure.unit()),
         bars: bars.collect(),
         is_ratio: false,
     }
@@ -143,11 +136,6 @@ fn bar(row: &Row, estimate: &Estimate, note: String, is_reference: bool) -> Bar 
 /// Whether there are intervals.
 fn is_sure(comparison: &Comparison) -> bool {
     words::too_few(comparison.plan.rounds).is_none()
-}
-
-fn capitalized(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// In the dark, the colours of `chart.rs` are replaced.

@@ -187,7 +187,9 @@ impl FromStr for Condition {
             Unit::Us => {
                 parse_us(bound).ok_or_else(|| format!("{bound:?} is no time such as 5ms or 200us"))?
             }
-            Unit::PerSecond | Unit::Count => {
+            Unit::PerSecond => parse_rate(bound)
+                .ok_or_else(|| format!("{bound:?} is no number such as 1000, 20k or 1.5M"))?,
+            Unit::Count => {
                 parse_number(bound).ok_or_else(|| format!("{bound:?} is no number such as 1000"))?
             }
         };
@@ -237,6 +239,16 @@ fn parse_us(text: &str) -> Option<f64> {
     parse_number(number).map(|number| number * factor)
 }
 
+/// A number a second, with k or M as --rate has them.
+fn parse_rate(text: &str) -> Option<f64> {
+    let (number, factor) = match text.char_indices().next_back()? {
+        (at, 'k' | 'K') => (&text[..at], 1e3),
+        (at, 'M') => (&text[..at], 1e6),
+        _ => (text, 1.0),
+    };
+    parse_number(number).map(|number| number * factor)
+}
+
 /// A number of decimal digits, perhaps with a point.
 fn parse_number(text: &str) -> Option<f64> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
@@ -271,6 +283,8 @@ mod tests {
             ("max>200ms", Latency(Max), More, 200_000.0),
             ("mean<1s", Latency(Mean), Less, 1_000_000.0),
             ("rate<10000", Rate, Less, 10_000.0),
+            ("rate<20k", Rate, Less, 20_000.0),
+            ("rate>=1.5M", Rate, AtLeast, 1_500_000.0),
             ("errors>0", Errors, More, 0.0),
             ("lateness_p99>1ms", Lateness(Quantile(0.99)), More, 1_000.0),
             ("lateness_max<=500ns", Lateness(Max), AtMost, 0.5),
@@ -303,9 +317,12 @@ mod tests {
             ("p99>5min", "5ms"),
             ("p99>>5ms", "5ms"),
             ("p99>-5ms", "5ms"),
-            ("rate<1k", "1000"),
-            ("rate<nan", "1000"),
-            ("rate<", "1000"),
+            ("rate<k", "20k"),
+            ("rate<1kk", "20k"),
+            ("rate<5m", "20k"),
+            ("rate<nan", "20k"),
+            ("rate<", "20k"),
+            ("errors>1k", "1000"),
             ("errors>0ms", "1000"),
         ] {
             let error = text.parse::<Condition>().expect_err(text);

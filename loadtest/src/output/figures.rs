@@ -46,6 +46,12 @@ impl fmt::Display for Grouped {
     }
 }
 
+/// A sentence or a heading with a capital at its beginning.
+pub(crate) fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
 /// A quantile of a histogram of nanoseconds, in microseconds.
 pub(crate) fn quantile_us(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     us(histogram.value_at_quantile(quantile))
@@ -77,6 +83,11 @@ mod tests {
             assert_eq!(Micros(us).to_string(), shown);
         }
         assert_eq!(format!("{:>8}|", Micros(8.0)), "    8 µs|");
+    }
+
+    #[test]
+    fn sentences_begin_with_a_capital() {
+        assert_eq!(["it is", "µ", "p50", ""].map(capitalised), ["It is", "Μ", "P50", ""]);
     }
 
     #[test]

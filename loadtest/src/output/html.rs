@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, Axis, Colour, Frame, Line};
-use super::figures::{Grouped, Micros, quantile_us, us};
+use super::figures::{Grouped, Micros, capitalised, quantile_us, us};
 use super::report::{Latency, Report};
 use super::series::{self, Point, Slice};
 use super::text::{BOTTLENECK_UNKNOWN, NOTHING_CAME_BACK};
@@ -213,8 +213,13 @@ fn headlines(report: &Report) -> Vec<(&'static str, String)> {
         }
         None => figures.push(("latency", NOTHING_CAME_BACK.to_owned())),
     }
-    figures.extend(report.server_cpu_us_per_message.map(|us| ("server CPU a message", time(us))));
-    figures.extend(report.client_cpu_us_per_message.map(|us| ("generator CPU a message", time(us))));
+    // In a churn a message is a connection, with all that makes and ends it.
+    let [server, client] = match report.connections_per_second {
+        Some(_) => ["server CPU a connection", "generator CPU a connection"],
+        None => ["server CPU a message", "generator CPU a message"],
+    };
+    figures.extend(report.server_cpu_us_per_message.map(|us| (server, time(us))));
+    figures.extend(report.client_cpu_us_per_message.map(|us| (client, time(us))));
     figures.extend(
         report
             .server_bytes_per_connection
@@ -268,7 +273,7 @@ fn settings(report: &Report) -> Section {
         ("local addresses", report.source.clone().unwrap_or_else(|| "the system's choice".into())),
         ("spinning", spinning),
         ("congestion control", report.congestion.clone()),
-        ("command line", shell_line(&report.command_line)),
+        ("command line", shell_words::join(&report.command_line)),
     ];
     if let Some(lateness) = report.lateness_us {
         let [p50, p99, max] = [lateness.p50, lateness.p99, lateness.max].map(Micros);
@@ -291,24 +296,6 @@ fn machine(report: &Report) -> Section {
 
 fn named(rows: Vec<(&str, String)>) -> Vec<(String, String)> {
     rows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-/// The command line as a shell takes it.
-fn shell_line(args: &[String]) -> String {
-    let is_plain = |arg: &str| {
-        let mut chars = arg.chars();
-        !arg.is_empty() && chars.all(|char| char.is_alphanumeric() || "-_=+,.:/@%".contains(char))
-    };
-    let quoted = args.iter().map(|arg| match is_plain(arg) {
-        true => arg.clone(),
-        false => format!("'{}'", arg.replace('\'', r"'\''")),
-    });
-    quoted.collect::<Vec<_>>().join(" ")
-}
-
-fn capitalised(sentence: &str) -> String {
-    let mut chars = sentence.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// Points of a curve over time: more cannot be told apart on a page.
@@ -365,14 +352,3 @@ th { color: var(--soft); width: 14rem }
   th { width: 8.5rem }
 }
 ";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_line_can_be_pasted() {
-        let args = ["a/b", "ws://h:1/", "p99>5ms", "it's", "", "$x"].map(str::to_owned);
-        assert_eq!(shell_line(&args), r"a/b ws://h:1/ 'p99>5ms' 'it'\''s' '' '$x'");
-    }
-}

@@ -194,3 +194,17 @@ fn the_settings_are_told() {
     let report = Report::new(&plan(&[]), outcome(Duration::from_secs(10)));
     assert_eq!((report.spin, report.source), (false, None));
 }
+
+#[test]
+fn the_page_of_a_churn_is_about_connections() {
+    let page = |args: &[&str]| {
+        crate::output::html::of_report(&Report::new(&plan(args), outcome(Duration::from_secs(10))))
+    };
+    for (args, unit, other) in [(&["--churn"][..], "connection", "message"), (&[], "message", "connection")] {
+        let page = page(args);
+        for whose in ["server", "generator"] {
+            assert!(page.contains(&format!("{whose} CPU a {unit}<")), "{page}");
+            assert!(!page.contains(&format!("{whose} CPU a {other}<")), "{page}");
+        }
+    }
+}

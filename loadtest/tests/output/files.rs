@@ -138,7 +138,16 @@ fn the_page_needs_nothing_else_and_escapes_what_it_shows() {
     let page = fs::read_to_string(&path).expect("a page");
     check_page(
         &page,
-        &["Settings", "Machine", "command line", "kernel", "commit", "Failed: p99&lt;59s", "-c 2 -d 300ms"],
+        &[
+            "Settings",
+            "Machine",
+            "command line",
+            "kernel",
+            "commit",
+            "Failed: p99&lt;59s",
+            "-c 2 -d 300ms",
+            "--fail-if 'p99&lt;59s'",
+        ],
     );
     assert!(page.contains("/a&lt;b&gt;&amp;c=&quot;d"), "{page}");
     for raw in ["<b>", "<i>", "&c=", "p99<59s"] {
