@@ -31,8 +31,12 @@ fn the_object_is_as_its_schema_says_in_every_mode() {
         load_ws(one_message, &["-c", "2", "--churn", "--server-pid", &pid]),
         load(&format!("tcp://{}", serve_bytes()), &["-c", "2"]),
         load_ws(wrong, &["-c", "1"]),
+        load_ws(echo, &["-c", "2", "--rate", "200", "--ramp", "10ms", "--source", "127.0.0.1,127.0.0.2"]),
+        load_ws(one_message, &["-c", "100", "--churn", "--rate", "50", "--arrivals", "poisson"]),
+        load_ws(echo, &["-c", "5", "--idle", "--server-pid", &pid]),
+        load_ws(echo, &["-c", "1", "--spin", "-d", "100ms"]),
     ];
-    assert_eq!(runs.each_ref().map(|ran| ran.code), [0, 1, 0, 0, 1]);
+    assert_eq!(runs.each_ref().map(|ran| ran.code), [0, 1, 0, 0, 1, 0, 0, 0, 0]);
     for ran in &runs {
         let object = ran.json();
         let errors: Vec<_> = schema.iter_errors(&object).map(|error| error.to_string()).collect();
@@ -44,6 +48,33 @@ fn the_object_is_as_its_schema_says_in_every_mode() {
         let expected = object["messages_per_second"].as_f64().expect("a rate");
         assert!((counted - expected).abs() <= 1e-6 * expected, "{object}");
     }
+}
+
+#[test]
+fn what_is_not_known_is_null() {
+    let echo = serve_tungstenite();
+    let rate = load_ws(echo, &["-c", "2", "--rate", "200"]).json();
+    let due = rate["due"].as_u64().expect("a count");
+    assert!((79..=81).contains(&due), "200 a second for 0.4 s: {rate}");
+    assert!(rate["client"]["is_bottleneck"].is_boolean(), "{rate}");
+    let spin = load_ws(echo, &["-c", "1", "--spin", "-d", "100ms"]).json();
+    for (object, place) in [
+        (&rate, "/depth"),
+        (&rate, "/duration_planned_seconds"),
+        (&rate, "/source"),
+        (&spin, "/due"),
+        (&spin, "/client/is_bottleneck"),
+        (&spin, "/rate_target"),
+    ] {
+        assert_eq!(object.pointer(place), Some(&Value::Null), "{place} in {object}");
+    }
+    let silent = serve(|stream| {
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        let _ = peer.echo(|_, _, _| Some(Vec::new()));
+    });
+    let nothing = load_ws(silent, &["-c", "1", "--grace", "100ms"]).json();
+    assert!(schema().is_valid(&nothing), "{nothing}");
+    assert_eq!(nothing["latency_us"], Value::Null);
 }
 
 #[test]
