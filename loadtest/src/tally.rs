@@ -33,14 +33,12 @@ pub(crate) struct Totals {
     pub(crate) checked: u64,
     /// Latencies beyond the histogram's bounds; they count in it as its greatest.
     pub(crate) unrecorded: u64,
-    /// Messages, or connections of a churn, that were due in the window and had times of their own.
+    /// Messages, or connections of a churn, that were due in the window at a rate.
     pub(crate) due: u64,
     /// Everything that was wrong, in the window or not.
     pub(crate) faults: Faults,
     /// What each thread had of the CPU in the window.
     pub(crate) threads: Vec<ThreadUsage>,
-    /// Messages, or connections of a churn, that were due in the window at a rate.
-    pub(crate) due: u64,
     /// By how much they were late when they were taken, in nanoseconds.
     pub(crate) lateness: Option<Histogram<u64>>,
 }
@@ -105,7 +103,6 @@ impl Tally {
         {
             self.totals.due += 1;
             lateness.saturating_record(now - due_at);
-            self.totals.due += 1;
         }
     }
 
@@ -178,7 +175,6 @@ impl Totals {
     /// Adds those of another thread.
     pub(crate) fn merge(&mut self, other: Self) {
         self.checked += other.checked;
-        self.due += other.due;
         self.unrecorded += other.unrecorded;
         self.due += other.due;
         self.faults.merge(other.faults);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::ArgGroup;
 
+use super::run::parse_time;
 use crate::pace::{Arrivals, Pace};
 
 /// The options of which there has to be one for messages to be due at times of their own.

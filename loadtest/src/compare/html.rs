@@ -101,7 +101,11 @@ fn relative(comparison: &Comparison, summary: &Summary) -> Chart {
     });
     Chart {
         title: format!("{}, to {baseline}", capitalised(&summary.judged_by.title(summary.unit))),
-        axis: "median of the ratios in the same round, and its 95 % interval".into(),
+        axis: if is_sure(comparison) {
+            "median of the ratios in the same round, and its 95 % interval".into()
+        } else {
+            "median of the ratios in the same round".into()
+        },
         bars: bars.collect(),
         is_ratio: true,
     }
@@ -118,7 +122,11 @@ fn absolute(comparison: &Comparison, summary: &Summary) -> Chart {
     });
     Chart {
         title: format!("{}: {}", capitalised(&figure.title(summary.unit)), summary.cell.title()),
-        axis: format!("{}, median of the slices and its 95 % interval", figure.unit()),
+        axis: format!(
+            "{}, median of the slices{}",
+            figure.unit(),
+            if is_sure(comparison) { " and its 95 % interval" } else { "" }
+        ),
         bars: bars.collect(),
         is_ratio: false,
     }
