@@ -178,6 +178,31 @@ fn messages_that_go_with_their_connection_are_told() {
     assert_eq!(ran.errors("missing_echo") + ran.errors("not_begun"), 500, "{}", ran.stdout);
 }
 
+/// The figures of a window that nobody is left in are of the time that it lasted.
+#[test]
+fn a_window_that_ends_early_is_as_long_as_it_was() {
+    let address = serve(|stream| {
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        let begun = Instant::now();
+        let _ = peer.echo(|_, _, _| {
+            (begun.elapsed() > Duration::from_millis(300)).then(|| frame(true, OpCode::Close, b""))
+        });
+    });
+    let pid = std::process::id().to_string();
+    let args = ["-c", "1", "-d", "1h", "--warmup", "0s", "--server-pid", &pid];
+    let ran = load_ws(address, &args);
+    assert_eq!((ran.code, ran.errors("unexpected_close")), (1, 1), "{}", ran.stdout);
+    let json = ran.json();
+    let seconds = number(&json["duration_seconds"]);
+    assert!((0.2..60.0).contains(&seconds), "{json}");
+    assert_eq!(number(&json["duration_planned_seconds"]), 3600.0);
+    let rate = number(&json["messages"]) / seconds;
+    assert!((number(&json["messages_per_second"]) - rate).abs() < 1e-3 * rate, "{json}");
+    // An echo takes this process some microseconds, and not the hours of the others.
+    assert!(number(&json["server_cpu_us_per_message"]) < 100_000.0, "{json}");
+    assert!(json["series"].as_array().is_some_and(|series| series.len() < 60), "{json}");
+}
+
 /// A server that refuses the first handshakes, as one does that is just starting.
 fn serve_after_refusals(refusals: usize) -> SocketAddr {
     let came = Arc::new(AtomicUsize::new(0));
