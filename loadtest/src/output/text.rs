@@ -86,7 +86,7 @@ impl fmt::Display for Report {
             writeln!(f, "           spinning: {BOTTLENECK_UNKNOWN}")?;
         }
         if self.errors_total == 0 {
-            writeln!(f, "errors     none in {} echoes", self.echoes_checked)?;
+            writeln!(f, "errors     none in {} echoes, the warm-up's included", self.echoes_checked)?;
         } else {
             writeln!(f, "errors     {}", self.errors_total)?;
         }

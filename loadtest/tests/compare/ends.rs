@@ -136,7 +136,7 @@ pub(crate) fn signals_stop_the_servers() {
 /// Whether this process was started with the signal ignored, as by nohup(1) or in the background of a script: what it
 /// starts inherits that (proc_pid_status(5)).
 fn is_ignored(signal: Signal) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").expect("proc is there");
+    let status = fs::read_to_string("/proc/self/status").expect("proc is there");
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a mask");
     let mask = u64::from_str_radix(mask.trim(), 16).expect("hexadecimal");
     mask & (1 << (signal.as_raw() - 1)) != 0
