@@ -55,7 +55,7 @@ impl<F: FnMut(Interval)> Series<F> {
 
     /// All threads have ended: tells the rest of a window that was this long, and gives the sum.
     pub(crate) fn finish(mut self, length: Duration) -> Interval {
-        let seconds = length.as_secs() + u64::from(length.subsec_nanos() > 0);
+        let seconds = seconds(length);
         self.fill(seconds);
         self.tell(seconds);
         self.window
@@ -82,6 +82,11 @@ impl<F: FnMut(Interval)> Series<F> {
             (self.on_second)(interval);
         }
     }
+}
+
+/// How many seconds a window of this length has; the last may be shorter.
+pub(crate) fn seconds(length: Duration) -> u64 {
+    length.as_secs() + u64::from(length.subsec_nanos() > 0)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::figures::{Grouped, Micros, quantile_us};
 use super::text::NOTHING_CAME_BACK;
+use crate::series;
 use crate::tally::Interval;
 
 /// A line that shows how far a run is and how its last second was, and is gone at the end.
@@ -24,7 +25,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Shows nothing when standard error is no terminal, or when it is to be quiet.
     pub(crate) fn new(window: Duration, title: impl Into<String>, is_quiet: bool) -> Self {
-        let seconds = window.as_secs() + u64::from(window.subsec_nanos() > 0);
+        let seconds = series::seconds(window);
         let target = if is_quiet || !stderr().is_terminal() {
             ProgressDrawTarget::hidden()
         } else {
