@@ -248,6 +248,7 @@ impl<'a, M: Mover> Driver<'a, M> {
             for _ in 0..self.free.len() {
                 self.succeed();
             }
+            self.begin_waiting();
         }
         let share = self.places.len() as f64 / plan.connections as f64;
         let offset = self.context.thread as f64 / plan.threads as f64;
