@@ -2,12 +2,12 @@
 
 mod common;
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Server, frame, handshake, header, pattern};
+use common::{DEADLINE, Server, frame, handshake, header, pattern, read_some};
 use ringback::proto::frame::OpCode;
 
 const MIB: u64 = 1 << 20;
@@ -74,7 +74,7 @@ fn an_endless_frame_streams_in_flat_memory(engine: &str) {
         let mut chunk = vec![0; 1 << 20];
         let mut read = 0;
         while read < volume {
-            read += reader.read(&mut chunk).expect("the frame comes back") as u64;
+            read += read_some(&mut reader, &mut chunk).expect("the frame comes back") as u64;
         }
     });
     client.send_bytes(&header(false, OpCode::Binary, 1 << 40));
@@ -245,7 +245,7 @@ fn a_flooder_does_not_stop_the_others(engine: &str) {
         });
         scope.spawn(move || {
             let mut chunk = vec![0; 1 << 20];
-            while drain.read(&mut chunk).is_ok_and(|read| read > 0) {}
+            while read_some(&mut drain, &mut chunk).is_ok_and(|read| read > 0) {}
         });
         let deadline = Instant::now() + DEADLINE;
         for _ in 0..100 {

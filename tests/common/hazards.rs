@@ -4,7 +4,7 @@
 //! A ring of very few entries, buffers or places runs out of them all the time: what it has run out of is in the
 //! counters, and nothing may be lost by it.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,6 +17,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::common::{
     Client, DEADLINE, Server, close_payload, command, counter_in, frame, handshake, limited, pattern,
+    read_some,
 };
 
 /// An echo that takes longer has waited for something else than its turn.
@@ -46,7 +47,8 @@ pub(crate) fn replies_taken_in_small_pieces(bytes: usize) {
             let mut filled = 0;
             while filled < reply.len() {
                 let end = reply.len().min(filled + random.usize(1..=1000));
-                let read = client.stream.read(&mut reply[filled..end]).expect("the server answers");
+                let read =
+                    read_some(&mut client.stream, &mut reply[filled..end]).expect("the server answers");
                 assert!(read > 0, "the server ends within reply {number} of batch {batch}");
                 filled += read;
             }
@@ -448,7 +450,7 @@ pub(crate) fn paused_peers_alone(rounds: usize) {
         let mut left = sent / message.len() * (4 + PAYLOAD);
         let mut chunk = vec![0; 1 << 16];
         while left > 0 {
-            let read = client.stream.read(&mut chunk).expect("the rest of the replies");
+            let read = read_some(&mut client.stream, &mut chunk).expect("the rest of the replies");
             assert!(read > 0, "the server ends with {left} bytes unsent");
             left = left.saturating_sub(read);
         }

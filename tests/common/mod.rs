@@ -5,7 +5,7 @@
 pub(crate) mod filter;
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -224,7 +224,7 @@ pub(crate) fn counter_in(line: &str, name: &str) -> u64 {
     value.unwrap_or_else(|| panic!("no {name} in {line}")).parse().expect("a number")
 }
 
-fn lines(pipe: impl std::io::Read + Send + 'static) -> Receiver<String> {
+fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
@@ -393,14 +393,20 @@ impl Client {
 
     fn fill(&mut self) -> bool {
         let mut chunk = [0; 64 << 10];
-        let read = loop {
-            match self.stream.read(&mut chunk) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => break result.expect("the server answers or ends"),
-            }
-        };
+        let read = read_some(&mut self.stream, &mut chunk).expect("the server answers or ends");
         self.received.extend_from_slice(&chunk[..read]);
         read > 0
+    }
+}
+
+/// One read. A socket with a timeout says EINTR where its process was stopped and goes on, whatever has happened to the
+/// connection (signal(7)): that is no answer.
+pub(crate) fn read_some(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match source.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! The last answer on a connection reaches a client that is still sending.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ringback::proto::frame::OpCode;
 
-use crate::common::{Client, DEADLINE, Server, header, volume};
+use crate::common::{Client, DEADLINE, Server, header, read_some, volume};
 use crate::on_each_engine;
 
 on_each_engine! {
@@ -76,7 +76,7 @@ fn send_and_look(mut client: Client, ending: &[u8]) -> Vec<u8> {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => panic!("the answer is lost after {sent} bytes: {error}"),
         }
-        match client.stream.read(&mut read) {
+        match read_some(&mut client.stream, &mut read) {
             Ok(0) => panic!("the answer is lost after {sent} bytes: it ends after {}", answer.escape_ascii()),
             Ok(len) => answer.extend_from_slice(&read[..len]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -97,7 +97,7 @@ fn send_all_then_look(mut client: Client) -> (Vec<u8>, bool) {
     let was_cut = (0..COMING / chunk.len()).any(|_| client.stream.write_all(&chunk).is_err());
     let (mut answer, mut read) = (Vec::new(), [0; 4 << 10]);
     // A reset may stand behind the answer.
-    while let Ok(len @ 1..) = client.stream.read(&mut read) {
+    while let Ok(len @ 1..) = read_some(&mut client.stream, &mut read) {
         answer.extend_from_slice(&read[..len]);
     }
     (answer, was_cut)

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use ringback::proto::frame::OpCode;
 use socket2::{Domain, Socket, Type};
 
-use crate::common::{Client, Server, frame, pattern, volume};
+use crate::common::{Client, Server, frame, pattern, read_some, volume};
 use crate::{Replies, on_each_engine, percentile};
 
 on_each_engine! {
@@ -282,7 +282,7 @@ fn beside_flood<T>(server: &Server, bytes: &[u8], work: impl FnOnce() -> T) -> T
     });
     let reading = thread::spawn(move || {
         let mut chunk = vec![0; 1 << 20];
-        while drain.read(&mut chunk).is_ok_and(|read| read > 0) {}
+        while read_some(&mut drain, &mut chunk).is_ok_and(|read| read > 0) {}
     });
     let frames = server.counter("frames");
     server.wait_for_counter("frames", frames + 10_000);

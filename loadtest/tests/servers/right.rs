@@ -1,6 +1,6 @@
 //! Servers that are right: everything is counted, nothing is found wrong.
 
-use crate::support::{Peer, frame, load, load_ws, loadtest, serve, serve_bytes, serve_tungstenite};
+use crate::support::{Patient, Peer, frame, load, load_ws, loadtest, serve, serve_bytes, serve_tungstenite};
 use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::sync::{Arc, Mutex};
@@ -159,7 +159,7 @@ fn a_server_that_reads_late_makes_writes_short() {
     let address = serve(|mut stream| {
         std::thread::sleep(Duration::from_millis(200));
         let mut buffer = vec![0; 5 << 20];
-        while let Ok(len @ 1..) = stream.read(&mut buffer) {
+        while let Ok(len @ 1..) = Patient(&stream).read(&mut buffer) {
             if stream.write_all(&buffer[..len]).is_err() {
                 break;
             }

@@ -35,10 +35,41 @@ pub(crate) fn serve(connection: impl Fn(TcpStream) + Send + Sync + 'static) -> S
     address
 }
 
+/// A stream whose reads and writes go on after EINTR, which a socket with a timeout says where its process was stopped for
+/// a while (signal(7)).
+#[derive(Debug)]
+pub(crate) struct Patient<S>(pub(crate) S);
+
+impl<S: Read> Read for Patient<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl<S: Write> Write for Patient<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// A correct echo of messages, by another implementation.
 pub(crate) fn serve_tungstenite() -> SocketAddr {
     serve(|stream| {
-        let mut socket = tungstenite::accept(stream).expect("a good handshake");
+        let mut socket = tungstenite::accept(Patient(stream)).expect("a good handshake");
         while let Ok(message) = socket.read() {
             if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
                 break;
@@ -51,7 +82,7 @@ pub(crate) fn serve_tungstenite() -> SocketAddr {
 pub(crate) fn serve_bytes() -> SocketAddr {
     serve(|mut stream| {
         let mut buffer = vec![0; 64 << 10];
-        while let Ok(len @ 1..) = stream.read(&mut buffer) {
+        while let Ok(len @ 1..) = Patient(&stream).read(&mut buffer) {
             if stream.write_all(&buffer[..len]).is_err() {
                 break;
             }
@@ -211,7 +242,7 @@ impl Peer {
 
     fn more(&mut self) -> io::Result<()> {
         let mut buffer = [0; 16 << 10];
-        let len = self.stream.read(&mut buffer)?;
+        let len = Patient(&self.stream).read(&mut buffer)?;
         self.received.extend_from_slice(&buffer[..len]);
         if len == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
