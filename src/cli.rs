@@ -6,12 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bytesize::ByteSize;
 use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 
-use crate::config::{Config, EngineChoice, RingConfig};
+use crate::config::{Config, EngineChoice, RingConfig, values};
 use crate::documents::Document;
 use crate::settings::{Refusal, Settings};
 
@@ -59,7 +58,7 @@ struct Arguments {
     congestion_control: Option<String>,
 
     /// Path on which WebSocket is spoken
-    #[arg(long, env = "RINGBACK_PATH", default_value = "/ws", value_parser = parse_path)]
+    #[arg(long, env = "RINGBACK_PATH", default_value = "/ws", value_parser = values::parse_path)]
     path: String,
 
     /// Origin that a browser's page may have, compared exactly; repeatable; others get 403 [default: any]
@@ -81,7 +80,7 @@ struct Arguments {
     busy_poll: Duration,
 
     /// Number of worker threads [default: as many as the process may use CPUs]
-    #[arg(long, env = "RINGBACK_WORKERS", value_name = "N", value_parser = parse_workers)]
+    #[arg(long, env = "RINGBACK_WORKERS", value_name = "N", value_parser = values::parse_workers)]
     workers: Option<usize>,
 
     /// Leave it to the kernel on which CPU a worker runs
@@ -94,7 +93,7 @@ struct Arguments {
         env = "RINGBACK_RECEIVE_BUFFER_SIZE",
         value_name = "SIZE",
         default_value = "64KiB",
-        value_parser = parse_receive_buffer_size
+        value_parser = values::parse_receive_buffer_size
     )]
     receive_buffer_size: usize,
 
@@ -104,7 +103,7 @@ struct Arguments {
         env = "RINGBACK_WHOLE_FRAME_MAX",
         value_name = "SIZE",
         default_value = "64KiB",
-        value_parser = parse_size
+        value_parser = values::parse_size
     )]
     whole_frame_max: u64,
 
@@ -114,12 +113,12 @@ struct Arguments {
         env = "RINGBACK_MAX_MESSAGE_SIZE",
         value_name = "SIZE",
         default_value = "0",
-        value_parser = parse_size
+        value_parser = values::parse_size
     )]
     max_message_size: u64,
 
     /// Most connections; further ones get 503 [default: what the limit of open files allows]
-    #[arg(long, env = "RINGBACK_MAX_CONNECTIONS", value_name = "N", value_parser = parse_connections)]
+    #[arg(long, env = "RINGBACK_MAX_CONNECTIONS", value_name = "N", value_parser = values::parse_connections)]
     max_connections: Option<usize>,
 
     /// Time that a handshake may take; a slower one gets 408
@@ -138,7 +137,7 @@ struct Arguments {
         env = "RINGBACK_UNSENT_LIMIT",
         value_name = "SIZE",
         default_value = "16MiB",
-        value_parser = parse_memory
+        value_parser = values::parse_memory
     )]
     unsent_limit: usize,
 
@@ -148,7 +147,7 @@ struct Arguments {
         env = "RINGBACK_UNSENT_TOTAL",
         value_name = "SIZE",
         default_value = "256MiB",
-        value_parser = parse_memory
+        value_parser = values::parse_memory
     )]
     unsent_total: usize,
 
@@ -286,61 +285,6 @@ impl From<Arguments> for Config {
             drain_timeout: arguments.drain_timeout,
             ring: arguments.ring,
         }
-    }
-}
-
-fn parse_path(path: &str) -> Result<String, String> {
-    if path.starts_with('/') && !path.contains(['?', '#']) && path.bytes().all(|byte| byte.is_ascii_graphic())
-    {
-        Ok(path.to_owned())
-    } else {
-        Err("a path begins with `/` and has no query, fragment, space or non-ASCII character".into())
-    }
-}
-
-fn parse_workers(count: &str) -> Result<usize, String> {
-    match count.parse() {
-        Ok(count @ 1..=1024) => Ok(count),
-        _ => Err("a number of workers is 1 to 1024".into()),
-    }
-}
-
-fn parse_connections(count: &str) -> Result<usize, String> {
-    match count.parse() {
-        Ok(count @ 1..) => Ok(count),
-        _ => Err("a number of connections is 1 or more".into()),
-    }
-}
-
-fn parse_size(size: &str) -> Result<u64, String> {
-    match size.parse::<ByteSize>() {
-        Ok(size) => Ok(size.as_u64()),
-        Err(_) => Err("a size is a number of bytes, or like 64KiB, 1MiB".into()),
-    }
-}
-
-fn parse_memory(size: &str) -> Result<usize, String> {
-    usize::try_from(parse_size(size)?).map_err(|_| "this is more memory than can be addressed".into())
-}
-
-fn parse_receive_buffer_size(size: &str) -> Result<usize, String> {
-    match parse_memory(size)? {
-        size @ 1024..=0x0100_0000 => Ok(size),
-        _ => Err("a receive buffer is 1KiB to 16MiB".into()),
-    }
-}
-
-pub(crate) fn parse_ring_buffer_size(size: &str) -> Result<usize, String> {
-    match parse_memory(size)? {
-        size @ 128..=0x10_0000 => Ok(size),
-        _ => Err("a small receive buffer is 128B to 1MiB".into()),
-    }
-}
-
-pub(crate) fn parse_power_of_two(count: &str) -> Result<u16, String> {
-    match count.parse::<u16>() {
-        Ok(count) if count.is_power_of_two() => Ok(count),
-        _ => Err("a ring has a power of two of entries, 1 to 32768".into()),
     }
 }
 
