@@ -46,7 +46,12 @@ const REQUEST: &str = "GET /ws HTTP/1.1\r\n\
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 fn ringback(group: &mut BenchmarkGroup<WallTime>) {
-    let rules = Rules { path: "/ws".into(), page: Page::default(), allowed_origins: Vec::new() };
+    let rules = Rules {
+        paths: vec!["/ws".into()],
+        subprotocols: Vec::new(),
+        page: Page::default(),
+        allowed_origins: Vec::new(),
+    };
     let handshake = || Handshake::new().receive(black_box(REQUEST.as_bytes()), &rules);
     group.bench_function("ringback", |bencher| bencher.iter(handshake));
     match handshake() {

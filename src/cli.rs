@@ -10,7 +10,7 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 
-use crate::config::{Config, EngineChoice, RingConfig, values};
+use crate::config::{AccessConfig, Config, EngineChoice, RingConfig, values};
 use crate::documents::Document;
 use crate::settings::{Refusal, Settings};
 
@@ -57,13 +57,8 @@ struct Arguments {
     #[arg(long, env = "RINGBACK_CONGESTION_CONTROL", value_name = "NAME")]
     congestion_control: Option<String>,
 
-    /// Path on which WebSocket is spoken
-    #[arg(long, env = "RINGBACK_PATH", default_value = "/ws", value_parser = values::parse_path)]
-    path: String,
-
-    /// Origin that a browser's page may have, compared exactly; repeatable; others get 403 [default: any]
-    #[arg(long, env = "RINGBACK_ALLOWED_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
-    allowed_origin: Vec<String>,
+    #[command(flatten)]
+    access: AccessConfig,
 
     /// How bytes are moved; `auto` takes the best one that the kernel allows
     #[arg(long, env = "RINGBACK_ENGINE", value_enum, default_value_t)]
@@ -254,6 +249,7 @@ fn written(result: io::Result<()>) -> ExitCode {
 impl Arguments {
     /// Checks what no option can say by itself.
     fn checked(self) -> Result<Self, clap::Error> {
+        self.access.check().map_err(|message| Self::command().error(ErrorKind::ValueValidation, message))?;
         match (self.ring.submissions, self.ring.completions) {
             (Some(submissions), Some(completions)) if completions < submissions => {
                 let message = "--ring-completions is no less than --ring-submissions";
@@ -269,8 +265,7 @@ impl From<Arguments> for Config {
         Self {
             listen: arguments.listen,
             congestion_control: arguments.congestion_control,
-            path: arguments.path,
-            allowed_origins: arguments.allowed_origin,
+            access: arguments.access,
             engine: arguments.engine,
             busy_poll: arguments.busy_poll,
             workers: arguments.workers,
@@ -315,6 +310,11 @@ mod tests {
             "--listen=localhost:9001",
             "--path=ws",
             "--path=/a?b",
+            "--path=/a,b",
+            "--subprotocol=",
+            "--subprotocol=a b",
+            "--subprotocol=a,,b",
+            "--allowed-origin=https://a.example/",
             "--workers=0",
             "--receive-buffer-size=10",
             "--receive-buffer-size=1TiB",
@@ -333,6 +333,10 @@ mod tests {
         }
         let too_few = ["ringback", "--ring-submissions=16", "--ring-completions=8"];
         assert!(Arguments::parse_from(too_few).checked().is_err());
+        let twice = ["ringback", "--subprotocol=a,b", "--subprotocol=a"];
+        assert!(Arguments::parse_from(twice).checked().is_err());
+        let names = Arguments::parse_from(["ringback", "--subprotocol=a,A", "--subprotocol=b"]);
+        assert_eq!(names.checked().unwrap().access.subprotocols, ["a", "A", "b"]);
         let good =
             Arguments::parse_from(["ringback", "--whole-frame-max=1MiB", "--listen=[::1]:0,127.0.0.1:0"]);
         assert_eq!((good.whole_frame_max, good.listen.len()), (1 << 20, 2));

@@ -90,7 +90,7 @@ fn announce(server: &Server, config: &Config) {
         let _ = writeln!(
             stdout,
             "listening on ws://{address}{} (engine {}, {} workers)",
-            config.path,
+            config.access.first_path(),
             engines.join(" and "),
             server.engines().len(),
         );

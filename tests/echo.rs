@@ -24,6 +24,8 @@ on_each_engine! {
     frames_that_arrive_whole_are_not_copied,
     long_messages_are_cut_off,
     only_allowed_origins,
+    sub_protocols_and_paths,
+    a_plain_get_on_the_socket_is_told_to_upgrade,
 }
 
 fn messages_of_all_sizes_come_back(engine: &str) {
@@ -261,5 +263,50 @@ fn only_allowed_origins(engine: &str) {
         let head = client.read_head();
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{headers}: {head}");
         assert!(began.elapsed() < Duration::from_secs(50), "answered, not timed out");
+    }
+}
+
+fn sub_protocols_and_paths(engine: &str) {
+    let server = Server::start(
+        engine,
+        &["--subprotocol", "b,a", "--path", "/ws", "--path", "/echo", "--workers", "2"],
+    );
+    assert!(server.announcement.contains("/ws (engine "), "{}", server.announcement);
+    let no_answer = "Sec-WebSocket-Protocol";
+    for (path, headers, status, answer) in [
+        ("/ws", "", "101", None),
+        ("/echo", "Sec-WebSocket-Protocol: a, b\r\n", "101", Some("b")),
+        ("/ws", "Sec-WebSocket-Protocol: c\r\nSec-WebSocket-Protocol: a\r\n", "101", Some("a")),
+        ("/echo", "Sec-WebSocket-Protocol: c\r\n", "101", None),
+        ("/echo", "Sec-WebSocket-Protocol: a, a\r\n", "400", None),
+        ("/other", "Sec-WebSocket-Protocol: a\r\n", "404", None),
+    ] {
+        let mut client = server.connect_raw();
+        client.send_bytes(handshake(path, headers).as_bytes());
+        let head = client.read_head();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{path} {headers}: {head}");
+        match answer {
+            Some(name) => {
+                assert!(
+                    head.contains(&format!("\r\nSec-WebSocket-Protocol: {name}\r\n")),
+                    "{headers}: {head}"
+                );
+            }
+            None => assert!(!head.contains(no_answer), "{headers}: {head}"),
+        }
+        if status == "101" {
+            client.echo(OpCode::Text, b"on either path, with and without");
+        }
+    }
+}
+
+fn a_plain_get_on_the_socket_is_told_to_upgrade(engine: &str) {
+    let server = Server::start(engine, &[]);
+    let mut client = server.connect_raw();
+    client.send_bytes(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n");
+    let head = client.read_head();
+    assert!(head.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{head}");
+    for line in ["Upgrade: websocket", "Connection: Upgrade, close", "Sec-WebSocket-Version: 13"] {
+        assert!(head.contains(&format!("\r\n{line}\r\n")), "{line}: {head}");
     }
 }

@@ -32,7 +32,7 @@ fn rules() -> Rules {
     let form =
         |content_type, body: &str| Document { content_type, headers: String::new(), body: body.into() };
     let page = Forms { html: form("text/html", "<p>the page\n"), text: form("text/plain", "the page\n") };
-    Rules { path: "/ws".into(), page, allowed_origins: Vec::new() }
+    Rules { paths: vec!["/ws".into()], subprotocols: Vec::new(), page, allowed_origins: Vec::new() }
 }
 
 fn rules_with_origins() -> Rules {
@@ -222,6 +222,19 @@ fn upgrades() -> Vec<(Vec<u8>, Outcome)> {
         (plus(&[VERSION]), Refused(Refusal::DoubleVersion)),
         (plus(&["Sec-WebSocket-Version: 8"]), Refused(Refusal::DoubleVersion)),
         (plus(&["Sec-WebSocket-Protocol: zqxj, chat"]), Accepted),
+        (plus(&["Sec-WebSocket-Protocol: zqxj", "sec-websocket-protocol:chat\t,\tsuperchat"]), Accepted),
+        (plus(&["Sec-WebSocket-Protocol:"]), Refused(Refusal::Subprotocol)),
+        (plus(&["Sec-WebSocket-Protocol: zqxj,"]), Refused(Refusal::Subprotocol)),
+        (plus(&["Sec-WebSocket-Protocol: zqxj,,chat"]), Refused(Refusal::Subprotocol)),
+        (plus(&["Sec-WebSocket-Protocol: zqxj chat"]), Refused(Refusal::Subprotocol)),
+        (plus(&["Sec-WebSocket-Protocol: \"zqxj\""]), Refused(Refusal::Subprotocol)),
+        (plus(&["Sec-WebSocket-Protocol: zq\u{E4}xj"]), Refused(Refusal::Subprotocol)),
+        (plus(&["Sec-WebSocket-Protocol: zqxj, chat, zqxj"]), Refused(Refusal::Subprotocol)),
+        (
+            plus(&["Sec-WebSocket-Protocol: zqxj", "Sec-WebSocket-Protocol: zqxj"]),
+            Refused(Refusal::Subprotocol),
+        ),
+        (head("GET / HTTP/1.1", &[HOST, "Sec-WebSocket-Protocol: zqxj,"]), Page),
         (plus(&["Sec-WebSocket-Extensions: permessage-deflate; zqxj"]), Accepted),
         (plus(&["Origin: null"]), Accepted),
         (plus(&["Cookie: zqxj", "X-Empty:", "X-Obs-Text: \u{E4}\u{FF}", "x!#$%&'*+-.^_`|~9: y"]), Accepted),
@@ -345,7 +358,7 @@ fn origins() {
 
 #[test]
 fn a_socket_at_the_root_leaves_the_page_to_plain_requests() {
-    let rules = Rules { path: "/".into(), ..rules() };
+    let rules = Rules { paths: vec!["/".into()], ..rules() };
     check_row(&on("GET / HTTP/1.1"), &rules, Accepted);
     check_row(&on("GET http://example.com HTTP/1.1"), &rules, Accepted);
     check_row(&head("GET / HTTP/1.1", &[HOST]), &rules, Page);
@@ -391,24 +404,67 @@ fn accepted_responses_have_exactly_what_the_rfc_asks_for() {
     assert_eq!(accept_key(KEY.as_bytes()), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 }
 
+#[test]
+fn the_first_of_our_sub_protocols_that_is_offered_is_agreed_to() {
+    let subprotocols = vec!["chat".into(), "v2.example.org".into(), "v1.example.org".into()];
+    let rules = Rules { subprotocols, ..rules() };
+    for (offers, agreed) in [
+        (&[][..], None),
+        (&["Sec-WebSocket-Protocol: v1.example.org, v2.example.org"], Some("v2.example.org")),
+        (&["Sec-WebSocket-Protocol: v1.example.org, zqxj", "Sec-WebSocket-Protocol: chat"], Some("chat")),
+        (&["SEC-WEBSOCKET-PROTOCOL:zqxj,v1.example.org"], Some("v1.example.org")),
+        // Names are compared byte for byte.
+        (&["Sec-WebSocket-Protocol: Chat, zqxj, v1.example.orgs"], None),
+    ] {
+        let row = plus(offers);
+        check_row(&row, &rules, Accepted);
+        let (step, ..) = feed(&row, &rules, |_| usize::MAX);
+        let Step::Accepted { response, .. } = step else { panic!("{step:?}") };
+        let (_, headers) = read_response(&response);
+        let answered: Vec<_> = headers
+            .iter()
+            .filter(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Protocol"))
+            .map(|(_, value)| value.as_str())
+            .collect();
+        assert_eq!(answered, agreed.into_iter().collect::<Vec<_>>(), "{offers:?}");
+    }
+}
+
+#[test]
+fn thousands_of_offers_are_judged_at_once() {
+    let names: Vec<_> = (0..1500).map(|name| format!("{name}")).collect();
+    check_row(&plus(&[&format!("Sec-WebSocket-Protocol: {}", names.join(","))]), &rules(), Accepted);
+}
+
+#[test]
+fn a_socket_may_have_several_paths() {
+    let rules = Rules { paths: vec!["/ws".into(), "/echo".into()], ..rules() };
+    check_row(&on("GET /ws HTTP/1.1"), &rules, Accepted);
+    check_row(&on("GET /echo?zqxj HTTP/1.1"), &rules, Accepted);
+    check_row(&on("GET /echo/ HTTP/1.1"), &rules, Refused(Refusal::NotFound));
+    check_row(&on("GET /ws,/echo HTTP/1.1"), &rules, Refused(Refusal::NotFound));
+    check_row(&head("GET /echo HTTP/1.1", &[HOST]), &rules, Refused(Refusal::NotUpgrade));
+}
+
 type Fields<'a> = &'a [(&'a str, &'a str)];
 
 #[test]
 fn refusals_say_their_status_and_what_it_asks_for() {
     use Refusal::{
         Body, Connection, DoubleVersion, Draining, Full, HeadTooLong, Host, HttpVersion, Key, Malformed,
-        Method, NotFound, NotUpgrade, Origin, Timeout, TooManyHeaders, Version,
+        Method, NotFound, NotUpgrade, Origin, Subprotocol, Timeout, TooManyHeaders, Version,
     };
     let upgrade =
         [("Upgrade", "websocket"), ("Connection", "Upgrade, close"), ("Sec-WebSocket-Version", "13")];
     let close = [("Connection", "close")];
-    let table: [(Refusal, u16, Fields<'_>); 17] = [
+    let table: [(Refusal, u16, Fields<'_>); 18] = [
         (Malformed, 400, &close),
         (Host, 400, &close),
         (Body, 400, &close),
         (Connection, 400, &close),
         (Key, 400, &close),
         (DoubleVersion, 400, &close),
+        (Subprotocol, 400, &close),
         (Origin, 403, &close),
         (NotFound, 404, &close),
         (Method, 405, &[("Connection", "close"), ("Allow", "GET")]),

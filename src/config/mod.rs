@@ -1,11 +1,13 @@
 //! What a server is told: the options, whatever they came from.
 
+mod access;
 mod ring;
 pub(crate) mod values;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+pub use access::AccessConfig;
 pub use ring::RingConfig;
 
 /// The options of a server. `--help` says what each means to a user.
@@ -15,10 +17,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// The TCP congestion control of every connection; `None` for the system's.
     pub congestion_control: Option<String>,
-    /// The path on which WebSocket is spoken.
-    pub path: String,
-    /// The origins that a browser's page may have; empty for any.
-    pub allowed_origins: Vec<String>,
+    /// Where WebSocket is spoken, and with whom.
+    pub access: AccessConfig,
     /// How bytes are moved.
     pub engine: EngineChoice,
     /// How long a worker of the ring engine looks for completions before it sleeps.
@@ -52,8 +52,7 @@ impl Default for Config {
         Self {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9001))],
             congestion_control: None,
-            path: "/ws".into(),
-            allowed_origins: Vec::new(),
+            access: AccessConfig::default(),
             engine: EngineChoice::Auto,
             busy_poll: Duration::ZERO,
             workers: None,

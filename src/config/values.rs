@@ -2,12 +2,70 @@
 
 use bytesize::ByteSize;
 
+use crate::proto::fields::is_token;
+
 pub(crate) fn parse_path(path: &str) -> Result<String, String> {
     if path.starts_with('/') && !path.contains(['?', '#']) && path.bytes().all(|byte| byte.is_ascii_graphic())
     {
         Ok(path.to_owned())
     } else {
-        Err("a path begins with `/` and has no query, fragment, space or non-ASCII character".into())
+        Err("a path begins with `/` and has no query, fragment, space or non-ASCII character; \
+             a comma ends it"
+            .into())
+    }
+}
+
+pub(crate) fn parse_subprotocol(name: &str) -> Result<String, String> {
+    if is_token(name.as_bytes()) {
+        Ok(name.to_owned())
+    } else {
+        Err("the name of a sub-protocol is letters, digits and !#$%&'*+-.^_`|~".into())
+    }
+}
+
+/// An origin as browsers send it (RFC 6454 §6.2): it is compared byte for byte, so that another form of it would never
+/// match.
+pub(crate) fn parse_origin(origin: &str) -> Result<String, String> {
+    if origin == "null" {
+        return Ok(origin.to_owned());
+    }
+    let Some((scheme, rest)) = origin.split_once("://") else {
+        return Err("an origin is like https://example.com or http://localhost:3000, or null; \
+                    for any origin leave the option out"
+            .into());
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority != rest {
+        return Err(format!(
+            "an origin has no path and no slash at its end: {scheme}://{authority} is what browsers send"
+        ));
+    }
+    if !origin.bytes().all(|byte| byte.is_ascii_graphic()) || origin.contains(['@', '*', '\\', '"']) {
+        return Err(
+            "an origin has no user, wildcard, space or non-ASCII character (browsers send xn--...)".into()
+        );
+    }
+    if origin.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(format!("browsers send an origin in lower case: {}", origin.to_ascii_lowercase()));
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    // Some programs send `file://` for a page that they have read from a file.
+    if host.is_empty() && (scheme != "file" || port.is_some()) {
+        return Err("an origin has a host: https://example.com".into());
+    }
+    match port {
+        None => Ok(origin.to_owned()),
+        Some("80") if scheme == "http" => Err(format!("browsers leave port 80 of http out: http://{host}")),
+        Some("443") if scheme == "https" => {
+            Err(format!("browsers leave port 443 of https out: https://{host}"))
+        }
+        Some(port) if port.parse::<u16>().is_ok_and(|number| number.to_string() == port) => {
+            Ok(origin.to_owned())
+        }
+        Some(_) => Err("the port of an origin is a number up to 65535, without leading zeros".into()),
     }
 }
 
@@ -54,5 +112,52 @@ pub(crate) fn parse_power_of_two(count: &str) -> Result<u16, String> {
     match count.parse::<u16>() {
         Ok(count) if count.is_power_of_two() => Ok(count),
         _ => Err("a ring has a power of two of entries, 1 to 32768".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_those_that_browsers_send() {
+        for good in [
+            "null",
+            "https://example.com",
+            "https://example.com:8443",
+            "http://localhost:3000",
+            "http://127.0.0.1",
+            "http://[::1]:8080",
+            "http://[::1]",
+            "https://xn--bcher-kva.example",
+            "chrome-extension://abcdefgh",
+            "tauri://localhost",
+            "file://",
+        ] {
+            assert_eq!(parse_origin(good).as_deref(), Ok(good));
+        }
+        for (bad, said) in [
+            ("*", "leave the option out"),
+            ("example.com", "like https://example.com"),
+            ("", "like https://example.com"),
+            ("https://a.example/", "https://a.example is what browsers send"),
+            ("https://a.example:8443/chat?x", "https://a.example:8443 is what browsers send"),
+            ("https://a.example#x", "https://a.example is what browsers send"),
+            ("https://", "a host"),
+            ("https://:8443", "a host"),
+            ("https://user@a.example", "no user"),
+            ("https://*.example", "wildcard"),
+            ("https://b\u{FC}cher.example", "xn--"),
+            ("https://a.example ", "space"),
+            ("HTTPS://A.example", "lower case: https://a.example"),
+            ("https://a.example:443", "https://a.example"),
+            ("http://a.example:80", "http://a.example"),
+            ("http://a.example:080", "leading zeros"),
+            ("http://a.example:65536", "65535"),
+            ("http://a.example:", "65535"),
+        ] {
+            let error = parse_origin(bad).expect_err(bad);
+            assert!(error.contains(said), "{bad}: {error}");
+        }
     }
 }

@@ -76,7 +76,12 @@ fn open() -> Session<PooledBuffer> {
 fn open_with<B: ReceiveBuffer>(take: impl Fn(&Session<B>) -> B) -> Session<B> {
     let config = Config::default();
     let shared = Arc::new(Shared {
-        rules: Rules { path: config.path.clone(), page: Page::default(), allowed_origins: Vec::new() },
+        rules: Rules {
+            paths: config.access.paths.clone(),
+            subprotocols: Vec::new(),
+            page: Page::default(),
+            allowed_origins: Vec::new(),
+        },
         limits: Limits::new(1),
         unsent: Total::new(config.unsent_total),
         config,

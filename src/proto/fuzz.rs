@@ -26,7 +26,12 @@ pub fn handshake(data: &[u8]) {
     let form =
         |body: &str| Document { content_type: "text/plain", headers: String::new(), body: body.into() };
     let page = Page { html: form("<p>page\n"), text: form("page\n") };
-    let rules = Rules { path: "/ws".into(), page, allowed_origins };
+    let rules = Rules {
+        paths: vec!["/ws".into(), "/echo".into()],
+        subprotocols: vec!["b".into(), "chat".into()],
+        page,
+        allowed_origins,
+    };
     let cuts = input.cuts();
     let stream = input.rest();
     let whole = shake_hands(stream, &rules, &[stream.len().max(1)]);

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
+use super::fields::{has_token, is_authority, is_token_byte, parse_subprotocols};
 pub use super::page::{Document, Page, page_response};
 use super::page::{accepts_html, whole_response};
 
@@ -21,8 +22,10 @@ const VERSION: &str = "13";
 /// What a server takes.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// The path on which WebSocket is spoken: compared byte for byte, without the query.
-    pub path: String,
+    /// The paths on which WebSocket is spoken: compared byte for byte, without the query.
+    pub paths: Vec<String>,
+    /// The sub-protocols that are agreed to, the preferred one first: tokens, compared byte for byte.
+    pub subprotocols: Vec<String>,
     /// What `GET /` answers.
     pub page: Page,
     /// The origins that a browser's page may have, compared byte for byte; empty for any (RFC 6455 §10.2).
@@ -83,6 +86,9 @@ pub enum Refusal {
     /// `Sec-WebSocket-Version` appears more than once (RFC 6455 §11.3.5).
     #[error("there is more than one Sec-WebSocket-Version header")]
     DoubleVersion,
+    /// What `Sec-WebSocket-Protocol` offers is not a list of different tokens (RFC 6455 §4.1, item 10).
+    #[error("Sec-WebSocket-Protocol is not a list of tokens, each of them once")]
+    Subprotocol,
     /// `Origin` is none of those allowed (RFC 6455 §4.2.2, §10.2).
     #[error("this origin is not allowed")]
     Origin,
@@ -131,7 +137,8 @@ impl Refusal {
             | Self::Body
             | Self::Connection
             | Self::Key
-            | Self::DoubleVersion => 400,
+            | Self::DoubleVersion
+            | Self::Subprotocol => 400,
             Self::Origin => 403,
             Self::NotFound => 404,
             Self::Method | Self::Head => 405,
@@ -241,15 +248,21 @@ fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Refusal> {
 /// Judges a complete head of which the last `consumed` bytes were in the last piece.
 fn judge(head: &[u8], rules: &Rules, consumed: usize) -> Step {
     match parse(head).and_then(|request| answer(&request, rules)) {
-        Ok(Answer::Accept(key)) => Step::Accepted { response: accept_response(key), consumed },
+        Ok(Answer::Accept { key, subprotocol }) => {
+            Step::Accepted { response: accept_response(key, subprotocol), consumed }
+        }
         Ok(Answer::Page { html }) => Step::Page { html },
         Err(refusal) => Step::Refused(refusal),
     }
 }
 
 enum Answer<'a> {
-    /// With the client's key.
-    Accept(&'a [u8]),
+    Accept {
+        /// The client's.
+        key: &'a [u8],
+        /// One of ours.
+        subprotocol: Option<&'a str>,
+    },
     Page {
         html: bool,
     },
@@ -267,6 +280,8 @@ struct Request<'a> {
     versions: Occurrences<'a>,
     keys: Occurrences<'a>,
     origins: Occurrences<'a>,
+    /// The lists of sub-protocols that are offered, one a line.
+    offers: Vec<&'a [u8]>,
 }
 
 /// A header field that may appear once.
@@ -308,6 +323,7 @@ fn parse(head: &[u8]) -> Result<Request<'_>, Refusal> {
         versions: Occurrences::default(),
         keys: Occurrences::default(),
         origins: Occurrences::default(),
+        offers: Vec::new(),
     };
     for header in headers {
         let name = header.name;
@@ -321,6 +337,8 @@ fn parse(head: &[u8]) -> Result<Request<'_>, Refusal> {
             request.keys.add(header.value);
         } else if name.eq_ignore_ascii_case("sec-websocket-version") {
             request.versions.add(header.value);
+        } else if name.eq_ignore_ascii_case("sec-websocket-protocol") {
+            request.offers.push(header.value);
         } else if name.eq_ignore_ascii_case("origin") {
             request.origins.add(header.value);
         } else if name.eq_ignore_ascii_case("accept") {
@@ -387,8 +405,8 @@ fn parse_path(target: &str) -> Result<&str, Refusal> {
 }
 
 /// Decides over a well-formed request, the more general reason first.
-fn answer<'a>(request: &Request<'a>, rules: &Rules) -> Result<Answer<'a>, Refusal> {
-    let is_socket = request.path == rules.path;
+fn answer<'a>(request: &Request<'a>, rules: &'a Rules) -> Result<Answer<'a>, Refusal> {
+    let is_socket = rules.paths.iter().any(|path| path == request.path);
     match request.method {
         "GET" => {}
         "HEAD" => return Err(Refusal::Head),
@@ -417,10 +435,17 @@ fn answer<'a>(request: &Request<'a>, rules: &Rules) -> Result<Answer<'a>, Refusa
     if request.keys.count != 1 || decoded != Ok(16) {
         return Err(Refusal::Key);
     }
+    let offered = parse_subprotocols(&request.offers).ok_or(Refusal::Subprotocol)?;
     if !is_allowed(request.origins, &rules.allowed_origins) {
         return Err(Refusal::Origin);
     }
-    Ok(Answer::Accept(key))
+    // Where there is none in common the client decides whether to go on (RFC 6455 §4.2.2, item 5.5).
+    let subprotocol = rules
+        .subprotocols
+        .iter()
+        .map(String::as_str)
+        .find(|ours| offered.binary_search(&ours.as_bytes()).is_ok());
+    Ok(Answer::Accept { key, subprotocol })
 }
 
 /// Whoever sends no `Origin` is not a browser and needs no permission.
@@ -438,64 +463,15 @@ pub fn accept_key(key: &[u8]) -> String {
     STANDARD.encode(sha1.finalize())
 }
 
-fn accept_response(key: &[u8]) -> Vec<u8> {
+fn accept_response(key: &[u8], subprotocol: Option<&str>) -> Vec<u8> {
     let accept = accept_key(key);
+    let (before, name, after) =
+        subprotocol.map_or(("", "", ""), |name| ("Sec-WebSocket-Protocol: ", name, "\r\n"));
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+         Sec-WebSocket-Accept: {accept}\r\n{before}{name}{after}\r\n"
     )
     .into_bytes()
-}
-
-/// Whether a comma-separated list of tokens contains `token`, in any case (RFC 9110 §5.6.1).
-fn has_token(list: &[u8], token: &str) -> bool {
-    list.split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
-}
-
-/// `tchar` (RFC 9110 §5.6.2).
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// `uri-host [ ":" port ]` with a host that is not empty (RFC 9110 §7.2, RFC 3986 §3.2.2).
-fn is_authority(value: &[u8]) -> bool {
-    let Ok(value) = str::from_utf8(value) else {
-        return false;
-    };
-    let (is_host, port) = if let Some(bracketed) = value.strip_prefix('[') {
-        let Some((address, port)) = bracketed.split_once(']') else {
-            return false;
-        };
-        (address.parse::<std::net::Ipv6Addr>().is_ok(), port)
-    } else {
-        let (host, port) = value.split_at(value.find(':').unwrap_or(value.len()));
-        (is_reg_name(host), port)
-    };
-    let is_port = match port.strip_prefix(':') {
-        Some(digits) => {
-            digits.is_empty() || digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok()
-        }
-        None => port.is_empty(),
-    };
-    is_host && is_port
-}
-
-/// `reg-name`, not empty: unreserved, sub-delims and percent-encoded bytes.
-fn is_reg_name(host: &str) -> bool {
-    let mut bytes = host.bytes();
-    while let Some(byte) = bytes.next() {
-        let good = match byte {
-            b'%' => {
-                let is_hex = |digit: Option<u8>| digit.is_some_and(|digit| digit.is_ascii_hexdigit());
-                is_hex(bytes.next()) && is_hex(bytes.next())
-            }
-            _ => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte),
-        };
-        if !good {
-            return false;
-        }
-    }
-    !host.is_empty()
 }
 
 #[cfg(test)]
@@ -503,7 +479,12 @@ mod tests {
     use super::*;
 
     fn rules() -> Rules {
-        Rules { path: "/ws".into(), page: Page::default(), allowed_origins: Vec::new() }
+        Rules {
+            paths: vec!["/ws".into()],
+            subprotocols: Vec::new(),
+            page: Page::default(),
+            allowed_origins: Vec::new(),
+        }
     }
 
     const GOOD: &str = "GET /ws HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

@@ -21,6 +21,7 @@ pub mod budget;
 pub mod close;
 mod connection;
 mod error;
+pub(crate) mod fields;
 pub mod frame;
 #[doc(hidden)]
 #[cfg_attr(

@@ -69,9 +69,10 @@ impl Server {
         let (listeners, addresses) = listeners::bind(config, cpus.workers)?;
         let shared = Arc::new(Shared {
             rules: Rules {
-                path: config.path.clone(),
-                page: page::page(&config.path),
-                allowed_origins: config.allowed_origins.clone(),
+                paths: config.access.paths.clone(),
+                subprotocols: config.access.subprotocols.clone(),
+                page: page::page(config.access.first_path()),
+                allowed_origins: config.access.allowed_origins.clone(),
             },
             limits: Limits::new(connections_max),
             unsent: Total::new(config.unsent_total),
