@@ -452,12 +452,13 @@ type Fields<'a> = &'a [(&'a str, &'a str)];
 fn refusals_say_their_status_and_what_it_asks_for() {
     use Refusal::{
         Body, Connection, DoubleVersion, Draining, Full, HeadTooLong, Host, HttpVersion, Key, Malformed,
-        Method, NotFound, NotUpgrade, Origin, Subprotocol, Timeout, TooManyHeaders, Version,
+        Method, NotFound, NotUpgrade, Origin, Subprotocol, Timeout, TooManyFromAddress, TooManyHeaders,
+        Version,
     };
     let upgrade =
         [("Upgrade", "websocket"), ("Connection", "Upgrade, close"), ("Sec-WebSocket-Version", "13")];
     let close = [("Connection", "close")];
-    let table: [(Refusal, u16, Fields<'_>); 18] = [
+    let table: [(Refusal, u16, Fields<'_>); 19] = [
         (Malformed, 400, &close),
         (Host, 400, &close),
         (Body, 400, &close),
@@ -474,6 +475,7 @@ fn refusals_say_their_status_and_what_it_asks_for() {
         (HeadTooLong, 431, &close),
         (TooManyHeaders, 431, &close),
         (Full, 503, &[("Connection", "close"), ("Retry-After", "1")]),
+        (TooManyFromAddress, 503, &[("Connection", "close"), ("Retry-After", "1")]),
         (Draining, 503, &[("Connection", "close"), ("Retry-After", "1")]),
         (HttpVersion, 505, &close),
     ];

@@ -109,8 +109,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn forbidden_in_proto(text: &str) -> impl Iterator<Item = String> + use<> {
-    // A type of addresses, with which nothing can be opened.
-    let code = code(text).replace("std::net::Ipv6Addr", "");
+    // Types of addresses, with which nothing can be opened.
+    let addresses = ["std::net::IpAddr", "std::net::Ipv4Addr", "std::net::Ipv6Addr"];
+    let code = addresses.iter().fold(code(text), |code, address| code.replace(address, ""));
     let mut found: Vec<String> = PROTO_FORBIDDEN
         .iter()
         .filter(|name| words(&code).any(|word| word == **name))
@@ -208,7 +209,8 @@ fn rules_find_what_they_look_for() {
     assert!(!has_unsafe("/// no `unsafe` here\n#![deny(unsafe_code)]\nf(\"unsafe \\\" unsafe\"); // unsafe"));
 
     let forbidden = |text| forbidden_in_proto(text).collect::<Vec<_>>();
-    assert_eq!(forbidden("use std::net::IpAddr;"), ["std::net"]);
+    assert_eq!(forbidden("use std::net::TcpStream;"), ["std::net"]);
+    assert!(forbidden("use std::net::IpAddr;").is_empty());
     assert_eq!(forbidden("use std::{fmt,\n    time::Instant};"), ["std::time"]);
     assert_eq!(forbidden("let file = std::fs::File::open(path);"), ["std::fs"]);
     assert_eq!(forbidden("use tokio::net::TcpStream;"), ["tokio"]);

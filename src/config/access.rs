@@ -1,6 +1,7 @@
 //! Who may connect, and what is spoken with them.
 
 use super::values;
+use crate::proto::proxy::Versions;
 
 /// Where WebSocket is spoken, and with whom.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,11 +36,58 @@ pub struct AccessConfig {
         value_parser = values::parse_origin
     )]
     pub allowed_origins: Vec<String>,
+
+    /// Most connections of one address, of IPv6 its first 64 bits; further ones get 503; 0 for no limit
+    #[arg(
+        long,
+        env = "RINGBACK_MAX_CONNECTIONS_PER_IP",
+        value_name = "N",
+        default_value_t,
+        value_parser = values::parse_connections_per_ip
+    )]
+    pub max_connections_per_ip: usize,
+
+    /// PROXY header that each connection has to begin with; its address is the client's
+    #[arg(long, env = "RINGBACK_PROXY_PROTOCOL", value_name = "VERSION", value_enum, default_value_t)]
+    pub proxy_protocol: ProxyProtocol,
+}
+
+/// Which versions of the PROXY protocol a connection may begin with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProxyProtocol {
+    /// None: it begins with the handshake.
+    #[default]
+    Off,
+    /// The line of text.
+    V1,
+    /// The binary header.
+    V2,
+    /// Either.
+    Any,
+}
+
+impl ProxyProtocol {
+    /// The versions; `None` for none.
+    #[must_use]
+    pub const fn versions(self) -> Option<Versions> {
+        match self {
+            Self::Off => None,
+            Self::V1 => Some(Versions { v1: true, v2: false }),
+            Self::V2 => Some(Versions { v1: false, v2: true }),
+            Self::Any => Some(Versions { v1: true, v2: true }),
+        }
+    }
 }
 
 impl Default for AccessConfig {
     fn default() -> Self {
-        Self { paths: vec!["/ws".into()], subprotocols: Vec::new(), allowed_origins: Vec::new() }
+        Self {
+            paths: vec!["/ws".into()],
+            subprotocols: Vec::new(),
+            allowed_origins: Vec::new(),
+            max_connections_per_ip: 0,
+            proxy_protocol: ProxyProtocol::Off,
+        }
     }
 }
 

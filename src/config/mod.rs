@@ -7,7 +7,7 @@ pub(crate) mod values;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-pub use access::AccessConfig;
+pub use access::{AccessConfig, ProxyProtocol};
 pub use ring::RingConfig;
 
 /// The options of a server. `--help` says what each means to a user.

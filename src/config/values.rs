@@ -83,6 +83,10 @@ pub(crate) fn parse_connections(count: &str) -> Result<usize, String> {
     }
 }
 
+pub(crate) fn parse_connections_per_ip(count: &str) -> Result<usize, String> {
+    count.parse().map_err(|_| "a number of connections is 0, for no limit, or more".into())
+}
+
 pub(crate) fn parse_size(size: &str) -> Result<u64, String> {
     match size.parse::<ByteSize>() {
         Ok(size) => Ok(size.as_u64()),

@@ -2,16 +2,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::clock::Clock;
 use super::pool::Pool;
+use super::session::Start;
 use crate::proto::Settings;
 use crate::proto::budget::Budget;
+use crate::proto::handshake::Refusal;
+use crate::server::accept::REFUSALS_MAX;
 use crate::server::drain::Drain;
-use crate::server::{Admission, Shared, WorkerStats};
+use crate::server::{Admission, Phase, Shared, Source, WorkerStats};
+
+/// How many of those who are being told that there is no room may be told so for their address.
+const ADDRESS_REFUSALS_MAX: usize = REFUSALS_MAX / 2;
 
 /// What all connections of a worker share.
 pub(crate) struct Context {
@@ -79,24 +86,65 @@ impl Context {
         self.refusals.get()
     }
 
+    /// How a connection that was just accepted begins, and whether it has a place. `peer` is its address, where it has one
+    /// and that is known.
+    pub(crate) fn receive(&self, peer: Option<IpAddr>) -> (Start, Option<Admission>) {
+        let shared = &*self.shared;
+        self.stats.accepted.add(1);
+        if self.drain.phase() != Phase::Running {
+            return (Start::Refuse(Refusal::Draining), None);
+        }
+        let Some(mut admission) = shared.limits.admit() else {
+            self.stats.accept_pauses.add(1);
+            return (Start::Refuse(Refusal::Full), None);
+        };
+        if shared.config.access.proxy_protocol.versions().is_some() {
+            // The address is the proxy's.
+            return (Start::Proxied { peer }, Some(admission));
+        }
+        match peer {
+            Some(peer) if !admission.count(peer) => {
+                // Those who are told wait for their peers. Many of one address must not stop accepting for all.
+                let is_told = self.refusals_under_way() < ADDRESS_REFUSALS_MAX;
+                (if is_told { Start::Refuse(Refusal::TooManyFromAddress) } else { Start::Drop }, None)
+            }
+            peer => (Start::Handshake { peer }, Some(admission)),
+        }
+    }
+
     /// Counts a connection until the presence is dropped. One that was not admitted is about to be refused.
     pub(super) fn enter(self: &Rc<Self>, admission: Option<Admission>) -> Presence {
         self.connections.set(self.connections.get() + 1);
         self.refusals.set(self.refusals.get() + usize::from(admission.is_none()));
-        Presence { context: Rc::clone(self), admission }
+        Presence { context: Rc::clone(self), admission: admission.map(Admission::into_source) }
     }
 }
 
 /// A connection of this worker.
 pub(super) struct Presence {
     pub(super) context: Rc<Context>,
-    admission: Option<Admission>,
+    /// Among whose connections it was admitted.
+    admission: Option<Source>,
+}
+
+impl Presence {
+    /// Counts it among the connections of an address, once that is known. `false` when there are as many as may be.
+    pub(super) fn count(&mut self, address: IpAddr) -> bool {
+        let counted = self.context.shared.limits.count(address);
+        if counted.is_some() && self.admission.is_some() {
+            self.admission = counted;
+        }
+        counted.is_some()
+    }
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
         let context = &self.context;
         context.stats.ended.add(1);
+        if let Some(source) = self.admission {
+            context.shared.limits.leave(source);
+        }
         context.refusals.set(context.refusals.get() - usize::from(self.admission.is_none()));
         context.connections.set(context.connections.get() - 1);
         if context.connections.get() == 0

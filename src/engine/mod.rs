@@ -8,6 +8,7 @@ mod context;
 mod epoll;
 mod outgoing;
 mod owned;
+mod peer;
 mod pool;
 pub mod ring;
 mod send_queue;

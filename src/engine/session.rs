@@ -5,6 +5,7 @@
 //! RST, and the peer would lose our Close.
 
 use std::io;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -14,8 +15,10 @@ use super::buffer::{Class, ReceiveBuffer, SMALL};
 use super::clock::Moment;
 use super::context::Presence;
 use super::outgoing::Outgoing;
+use super::peer::Peer;
 use super::send_queue::SendQueue;
 use crate::proto::handshake::{Handshake, Refusal, Step, page_response};
+use crate::proto::proxy::{self, ProxyError};
 use crate::proto::{Connection, HEADROOM, Progress, Standing, close};
 use crate::server::{Admission, Phase};
 
@@ -43,9 +46,19 @@ const SHORT_RECEIVES: u8 = 16;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Start {
     /// With the client's handshake.
-    Handshake,
+    Handshake {
+        /// Whose it is, where that is known.
+        peer: Option<IpAddr>,
+    },
+    /// With the header of a proxy.
+    Proxied {
+        /// The proxy, where that is known.
+        peer: Option<IpAddr>,
+    },
     /// With a refusal, whatever the client asks for.
     Refuse(Refusal),
+    /// Not at all: it ends at once, and nobody is told.
+    Drop,
 }
 
 /// One connection.
@@ -65,8 +78,10 @@ pub(crate) struct Session<B> {
 }
 
 enum Stage {
+    /// What a proxy says of its client is awaited.
+    Proxied(proxy::Header, Peer),
     /// The client's request is awaited.
-    Handshake(Handshake),
+    Handshake(Handshake, Peer),
     /// WebSocket.
     Open(Connection),
     /// What is queued is sent, then the write side is shut.
@@ -93,7 +108,7 @@ impl<B: ReceiveBuffer> Session<B> {
     pub(super) fn new(start: Start, context: &Rc<Context>, admission: Option<Admission>) -> Self {
         let mut session = Self {
             presence: context.enter(admission),
-            stage: Stage::Handshake(Handshake::new()),
+            stage: Stage::Over,
             queue: SendQueue::new(),
             deadline: Some(context.clock.after(context.shared.config.handshake_timeout)),
             class: Class::Small,
@@ -102,8 +117,17 @@ impl<B: ReceiveBuffer> Session<B> {
             is_paused: false,
             farewell: Farewell::NotDue,
         };
-        if let Start::Refuse(refusal) = start {
-            session.refuse(refusal);
+        match start {
+            Start::Handshake { peer } => session.stage = Stage::Handshake(Handshake::new(), Peer::new(peer)),
+            Start::Proxied { peer } => {
+                let versions = context.shared.config.access.proxy_protocol.versions();
+                let versions = versions.expect("a connection begins so where there are some");
+                session.stage = Stage::Proxied(proxy::Header::new(versions), Peer::new(peer));
+            }
+            Start::Refuse(refusal) => session.refuse(refusal),
+            Start::Drop => {
+                context.stats.dropped.add(1);
+            }
         }
         session
     }
@@ -129,7 +153,7 @@ impl<B: ReceiveBuffer> Session<B> {
     pub(super) const fn awaits_sent(&self) -> bool {
         self.queue.has_next()
             || self.queue.must_wait()
-            || !matches!(self.stage, Stage::Open(_) | Stage::Handshake(_))
+            || !matches!(self.stage, Stage::Open(_) | Stage::Handshake(..) | Stage::Proxied(..))
     }
 
     /// Whether everything is sent that ever will be.
@@ -248,7 +272,8 @@ impl<B: ReceiveBuffer> Session<B> {
     pub(super) fn on_deadline(&mut self) {
         self.deadline = None;
         match &mut self.stage {
-            Stage::Handshake(_) => self.refuse(Refusal::Timeout),
+            Stage::Proxied(..) => self.fail_proxy(ProxyError::Timeout),
+            Stage::Handshake(..) => self.refuse(Refusal::Timeout),
             Stage::Open(connection) => {
                 if self.farewell == Farewell::Quiet && connection.is_mid_message() {
                     self.await_message();
@@ -265,7 +290,7 @@ impl<B: ReceiveBuffer> Session<B> {
     pub(super) fn on_phase(&mut self, phase: Phase) {
         match (phase, &self.stage) {
             (Phase::Stopping, _) => self.cut(),
-            (Phase::Draining, Stage::Handshake(_)) => self.refuse(Refusal::Draining),
+            (Phase::Draining, Stage::Handshake(..) | Stage::Proxied(..)) => self.refuse(Refusal::Draining),
             (Phase::Draining, Stage::Open(_)) => {
                 self.farewell = Farewell::Quiet;
                 self.await_farewell();
@@ -278,7 +303,11 @@ impl<B: ReceiveBuffer> Session<B> {
     #[cold]
     fn receive_unopened(&mut self, buffer: B, filled: Range<usize>) {
         match &mut self.stage {
-            Stage::Handshake(handshake) => {
+            Stage::Proxied(header, peer) => {
+                let (step, peer) = (header.receive(&buffer.bytes()[filled.clone()]), *peer);
+                self.on_proxy_header(step, peer, buffer, filled);
+            }
+            Stage::Handshake(handshake, _) => {
                 let rules = &self.presence.context.shared.rules;
                 let step = handshake.receive(&buffer.bytes()[filled.clone()], rules);
                 self.on_handshake(step, buffer, filled);
@@ -293,6 +322,37 @@ impl<B: ReceiveBuffer> Session<B> {
             }
             Stage::Open(_) | Stage::Over => {}
         }
+    }
+
+    /// What a proxy has said of its client. Whoever says nothing, as when it looks whether the server is well, counts by
+    /// its own address.
+    fn on_proxy_header(&mut self, step: proxy::Step, peer: Peer, buffer: B, filled: Range<usize>) {
+        match step {
+            proxy::Step::More => {}
+            proxy::Step::Done { source, consumed } => {
+                let address = match source {
+                    proxy::Source::Client(address) => Some(address),
+                    proxy::Source::Peer => peer.address(),
+                    proxy::Source::Unix => None,
+                };
+                self.stage = Stage::Handshake(Handshake::new(), Peer::new(address));
+                if address.is_some_and(|address| !self.presence.count(address)) {
+                    return self.refuse(Refusal::TooManyFromAddress);
+                }
+                let request = filled.start + consumed..filled.end;
+                if !request.is_empty() {
+                    self.receive_unopened(buffer, request);
+                }
+            }
+            proxy::Step::Refused(error) => self.fail_proxy(error),
+        }
+    }
+
+    /// A connection without a valid header ends without an answer: nobody knows whom that would reach.
+    fn fail_proxy(&mut self, error: ProxyError) {
+        tracing::debug!(%error, "a connection has no valid PROXY header");
+        self.presence.context.stats.proxy_errors.add(1);
+        self.stage = Stage::Over;
     }
 
     fn on_handshake(&mut self, step: Step, buffer: B, filled: Range<usize>) {
@@ -361,12 +421,19 @@ impl<B: ReceiveBuffer> Session<B> {
         self.end_of_stream = true;
         match self.stage {
             Stage::Open(_) | Stage::Flushing { .. } => self.flush(),
-            Stage::Handshake(_) | Stage::Lingering { .. } | Stage::Over => self.stage = Stage::Over,
+            // Somebody who looks whether the port is open says nothing at all.
+            Stage::Proxied(ref header, _) if !header.is_empty() => self.fail_proxy(ProxyError::Truncated),
+            Stage::Proxied(..) => self.stage = Stage::Over,
+            Stage::Handshake(..) | Stage::Lingering { .. } | Stage::Over => self.stage = Stage::Over,
         }
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        tracing::debug!(reason = %refusal, "a request was refused");
+        let peer = match &self.stage {
+            Stage::Proxied(_, peer) | Stage::Handshake(_, peer) => *peer,
+            _ => Peer::new(None),
+        };
+        tracing::debug!(reason = %refusal, %peer, "a request was refused");
         let context = &self.presence.context;
         context.stats.refusals.add(1);
         self.queue.push_bytes(&refusal.response(&date()), context);

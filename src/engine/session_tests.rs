@@ -82,14 +82,14 @@ fn open_with<B: ReceiveBuffer>(take: impl Fn(&Session<B>) -> B) -> Session<B> {
             page: Page::default(),
             allowed_origins: Vec::new(),
         },
-        limits: Limits::new(1),
+        limits: Limits::new(1, 0),
         unsent: Total::new(config.unsent_total),
         config,
     });
     let admission = shared.limits.admit();
     let mut context = Context::new(&shared, Arc::new(WorkerStats::default()));
     context.clock = Clock::still();
-    let mut session = Session::new(Start::Handshake, &Rc::new(context), admission);
+    let mut session = Session::new(Start::Handshake { peer: None }, &Rc::new(context), admission);
     feed_with(&mut session, HANDSHAKE, take);
     let response = session.next_outgoing().expect("the 101");
     session.on_sent(&Ok(()), response);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::budget::{Budget, Total};
 use super::frame::{HEADER_MAX, Header, OpCode, Sender};
 use super::handshake::{Document, Handshake, Page, Rules, Step, page_response};
+use super::proxy::{self, ProxyError, V2_BODY_MAX, Versions};
 use super::utf8::Validator;
 use super::{Connection, Counts, Gathered, HEADROOM, Settings, Standing};
 use crate::mask::{self, Key};
@@ -41,6 +42,44 @@ pub fn handshake(data: &[u8]) {
         // Nothing behind the head has a say.
         let (again, _) = shake_hands(&stream[..*consumed], &rules, &[stream.len()]);
         assert_eq!(again, whole.0);
+    }
+}
+
+/// What a proxy sends first, whole and in pieces: the same outcome, and nothing behind the header has a say.
+pub fn proxy_header(data: &[u8]) {
+    let mut input = Input(data);
+    let taken = input.byte();
+    let versions = Versions { v1: taken & 1 == 0, v2: taken & 2 == 0 };
+    let cuts = input.cuts();
+    let stream = input.rest();
+    let feed = |stream: &[u8], cuts: &[usize]| {
+        let mut header = proxy::Header::new(versions);
+        let mut before = 0;
+        for piece in pieces(stream, cuts) {
+            match header.receive(piece) {
+                proxy::Step::More => before += piece.len(),
+                proxy::Step::Done { source, consumed } => {
+                    assert!((1..=piece.len()).contains(&consumed));
+                    return proxy::Step::Done { source, consumed: before + consumed };
+                }
+                refused @ proxy::Step::Refused(_) => return refused,
+            }
+        }
+        assert!(before < 16 + V2_BODY_MAX, "a header has an end");
+        proxy::Step::More
+    };
+    let whole = feed(stream, &[stream.len().max(1)]);
+    assert_eq!(feed(stream, &cuts), whole, "in pieces of {cuts:?}");
+    assert_eq!(feed(stream, &[1]), whole, "byte by byte");
+    match whole {
+        proxy::Step::Done { consumed, .. } => {
+            assert_eq!(feed(&stream[..consumed], &[consumed]), whole);
+            assert_eq!(feed(&stream[..consumed - 1], &[consumed]), proxy::Step::More);
+        }
+        proxy::Step::Refused(error) => {
+            assert!(!matches!(error, ProxyError::Truncated | ProxyError::Timeout), "only the owner knows");
+        }
+        proxy::Step::More => {}
     }
 }
 
@@ -450,8 +489,22 @@ mod tests {
         let good =
             b"\0\x05\x10\x01GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n\x81\x80abcd";
+        let offer =
+            b"\0\x05\x10\x01GET /echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Protocol: a, chat\r\nSec-WebSocket-Protocol: b\r\n\r\n\x81\x80abcd";
         let page = b"\x01\x01\x02\x03GET / HTTP/1.1\r\nHost: a\r\nOrigin: null\r\n\r\n";
-        drive(handshake, &[good, page, b""], 3000);
+        drive(handshake, &[good, offer, page, b""], 3000);
+    }
+
+    #[test]
+    fn proxy_headers_in_pieces() {
+        let line = b"\0\x05\x10\x01PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\nGET / HTTP/1.1\r\n";
+        let unknown = b"\0\x01\x01\x20PROXY UNKNOWN ffff::1 ::\r\n\x81";
+        let binary =
+            b"\0\x03\x02\x10\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x15\xC0\0\x02\x01\xC6\x33\x64\x02\xDC\x04\x01\xBB\
+            \x04\0\x03abc\x05\0\0GET / HTTP/1.1\r\n";
+        drive(proxy_header, &[line, unknown, binary, b""], 6000);
     }
 
     #[test]

@@ -37,10 +37,10 @@ pub struct Rules {
 pub struct Handshake {
     /// The head so far, where it comes in pieces. Its first `scanned` bytes have no end in them.
     head: Vec<u8>,
-    scanned: usize,
+    scanned: u32,
     /// How many bytes were looked at in search of the end; for tests.
     #[cfg(test)]
-    looked_at: usize,
+    looked_at: u32,
 }
 
 /// What came of the bytes so far.
@@ -119,6 +119,9 @@ pub enum Refusal {
     /// There are as many connections as are allowed.
     #[error("there are too many connections, try again later")]
     Full,
+    /// There are as many connections of this address as are allowed.
+    #[error("there are too many connections from your address, try again later")]
+    TooManyFromAddress,
     /// The server is about to stop.
     #[error("the server is going away")]
     Draining,
@@ -145,7 +148,7 @@ impl Refusal {
             Self::Timeout => 408,
             Self::NotUpgrade | Self::Version => 426,
             Self::HeadTooLong | Self::TooManyHeaders => 431,
-            Self::Full | Self::Draining => 503,
+            Self::Full | Self::TooManyFromAddress | Self::Draining => 503,
             Self::HttpVersion => 505,
         }
     }
@@ -203,10 +206,12 @@ impl Handshake {
             self.head.extend_from_slice(within);
             &self.head
         };
-        let searched = find_end(all, self.scanned);
+        let scanned = usize::try_from(self.scanned).unwrap_or_default();
+        let len = u32::try_from(all.len()).unwrap_or(u32::MAX);
+        let searched = find_end(all, scanned);
         #[cfg(test)]
         {
-            self.looked_at += all.len() - self.scanned;
+            self.looked_at += len - self.scanned;
         }
         match searched {
             Ok(Some(end)) => {
@@ -215,7 +220,7 @@ impl Handshake {
                 step
             }
             Ok(None) if all.len() < HEAD_MAX => {
-                self.scanned = all.len();
+                self.scanned = len;
                 if before == 0 {
                     self.head.extend_from_slice(within);
                 }
@@ -508,7 +513,7 @@ mod tests {
         }
         let step = handshake.receive(&[*last, 0x81], &rules());
         assert!(matches!(step, Step::Accepted { consumed: 1, .. }), "{step:?}");
-        assert!(handshake.looked_at <= 2 * GOOD.len(), "{} bytes", handshake.looked_at);
+        assert!(handshake.looked_at as usize <= 2 * GOOD.len(), "{} bytes", handshake.looked_at);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Nothing here opens, reads, writes, sleeps or looks at a clock; whoever owns the socket does. Nothing a peer
 //! sends may panic, so indexing, unwrapping and lossy casts are refused by lints and there is no `unsafe`.
 //!
-//! First a [`handshake`], then a [`Connection`].
+//! First, behind some proxies, a [`proxy`] header; then a [`handshake`], then a [`Connection`].
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -37,6 +37,7 @@ pub mod handshake;
 mod page;
 mod pieces;
 mod progress;
+pub mod proxy;
 pub mod utf8;
 
 pub use connection::{Connection, Settings};

@@ -1,18 +1,16 @@
 //! Accepting connections.
 
 use std::io;
-use std::net;
+use std::net::{self, IpAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::Admission;
 use super::drain::Phase;
 use super::listeners::BACKLOG;
-use crate::engine::{Context, Spawner, Start};
-use crate::proto::handshake::Refusal;
+use crate::engine::{Context, Spawner};
 
 /// How long accepting pauses when the process or the kernel has run out of something.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
@@ -33,14 +31,17 @@ pub(super) async fn accept(listener: TcpListener, spawner: Spawner, context: Rc<
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, _peer)) => begin(socket, spawner, &context).await,
+            Ok((socket, peer)) => begin(socket, peer.ip(), spawner, &context).await,
             Err(error) => recover(&error, &context, &mut logged).await,
         }
     }
     let listener = listener.into_std()?;
     for _ in 0..BACKLOG {
         match listener.accept().and_then(|(socket, _peer)| from_std(socket)) {
-            Ok(socket) => spawn(socket, spawner, &context, Start::Refuse(Refusal::Draining), None),
+            Ok(socket) => {
+                let (start, admission) = context.receive(None);
+                spawner.spawn(socket, start, Rc::clone(&context), admission);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -58,31 +59,15 @@ fn from_std(socket: net::TcpStream) -> io::Result<TcpStream> {
 }
 
 /// Serves a connection, or tells it that there are too many.
-async fn begin(socket: TcpStream, spawner: Spawner, context: &Rc<Context>) {
-    let admission = context.shared.limits.admit();
-    let start = match &admission {
-        Some(_) => Start::Handshake,
-        None => Start::Refuse(Refusal::Full),
-    };
+async fn begin(socket: TcpStream, peer: IpAddr, spawner: Spawner, context: &Rc<Context>) {
+    let (start, admission) = context.receive(Some(peer));
     let is_full = admission.is_none();
-    spawn(socket, spawner, context, start, admission);
+    spawner.spawn(socket, start, Rc::clone(context), admission);
     if is_full {
-        context.stats.accept_pauses.add(1);
         while context.refusals_under_way() >= REFUSALS_MAX && context.drain.phase() == Phase::Running {
             tokio::time::sleep(PAUSE).await;
         }
     }
-}
-
-fn spawn(
-    socket: TcpStream,
-    spawner: Spawner,
-    context: &Rc<Context>,
-    start: Start,
-    admission: Option<Admission>,
-) {
-    context.stats.accepted.add(1);
-    spawner.spawn(socket, start, Rc::clone(context), admission);
 }
 
 /// A connection that ended in the queue is none of our business; running out of something is waited out.

@@ -1,5 +1,6 @@
 //! How many connections there may be.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,6 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::StartError;
 use super::accept::REFUSALS_MAX;
+use super::sources::{Source, Sources};
 
 /// Descriptors that are not connections: standard streams, listeners, what each worker's runtime opens, and those who
 /// are told that there is no room.
@@ -21,31 +23,79 @@ const FILES_MAX: usize = 64 << 10;
 pub struct Limits {
     connections_max: usize,
     connections: AtomicUsize,
+    sources: Sources,
 }
 
 impl Limits {
-    /// At most `connections_max` connections.
+    /// At most `connections_max` connections, and `per_source_max` of each address; 0 for any number of these.
     #[must_use]
-    pub fn new(connections_max: usize) -> Arc<Self> {
-        Arc::new(Self { connections_max, connections: AtomicUsize::new(0) })
+    pub fn new(connections_max: usize, per_source_max: usize) -> Arc<Self> {
+        let sources = Sources::new(per_source_max);
+        Arc::new(Self { connections_max, connections: AtomicUsize::new(0), sources })
     }
 
     /// Admits one connection more, until the admission is dropped; `None` when there are as many as may be.
     #[must_use]
     pub fn admit(self: &Arc<Self>) -> Option<Admission> {
         let admitted = self.connections.fetch_add(1, Ordering::Relaxed);
-        let admission = Admission(Arc::clone(self));
+        let admission = Admission { limits: Some(Arc::clone(self)), source: Source::NONE };
         (admitted < self.connections_max).then_some(admission)
+    }
+
+    /// Whether connections are counted by their addresses.
+    #[must_use]
+    pub const fn counts_sources(&self) -> bool {
+        self.sources.are_limited()
+    }
+
+    /// Counts an admitted connection among those of an address: what to [`Self::leave`] with; `None` when there are as
+    /// many as may be.
+    pub(crate) fn count(&self, address: IpAddr) -> Option<Source> {
+        if !self.counts_sources() {
+            return Some(Source::NONE);
+        }
+        let source = Source::of(address);
+        self.sources.enter(source).then_some(source)
+    }
+
+    /// A connection that was admitted has ended.
+    pub(crate) fn leave(&self, source: Source) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        if source != Source::NONE {
+            self.sources.leave(source);
+        }
     }
 }
 
 /// A place among the connections of the process.
 #[derive(Debug)]
-pub struct Admission(Arc<Limits>);
+pub struct Admission {
+    /// `None` once somebody else answers for it.
+    limits: Option<Arc<Limits>>,
+    /// Among whose connections it was counted.
+    source: Source,
+}
+
+impl Admission {
+    /// As [`Limits::count`]: whether there is room.
+    pub(crate) fn count(&mut self, address: IpAddr) -> bool {
+        let counted = self.limits.as_ref().and_then(|limits| limits.count(address));
+        self.source = counted.unwrap_or(self.source);
+        counted.is_some()
+    }
+
+    /// Gives the place away: whoever has it says [`Limits::leave`].
+    pub(crate) fn into_source(mut self) -> Source {
+        self.limits = None;
+        self.source
+    }
+}
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(limits) = &self.limits {
+            limits.leave(self.source);
+        }
     }
 }
 
@@ -115,12 +165,29 @@ mod tests {
 
     #[test]
     fn admissions_are_given_back() {
-        let limits = Limits::new(2);
+        let limits = Limits::new(2, 0);
         let first = limits.admit().expect("room");
         let _second = limits.admit().expect("room");
         assert!(limits.admit().is_none());
         drop(first);
         assert!(limits.admit().is_some());
+    }
+
+    #[test]
+    fn an_address_is_given_back_with_its_admission() {
+        let limits = Limits::new(10, 1);
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let mut first = limits.admit().expect("room");
+        assert!(first.count(address));
+        let mut second = limits.admit().expect("room");
+        assert!(!second.count(address));
+        drop(second);
+        let source = first.into_source();
+        assert!(limits.count(address).is_none(), "it counts on");
+        limits.leave(source);
+        assert!(limits.admit().expect("room").count(address));
+        assert!(limits.admit().expect("room").count(address), "and once more");
+        assert_eq!(limits.connections.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod drain;
 mod limits;
 pub(crate) mod listeners;
 mod page;
+mod sources;
 pub mod stats;
 mod workers;
 
@@ -26,6 +27,7 @@ pub use drain::Phase;
 pub use limits::{Admission, Limits};
 pub(crate) use limits::{connections_max, direct_connections_max};
 pub(crate) use listeners::BACKLOG;
+pub use sources::Source;
 pub use stats::{Snapshot, WorkerStats};
 pub(crate) use workers::Placement;
 
@@ -74,7 +76,7 @@ impl Server {
                 page: page::page(config.access.first_path()),
                 allowed_origins: config.access.allowed_origins.clone(),
             },
-            limits: Limits::new(connections_max),
+            limits: Limits::new(connections_max, config.access.max_connections_per_ip),
             unsent: Total::new(config.unsent_total),
             config: config.clone(),
         });

@@ -74,6 +74,10 @@ counters! {
     handshakes,
     /// Requests answered with anything but 101.
     refusals,
+    /// Connections that ended for want of a valid PROXY header.
+    proxy_errors,
+    /// Connections of an address that had too many, ended without being told.
+    dropped,
     /// Frames taken, control frames among them.
     frames,
     /// Text messages echoed.

@@ -208,6 +208,11 @@ impl Server {
     pub(crate) fn connect_raw(&self) -> Client {
         Client::new(TcpStream::connect(self.address).expect("the server listens"))
     }
+
+    /// As [`Self::connect_raw`], from a local address of IPv4: all of 127.0.0.0/8 are there.
+    pub(crate) fn connect_raw_from(&self, source: [u8; 4]) -> Client {
+        Client::connect_raw_from(source, self.address)
+    }
 }
 
 impl Drop for Server {
@@ -289,6 +294,15 @@ impl Client {
         let mut client = Self::new(TcpStream::connect(address).expect("the server listens"));
         client.open();
         client
+    }
+
+    /// A client of the server at `address`, from this local address, that has said nothing yet.
+    pub(crate) fn connect_raw_from(source: [u8; 4], address: SocketAddr) -> Self {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of this machine");
+        socket.connect(&address.into()).expect("the server listens");
+        Self::new(socket.into())
     }
 
     fn new(stream: TcpStream) -> Self {

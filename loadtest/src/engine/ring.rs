@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -82,7 +83,7 @@ struct Connecting;
 impl Service for Connecting {
     type Handler = Peer;
 
-    fn accepted(&mut self) -> Peer {
+    fn accepted(&mut self, _: Option<IpAddr>) -> Peer {
         unreachable!("nobody listens")
     }
 

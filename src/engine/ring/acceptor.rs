@@ -7,10 +7,12 @@
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd as _;
+use std::rc::Rc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::event::Accepting;
 use super::ring::{Descriptor, Ring};
 use super::wheel::TICK;
 use super::worker::Service;
@@ -21,10 +23,16 @@ use crate::server::listeners::BACKLOG;
 /// For how many ticks accepting pauses when the process or the kernel has run out of something.
 const PAUSE: u64 = 50 / TICK;
 
+/// How many accepts are under way on a listener at once where each has to ask for its peer's address, which the one that
+/// accepts any number does not give.
+const WITH_PEER: usize = 8;
+
 /// The listeners of a worker.
 #[derive(Debug, Default)]
 pub(super) struct Acceptors {
     listeners: Vec<Acceptor>,
+    /// The addresses of peers are asked for: each listener is there [`WITH_PEER`] times, and accepts one at a time.
+    has_peers: bool,
     /// The tick before which nothing is accepted.
     paused_until: Option<u64>,
     /// It was said that no more may be accepted.
@@ -34,7 +42,9 @@ pub(super) struct Acceptors {
 #[derive(Debug)]
 struct Acceptor {
     /// Nothing once what was queued at the end has been taken.
-    socket: Option<TcpListener>,
+    socket: Option<Rc<TcpListener>>,
+    /// There is another one of the same socket, which takes what is queued at the end.
+    is_further: bool,
     state: State,
     /// How many of those that were queued when the drain began were taken.
     last_ones: i32,
@@ -58,14 +68,20 @@ fn is_queued(listener: &TcpListener) -> bool {
 }
 
 impl Acceptors {
-    pub(super) fn new(sockets: Vec<TcpListener>) -> io::Result<Self> {
+    /// Those of a worker; with `has_peers` they ask for the addresses of peers.
+    pub(super) fn new(sockets: Vec<TcpListener>, has_peers: bool) -> io::Result<Self> {
         let mut listeners = Vec::new();
         for socket in sockets {
             // With O_NONBLOCK the kernel answers EAGAIN instead of waiting.
             socket.set_nonblocking(false)?;
-            listeners.push(Acceptor { socket: Some(socket), state: State::Idle, last_ones: 0 });
+            let socket = Rc::new(socket);
+            for further in 0..if has_peers { WITH_PEER } else { 1 } {
+                let socket = Some(Rc::clone(&socket));
+                let is_further = further > 0;
+                listeners.push(Acceptor { socket, is_further, state: State::Idle, last_ones: 0 });
+            }
         }
-        Ok(Self { listeners, paused_until: None, is_held: false })
+        Ok(Self { listeners, has_peers, paused_until: None, is_held: false })
     }
 
     /// Whether nothing more will be accepted.
@@ -95,6 +111,7 @@ impl Acceptors {
         self.is_held = is_held;
         let under_way = self.listeners.iter().filter(|listener| listener.state != State::Idle).count();
         let mut unclaimed = free.saturating_sub(under_way);
+        let one = if self.has_peers { Accepting::OneWithPeer } else { Accepting::One };
         let queued_max = usize::try_from(BACKLOG).unwrap_or(usize::MAX) * self.listeners.len();
         for (index, listener) in (0..).zip(&mut self.listeners) {
             let Some(socket) = &listener.socket else {
@@ -112,23 +129,23 @@ impl Acceptors {
                 State::Idle if is_paused => {}
                 // What is queued is taken: closing a listener would reset it.
                 State::Idle if phase > Phase::Running => {
-                    if listener.last_ones == BACKLOG || !is_queued(socket) {
+                    if listener.is_further || listener.last_ones == BACKLOG || !is_queued(socket) {
                         listener.socket = None;
                     } else if unclaimed > 0 {
                         unclaimed -= 1;
                         listener.state = State::Last;
                         listener.last_ones += 1;
-                        ring.accept(index, socket.as_fd(), false);
+                        ring.accept(index, socket.as_fd(), one);
                     }
                 }
-                State::Idle if may_accept && free > queued_max => {
+                State::Idle if may_accept && free > queued_max && !self.has_peers => {
                     listener.state = State::Multi;
-                    ring.accept(index, socket.as_fd(), true);
+                    ring.accept(index, socket.as_fd(), Accepting::Many);
                 }
                 State::Idle if may_accept && unclaimed > 0 => {
                     unclaimed -= 1;
                     listener.state = State::Single;
-                    ring.accept(index, socket.as_fd(), false);
+                    ring.accept(index, socket.as_fd(), one);
                 }
                 _ => {}
             }

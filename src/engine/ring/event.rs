@@ -2,6 +2,7 @@
 
 use std::io;
 use std::iter;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::gather::Gather;
@@ -12,8 +13,9 @@ use super::{Outgoing, Received};
 /// What has come to its end, or has come so far.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A connection came to this listener. `is_last` when the operation accepts no more.
-    Accepted { listener: u32, result: io::Result<Descriptor>, is_last: bool },
+    /// A connection came to this listener. `is_last` when the operation accepts no more. Its peer's address, where it
+    /// was asked for and there is one.
+    Accepted { listener: u32, result: io::Result<Descriptor>, is_last: bool, peer: Option<IpAddr> },
     /// Bytes came, or with none the end of the stream. `is_last` when the operation receives no more.
     Received { key: Key, result: Received, is_last: bool },
     /// A send is over: how many bytes of the pieces went out, from the first on.
@@ -47,6 +49,17 @@ impl Wait {
             _ => self,
         }
     }
+}
+
+/// How an accept goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accepting {
+    /// One connection.
+    One,
+    /// One connection, whose peer's address is asked for.
+    OneWithPeer,
+    /// One after the other, until it is cancelled. The kernel gives no addresses then.
+    Many,
 }
 
 /// How a send goes about it.

@@ -11,6 +11,7 @@ mod connection;
 mod event;
 mod gather;
 pub(crate) mod obstacle;
+mod peer;
 pub(crate) mod probe;
 mod quarantine;
 #[expect(clippy::module_inception, reason = "the engine is named after its ring")]

@@ -14,7 +14,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::event::{Event, Manner, Pieces, Wait};
+use super::event::{Accepting, Event, Manner, Pieces, Wait};
 use super::obstacle::{LOOPBACK, Obstacle};
 use super::ring::{Descriptor, Ring};
 use super::setup::set_up;
@@ -181,9 +181,9 @@ struct Trial {
 
 impl Trial {
     fn accept(&mut self, listener: &TcpListener) -> io::Result<Descriptor> {
-        self.ring.accept(LISTENER, listener.as_fd(), true);
+        self.ring.accept(LISTENER, listener.as_fd(), Accepting::Many);
         match self.next_event()? {
-            Event::Accepted { listener: LISTENER, result, is_last } => {
+            Event::Accepted { listener: LISTENER, result, is_last, .. } => {
                 let socket = result?;
                 expect(!is_last, NO_MORE)?;
                 Ok(socket)
@@ -257,7 +257,7 @@ impl Trial {
         }
         self.ring.cancel_accept(LISTENER);
         match self.next_event()? {
-            Event::Accepted { listener: LISTENER, result, is_last: true } => expect_cancelled(result),
+            Event::Accepted { listener: LISTENER, result, is_last: true, .. } => expect_cancelled(result),
             other => Err(unexpected(&other)),
         }
     }

@@ -25,8 +25,9 @@ use rustix::net::SendFlags;
 use socket2::SockAddr;
 
 use super::buffers::Group;
-use super::event::{Event, Manner, Pieces, Wait};
+use super::event::{Accepting, Event, Manner, Pieces, Wait};
 use super::gather::Gather;
+use super::peer::PeerAddress;
 use super::setup::set_up;
 use super::slots::Slots;
 use super::token::{Key, Op, Token};
@@ -66,6 +67,8 @@ pub(super) struct Ring {
     /// What is being sent. An entry is moved, but not the bytes: they lie in leases and on the heap.
     sends: Slots<UnderWay>,
     connects: Slots<Connecting>,
+    /// Where the kernel writes the address of the peer that a listener accepts, by the listener's number.
+    peers: Vec<PeerAddress>,
     /// Sends that are over when the kernel has taken all submissions, unless a completion has said so before.
     at_once: Vec<Key>,
     /// How many of them the kernel has taken, and how many of those were said to be over.
@@ -112,6 +115,7 @@ impl Ring {
             big,
             sends: Slots::new(),
             connects: Slots::new(),
+            peers: Vec::new(),
             at_once: Vec::new(),
             taken: 0,
             concluded: 0,
@@ -123,17 +127,27 @@ impl Ring {
         })
     }
 
-    /// Accepts into the table of files: one connection, or one after the other until the operation is cancelled.
-    pub(super) fn accept(&mut self, listener: u32, socket: BorrowedFd<'_>, is_multishot: bool) {
+    /// Accepts into the table of files. Only one accept may be under way for a number of a listener.
+    pub(super) fn accept(&mut self, listener: u32, socket: BorrowedFd<'_>, how: Accepting) {
         let fd = Fd(socket.as_raw_fd());
-        let entry = if is_multishot {
-            opcode::AcceptMulti::new(fd).allocate_file_index(true).build()
-        } else {
-            opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
-                .file_index(Some(DestinationSlot::auto_target()))
-                .build()
+        let (name, len) = match how {
+            Accepting::One | Accepting::Many => (std::ptr::null_mut(), std::ptr::null_mut()),
+            Accepting::OneWithPeer => {
+                while self.peers.len() <= listener as usize {
+                    self.peers.push(PeerAddress::new());
+                }
+                // SAFETY: no accept is under way for this number.
+                unsafe { self.peers[listener as usize].prepare() }
+            }
         };
-        // SAFETY: no address is asked for, so the operation names no memory.
+        let entry = match how {
+            Accepting::Many => opcode::AcceptMulti::new(fd).allocate_file_index(true).build(),
+            Accepting::One | Accepting::OneWithPeer => {
+                opcode::Accept::new(fd, name, len).file_index(Some(DestinationSlot::auto_target())).build()
+            }
+        };
+        // SAFETY: either no address is asked for, and the operation names no memory; or it lies on the heap, where
+        // `peers` keeps it as long as the ring lives.
         unsafe { self.push(&entry.user_data(accept_token(listener).to_bits())) };
     }
 
@@ -396,7 +410,10 @@ impl Ring {
                 Some(Event::Connected { key: owner, result: result.map(drop) })
             }
             Op::Accept => {
-                Some(Event::Accepted { listener: key.slot, result: result.map(Descriptor), is_last })
+                let peer = self.peers.get(key.slot as usize).filter(|_| result.is_ok());
+                // SAFETY: the accept that it was for is over, and there is one at a time.
+                let peer = peer.and_then(|peer| unsafe { peer.get() });
+                Some(Event::Accepted { listener: key.slot, result: result.map(Descriptor), is_last, peer })
             }
             Op::Close => {
                 debug_assert!(result.is_ok(), "the place was taken");
@@ -506,6 +523,7 @@ impl Drop for Ring {
             std::mem::forget(std::mem::replace(&mut self.sends, Slots::new()));
             std::mem::forget(std::mem::replace(&mut self.connects, Slots::new()));
             std::mem::forget(std::mem::take(&mut self.gathers));
+            std::mem::forget(std::mem::take(&mut self.peers));
             self.small.leak();
             self.big.leak();
         }

@@ -47,9 +47,10 @@ impl Pair {
         let peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
         peer.set_read_timeout(Some(DEADLINE)).expect("a duration");
         peer.set_write_timeout(Some(DEADLINE)).expect("a duration");
-        ring.accept(0, listener.as_fd(), false);
+        ring.accept(0, listener.as_fd(), Accepting::One);
         let budget = Budget::new(Total::new(usize::MAX));
-        let Event::Accepted { listener: 0, result: Ok(descriptor), is_last: true } = next(&mut ring) else {
+        let Event::Accepted { listener: 0, result: Ok(descriptor), is_last: true, .. } = next(&mut ring)
+        else {
             panic!("one connection is accepted");
         };
         Some(Self { ring, descriptor, peer, stats, budget })

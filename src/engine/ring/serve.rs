@@ -1,6 +1,7 @@
 //! The server's side of the ring engine: a [`Session`] is what a worker drives.
 
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -8,12 +9,11 @@ use tokio::sync::watch;
 
 use super::super::Context;
 use super::super::buffer::ReceiveBuffer;
-use super::super::session::{Session, Start};
+use super::super::session::Session;
 use super::connection::Connection;
 use super::slots::Slots;
 use super::{Class, Handler, Lease, Outgoing, Received, Service};
 use crate::proto::budget::Budget;
-use crate::proto::handshake::Refusal;
 use crate::server::Phase;
 use crate::server::accept::{LOG_INTERVAL, PAUSE, REFUSALS_MAX};
 
@@ -45,22 +45,17 @@ impl Serving {
 impl Service for Serving {
     type Handler = Session<Lease>;
 
-    fn accepted(&mut self) -> Session<Lease> {
+    fn accepted(&mut self, peer: Option<IpAddr>) -> Session<Lease> {
         let context = &self.context;
-        context.stats.accepted.add(1);
-        let (start, admission) = if context.drain.phase() == Phase::Running {
-            let admission = context.shared.limits.admit();
-            if admission.is_none() {
-                context.stats.accept_pauses.add(1);
-            }
-            (admission.as_ref().map_or(Start::Refuse(Refusal::Full), |_| Start::Handshake), admission)
-        } else {
-            (Start::Refuse(Refusal::Draining), None)
-        };
+        let (start, admission) = context.receive(peer);
         let mut session = Session::new(start, context, admission);
         // Each reply is tried at once.
         session.set_slow(false);
         session
+    }
+
+    fn asks_for_peers(&self) -> bool {
+        self.context.shared.limits.counts_sources()
     }
 
     fn may_accept(&self) -> bool {

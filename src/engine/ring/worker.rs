@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,8 +45,13 @@ pub trait Service {
     /// What drives a connection.
     type Handler: Handler;
 
-    /// A connection was accepted.
-    fn accepted(&mut self) -> Self::Handler;
+    /// A connection was accepted; its peer's address, where [`Self::asks_for_peers`] says so and there is one.
+    fn accepted(&mut self, peer: Option<IpAddr>) -> Self::Handler;
+
+    /// Whether the addresses of peers are worth what they cost: connections are accepted one by one then.
+    fn asks_for_peers(&self) -> bool {
+        false
+    }
 
     /// Whether to accept further ones now.
     fn may_accept(&self) -> bool;
@@ -182,7 +187,7 @@ impl<S: Service> Worker<S> {
     ///
     /// When the ring is of no more use.
     pub fn run(mut self, listeners: Vec<TcpListener>) -> io::Result<()> {
-        self.acceptors = Acceptors::new(listeners)?;
+        self.acceptors = Acceptors::new(listeners, self.service.asks_for_peers())?;
         self.watch()?;
         let mut cut_at = None;
         loop {
@@ -347,11 +352,11 @@ impl<S: Service> Worker<S> {
                         touch(&mut self.touched, connection, key);
                     }
                 }
-                Event::Accepted { listener, result, is_last } => {
+                Event::Accepted { listener, result, is_last, peer } => {
                     if let Some(descriptor) =
                         self.acceptors.on_accepted(listener, result, is_last, &mut self.service)
                     {
-                        self.on_accepted(descriptor);
+                        self.on_accepted(descriptor, peer);
                     }
                 }
                 Event::ShutDown { key } => {
@@ -372,8 +377,8 @@ impl<S: Service> Worker<S> {
         Ok(())
     }
 
-    fn on_accepted(&mut self, descriptor: Descriptor) {
-        let handler = self.service.accepted();
+    fn on_accepted(&mut self, descriptor: Descriptor, peer: Option<IpAddr>) {
+        let handler = self.service.accepted(peer);
         let key = self.connections.insert(|_| Connection::new(handler, descriptor));
         self.touched.push(key);
     }

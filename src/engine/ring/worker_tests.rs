@@ -22,7 +22,7 @@ struct Nobody;
 impl Service for Nobody {
     type Handler = Caller;
 
-    fn accepted(&mut self) -> Caller {
+    fn accepted(&mut self, _: Option<IpAddr>) -> Caller {
         unreachable!("nobody listens")
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -41,7 +41,7 @@ struct RawTcp;
 impl Service for RawTcp {
     type Handler = Echo;
 
-    fn accepted(&mut self) -> Echo {
+    fn accepted(&mut self, _: Option<IpAddr>) -> Echo {
         Echo { next: None, behind: VecDeque::new(), class: Class::Small, short_receives: 0, is_over: false }
     }
 

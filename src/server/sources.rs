@@ -1,0 +1,154 @@
+//! How many connections there are from each address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZero;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// An address as it is counted, in eight bytes: of IPv6 its first 64 bits, since whoever has one address has all that
+/// begin so; of IPv4, also of one mapped into IPv6, all 32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Source(NonZero<u64>);
+
+impl Source {
+    /// Nobody's: a connection that is not counted. Like those below it lies within 0000::/8, of which nobody is given
+    /// addresses (RFC 4291 §2.4), so it is not the prefix of any.
+    pub(super) const NONE: Self = Self(NonZero::new(0x00FE_u64 << 48).expect("not 0"));
+
+    /// Stands for `::/64`, the prefix of `::1`.
+    const ZERO: NonZero<u64> = NonZero::new(0x00FD_u64 << 48).expect("not 0");
+
+    /// Behind it stands an IPv4 address.
+    const V4: u64 = 0x00FF << 48;
+
+    /// That of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(v4) => NonZero::new(Self::V4 | u64::from(v4.to_bits())).unwrap_or(Self::ZERO),
+            IpAddr::V6(v6) => {
+                let prefix = u64::try_from(v6.to_bits() >> 64).unwrap_or_default();
+                NonZero::new(prefix).unwrap_or(Self::ZERO)
+            }
+        })
+    }
+}
+
+/// The connections of each address, counted over all workers. It is looked at when a connection begins and when it ends,
+/// and only where there is a limit.
+#[derive(Debug)]
+pub(super) struct Sources {
+    max: usize,
+    /// None is 0.
+    counts: Mutex<HashMap<Source, usize>>,
+}
+
+impl Sources {
+    /// At most `max` connections of each address; 0 for any number.
+    pub(super) fn new(max: usize) -> Self {
+        Self { max, counts: Mutex::new(HashMap::new()) }
+    }
+
+    /// Whether addresses are counted at all.
+    pub(super) const fn are_limited(&self) -> bool {
+        self.max > 0
+    }
+
+    /// Counts a connection, unless there are as many as may be.
+    pub(super) fn enter(&self, source: Source) -> bool {
+        let mut counts = self.counts();
+        let count = counts.entry(source).or_insert(0);
+        let has_room = *count < self.max;
+        if has_room {
+            *count += 1;
+        }
+        has_room
+    }
+
+    /// A connection that was counted has ended.
+    pub(super) fn leave(&self, source: Source) {
+        let mut counts = self.counts();
+        if let Some(count) = counts.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&source);
+                // What a crowd has left behind does not stay for ever.
+                if counts.capacity() > 1024 && counts.len() < counts.capacity() / 8 {
+                    let few = counts.len() * 2;
+                    counts.shrink_to(few);
+                }
+            }
+        } else {
+            debug_assert!(source == Source::NONE, "what leaves has entered");
+        }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<Source, usize>> {
+        // Each count is right at every moment, whoever may have panicked.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn source(address: &str) -> Source {
+        Source::of(address.parse().expect("an address"))
+    }
+
+    #[test]
+    fn addresses_are_told_apart_as_far_as_their_owners_are() {
+        for (one, other, are_one) in [
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+            ("192.0.2.1", "::ffff:192.0.2.1", true),
+            ("0.0.0.0", "::", false),
+            ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
+            ("::1", "::2", true),
+            ("::1", "127.0.0.1", false),
+        ] {
+            assert_eq!(source(one) == source(other), are_one, "{one} {other}");
+            assert_ne!(source(one), Source::NONE);
+        }
+        assert_eq!(size_of::<Option<Source>>(), 8);
+    }
+
+    #[test]
+    fn counts_hold_over_threads_and_vanish() {
+        let sources = Sources::new(3);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        if sources.enter(source("192.0.2.1")) {
+                            assert!(sources.counts()[&source("192.0.2.1")] <= 3);
+                            sources.leave(source("192.0.2.1"));
+                        }
+                    }
+                });
+            }
+        });
+        assert!(sources.counts().is_empty());
+        let crowd: Vec<_> = (0..50_000_u32).map(|n| Source::of(IpAddr::from(n.to_be_bytes()))).collect();
+        assert!(crowd.iter().all(|&source| sources.enter(source)));
+        for &source in &crowd {
+            sources.leave(source);
+        }
+        let counts = sources.counts();
+        assert!(counts.is_empty() && counts.capacity() <= 1024, "{} places", counts.capacity());
+    }
+
+    #[test]
+    fn one_more_is_too_many() {
+        let sources = Sources::new(2);
+        assert!(sources.enter(source("::1")) && sources.enter(source("::1")));
+        assert!(!sources.enter(source("::1")));
+        assert!(sources.enter(source("::ffff:1.2.3.4")));
+        sources.leave(source("::1"));
+        assert!(sources.enter(source("::1")));
+    }
+}
