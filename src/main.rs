@@ -1,16 +1,17 @@
 //! The `ringback` binary: options, log, signals, exit code.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::fmt;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use ringback::cli::{self, LogFormat, Task};
 use ringback::config::Config;
 use ringback::doctor;
+use ringback::logging::Log;
 use ringback::mask::Kernel;
-use ringback::server::{Server, StartError};
+use ringback::server::{Server, Snapshot, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -27,18 +28,26 @@ fn main() -> ExitCode {
     if task == Task::Doctor {
         return diagnose(&config);
     }
-    log_to_stderr(log_format);
     if let Err(error) = Kernel::requested() {
-        eprintln!("ringback: {}: {error}", Kernel::VARIABLE);
+        say(format_args!("{}: {error}", Kernel::VARIABLE));
         return ExitCode::from(cli::USAGE);
     }
-    match run(&config) {
+    let log = Log::start(log_format);
+    let ended = run(&config).map(|stats| log_end(&stats, log_format, log.lost()));
+    // What was logged comes before what is said last.
+    drop(log);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ringback: {error}");
+            say(format_args!("{error}"));
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// One line on standard error, where that is open.
+fn say(message: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "ringback: {message}");
 }
 
 /// Says what stands in the way of the best engine, and ends.
@@ -49,8 +58,8 @@ fn diagnose(config: &Config) -> ExitCode {
     ExitCode::from(diagnosis.exit_code())
 }
 
-/// Serves until a signal says to end.
-fn run(config: &Config) -> Result<(), StartError> {
+/// Serves until a signal says to end. Gives the last counters.
+fn run(config: &Config) -> Result<Snapshot, StartError> {
     // One thread, for signals only.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
@@ -58,10 +67,13 @@ fn run(config: &Config) -> Result<(), StartError> {
         // First of all, so that no signal is lost.
         let mut signals = Signals::new().map_err(StartError::Worker)?;
         let server = Server::start(config)?;
+        log_start(&server, config);
         announce(&server, config);
         tokio::select! {
             () = signals.until_told_to_end(&server) => {
-                tracing::info!(timeout = ?config.drain_timeout, "draining");
+                let Snapshot { accepted, ended, .. } = server.stats();
+                let connections = accepted.saturating_sub(ended);
+                tracing::info!(connections, timeout = ?config.drain_timeout, "draining");
             }
             () = server.any_ended() => tracing::error!("a worker has ended: the others drain"),
         }
@@ -74,24 +86,60 @@ fn run(config: &Config) -> Result<(), StartError> {
             () = signals.until_told_again(&server) => tracing::warn!("a second signal: what is left is cut"),
         }
         server.stop();
-        let stats = server.join().map_err(StartError::Worker)?;
-        tracing::info!("ended: {stats}");
-        Ok(())
+        server.join().map_err(StartError::Worker)
     })
+}
+
+/// What runs, and where.
+fn log_start(server: &Server, config: &Config) {
+    let (version, engines, workers) = (env!("CARGO_PKG_VERSION"), engines(server), server.engines().len());
+    tracing::info!(version, engine = engines, workers, "started");
+    let path = config.access.first_path();
+    for address in server.addresses() {
+        tracing::info!(%address, path, "listening");
+    }
+}
+
+/// The last line: the counters, all of them for people, totals by name for programs.
+fn log_end(stats: &Snapshot, format: LogFormat, lost: usize) {
+    if lost > 0 {
+        tracing::warn!(lost, "lines of the log were lost: nobody read it in time");
+    }
+    match format {
+        LogFormat::Text => tracing::info!("ended: {stats}"),
+        LogFormat::Json => tracing::info!(
+            accepted = stats.accepted,
+            handshakes = stats.handshakes,
+            refusals = stats.refusals,
+            proxy_errors = stats.proxy_errors,
+            protocol_errors = stats.protocol_errors,
+            cuts = stats.cuts,
+            texts = stats.texts,
+            binaries = stats.binaries,
+            payload_bytes = stats.payload_bytes,
+            "ended"
+        ),
+    }
+}
+
+/// The engines of the workers by name.
+fn engines(server: &Server) -> String {
+    let mut engines: Vec<_> = server.engines().iter().map(ToString::to_string).collect();
+    engines.dedup();
+    engines.join(" and ")
 }
 
 /// One line on standard output for each address; whoever started the server may wait for it.
 fn announce(server: &Server, config: &Config) {
     let mut stdout = io::stdout().lock();
-    let mut engines: Vec<_> = server.engines().iter().map(ToString::to_string).collect();
-    engines.dedup();
+    let engines = engines(server);
     for address in server.addresses() {
         // A closed standard output is no reason to stop.
         let _ = writeln!(
             stdout,
             "listening on ws://{address}{} (engine {}, {} workers)",
             config.access.first_path(),
-            engines.join(" and "),
+            engines,
             server.engines().len(),
         );
     }
@@ -134,14 +182,5 @@ impl Signals {
                 _ = self.stats.recv() => tracing::info!("counters: {}", server.stats()),
             }
         }
-    }
-}
-
-fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match format {
-        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).with_target(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).with_target(false).init(),
     }
 }

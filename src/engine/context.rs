@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::clock::Clock;
+use super::notices::Notices;
 use super::pool::Pool;
 use super::session::Start;
 use crate::proto::Settings;
@@ -28,6 +29,8 @@ pub(crate) struct Context {
     pub(super) clock: Clock,
     pub(super) pool: Rc<Pool>,
     pub(super) settings: Rc<Settings>,
+    /// What was logged lately.
+    pub(super) notices: Notices,
     connections: Cell<usize>,
     refusals: Cell<usize>,
     /// Who waits for the last connection to end.
@@ -49,6 +52,7 @@ impl Context {
                 max_message_size: config.max_message_size,
                 budget: Budget::new(Arc::clone(&shared.unsent)),
             }),
+            notices: Notices::default(),
             connections: Cell::new(0),
             refusals: Cell::new(0),
             last_ended: RefCell::new(None),
@@ -91,12 +95,13 @@ impl Context {
     pub(crate) fn receive(&self, peer: Option<IpAddr>) -> (Start, Option<Admission>) {
         let shared = &*self.shared;
         self.stats.accepted.add(1);
+        tracing::debug!(peer = peer.map(tracing::field::display), "connection accepted");
         if self.drain.phase() != Phase::Running {
-            return (Start::Refuse(Refusal::Draining), None);
+            return (Start::Refuse { refusal: Refusal::Draining, peer }, None);
         }
         let Some(mut admission) = shared.limits.admit() else {
             self.stats.accept_pauses.add(1);
-            return (Start::Refuse(Refusal::Full), None);
+            return (Start::Refuse { refusal: Refusal::Full, peer }, None);
         };
         if shared.config.access.proxy_protocol.versions().is_some() {
             // The address is the proxy's.
@@ -106,7 +111,8 @@ impl Context {
             Some(peer) if !admission.count(peer) => {
                 // Those who are told wait for their peers. Many of one address must not stop accepting for all.
                 let is_told = self.refusals_under_way() < ADDRESS_REFUSALS_MAX;
-                (if is_told { Start::Refuse(Refusal::TooManyFromAddress) } else { Start::Drop }, None)
+                let (refusal, peer) = (Refusal::TooManyFromAddress, Some(peer));
+                (if is_told { Start::Refuse { refusal, peer } } else { Start::Drop { peer } }, None)
             }
             peer => (Start::Handshake { peer }, Some(admission)),
         }
@@ -142,6 +148,7 @@ impl Drop for Presence {
     fn drop(&mut self) {
         let context = &self.context;
         context.stats.ended.add(1);
+        tracing::debug!("connection ended");
         if let Some(source) = self.admission {
             context.shared.limits.leave(source);
         }

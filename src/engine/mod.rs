@@ -6,6 +6,7 @@ mod buffer;
 mod clock;
 mod context;
 mod epoll;
+mod notices;
 mod outgoing;
 mod owned;
 mod peer;

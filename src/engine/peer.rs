@@ -1,6 +1,5 @@
 //! Whose a connection is, as long as that is of interest.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// The address of a peer, or that there is none, in 16 bytes: each connection has room for it beside its handshake.
@@ -22,14 +21,5 @@ impl Peer {
     /// The address, where it is known.
     pub(super) fn address(self) -> Option<IpAddr> {
         (!self.0.is_unspecified()).then(|| IpAddr::V6(self.0).to_canonical())
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address() {
-            Some(address) => address.fmt(f),
-            None => f.write_str("unknown"),
-        }
     }
 }

@@ -56,9 +56,17 @@ pub(crate) enum Start {
         peer: Option<IpAddr>,
     },
     /// With a refusal, whatever the client asks for.
-    Refuse(Refusal),
-    /// Not at all: it ends at once, and nobody is told.
-    Drop,
+    Refuse {
+        /// Why.
+        refusal: Refusal,
+        /// Whose it is, where that is known.
+        peer: Option<IpAddr>,
+    },
+    /// Not at all: it ends at once, and its peer is not told that its address has too many.
+    Drop {
+        /// Whose it is, where that is known.
+        peer: Option<IpAddr>,
+    },
 }
 
 /// One connection.
@@ -124,9 +132,13 @@ impl<B: ReceiveBuffer> Session<B> {
                 let versions = versions.expect("a connection begins so where there are some");
                 session.stage = Stage::Proxied(proxy::Header::new(versions), Peer::new(peer));
             }
-            Start::Refuse(refusal) => session.refuse(refusal),
-            Start::Drop => {
+            Start::Refuse { refusal, peer } => {
+                session.stage = Stage::Handshake(Handshake::new(), Peer::new(peer));
+                session.refuse(refusal);
+            }
+            Start::Drop { peer } => {
                 context.stats.dropped.add(1);
+                context.log_drop(Peer::new(peer));
             }
         }
         session
@@ -350,7 +362,9 @@ impl<B: ReceiveBuffer> Session<B> {
 
     /// A connection without a valid header ends without an answer: nobody knows whom that would reach.
     fn fail_proxy(&mut self, error: ProxyError) {
-        tracing::debug!(%error, "a connection has no valid PROXY header");
+        if let Stage::Proxied(_, peer) = &self.stage {
+            self.presence.context.log_proxy_error(error, *peer);
+        }
         self.presence.context.stats.proxy_errors.add(1);
         self.stage = Stage::Over;
     }
@@ -361,6 +375,7 @@ impl<B: ReceiveBuffer> Session<B> {
             Step::More => {}
             Step::Accepted { response, consumed } => {
                 context.stats.handshakes.add(1);
+                tracing::debug!("connection open");
                 self.deadline = None;
                 self.queue.push_bytes(&response, context);
                 self.stage = Stage::Open(Connection::new(Rc::clone(&context.settings)));
@@ -374,7 +389,7 @@ impl<B: ReceiveBuffer> Session<B> {
                 self.queue.push_bytes(&page_response(&context.shared.rules.page, html, &date()), context);
                 self.flush();
             }
-            Step::Refused(refusal) => self.refuse(refusal),
+            Step::Refused(refusal) => self.refuse_request(refusal, &buffer.bytes()[filled]),
         }
     }
 
@@ -408,7 +423,7 @@ impl<B: ReceiveBuffer> Session<B> {
             Standing::Open | Standing::Closing => {}
             Standing::Closed => self.flush(),
             Standing::Failed(error) => {
-                tracing::debug!(%error, "a peer broke the protocol");
+                context.log_protocol_error(error);
                 context.stats.protocol_errors.add(1);
                 self.flush();
             }
@@ -429,12 +444,17 @@ impl<B: ReceiveBuffer> Session<B> {
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        let peer = match &self.stage {
-            Stage::Proxied(_, peer) | Stage::Handshake(_, peer) => *peer,
-            _ => Peer::new(None),
-        };
-        tracing::debug!(reason = %refusal, %peer, "a request was refused");
+        self.refuse_request(refusal, &[]);
+    }
+
+    /// Refuses a request of which `piece` has come last.
+    fn refuse_request(&mut self, refusal: Refusal, piece: &[u8]) {
         let context = &self.presence.context;
+        match &self.stage {
+            Stage::Handshake(handshake, peer) => context.log_refusal(refusal, handshake.seen(piece), *peer),
+            Stage::Proxied(_, peer) => context.log_refusal(refusal, &[], *peer),
+            _ => {}
+        }
         context.stats.refusals.add(1);
         self.queue.push_bytes(&refusal.response(&date()), context);
         self.flush();

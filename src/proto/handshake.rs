@@ -64,8 +64,11 @@ pub enum Step {
     Refused(Refusal),
 }
 
-/// Why a request was refused, and so the status that answers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+/// Why a request was refused, and so the status that answers it. Counters are kept by these names in snake case.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantArray, thiserror::Error,
+)]
+#[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum Refusal {
     /// The head is not HTTP/1.1 as RFC 9112 has it.
@@ -216,7 +219,9 @@ impl Handshake {
         match searched {
             Ok(Some(end)) => {
                 let step = judge(all.get(..end).unwrap_or_default(), rules, end - before);
-                self.head = Vec::new();
+                if !matches!(step, Step::Refused(_)) {
+                    self.head = Vec::new();
+                }
                 step
             }
             Ok(None) if all.len() < HEAD_MAX => {
@@ -229,6 +234,12 @@ impl Handshake {
             Ok(None) => Step::Refused(Refusal::HeadTooLong),
             Err(refusal) => Step::Refused(refusal),
         }
+    }
+
+    /// What has come of the head, where `piece` is what came last: for whoever logs a refusal.
+    #[must_use]
+    pub fn seen<'a>(&'a self, piece: &'a [u8]) -> &'a [u8] {
+        if self.head.is_empty() { piece } else { &self.head }
     }
 }
 

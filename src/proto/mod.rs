@@ -21,6 +21,7 @@ pub mod budget;
 pub mod close;
 mod connection;
 mod error;
+pub mod excerpt;
 pub(crate) mod fields;
 pub mod frame;
 #[doc(hidden)]
@@ -41,7 +42,7 @@ pub mod proxy;
 pub mod utf8;
 
 pub use connection::{Connection, Settings};
-pub use error::ProtocolError;
+pub use error::{ProtocolError, ProtocolErrorKind};
 pub use progress::{CloseFrame, ControlFrame, Counts, Gathered, Progress, Standing};
 
 /// The room, in bytes, that must lie before received bytes: a header that the client did not send and a code point

@@ -69,8 +69,11 @@ pub enum Step {
     Refused(ProxyError),
 }
 
-/// What is wrong with a header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+/// What is wrong with a header. Logs have these names in snake case.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantArray, thiserror::Error,
+)]
+#[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum ProxyError {
     /// The connection begins with something else, such as a request.
@@ -106,26 +109,6 @@ pub enum ProxyError {
     /// The header did not come in time.
     #[error("the PROXY header did not arrive in time")]
     Timeout,
-}
-
-impl ProxyError {
-    /// A name for logs and counters, which stays.
-    #[must_use]
-    pub const fn cause(self) -> &'static str {
-        match self {
-            Self::NotProxy => "proxy_missing",
-            Self::OtherVersion => "proxy_other_version",
-            Self::Line => "proxy_line",
-            Self::TooLong => "proxy_too_long",
-            Self::Command => "proxy_command",
-            Self::Family => "proxy_family",
-            Self::Addresses => "proxy_addresses",
-            Self::Field => "proxy_field",
-            Self::Checksum => "proxy_checksum",
-            Self::Truncated => "proxy_truncated",
-            Self::Timeout => "proxy_timeout",
-        }
-    }
 }
 
 impl Header {

@@ -149,6 +149,15 @@ impl Server {
         while self.log.recv_timeout(Duration::from_millis(300)).is_ok() {}
     }
 
+    /// Reads what is logged up to a line with `text` in it.
+    pub(crate) fn log_until(&self, text: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        while !lines.last().is_some_and(|line: &String| line.contains(text)) {
+            lines.push(self.log.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("no {text} in {lines:?}")));
+        }
+        lines
+    }
+
     /// Processor time that it has used, in user and system mode, in ticks of 10 ms (USER_HZ, proc_pid_stat(5)).
     pub(crate) fn processor_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
