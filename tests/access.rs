@@ -14,6 +14,7 @@ on_each_engine! {
     those_of_one_address_do_not_stop_accepting,
     addresses_that_come_and_go_are_counted_right,
     a_limit_of_addresses_keeps_to_the_limit_of_all,
+    what_is_queued_at_a_drain_is_answered_and_nothing_else_awaited,
     clients_behind_a_proxy,
     without_a_header_there_is_no_answer,
     a_header_comes_within_the_time_of_a_handshake,
@@ -122,6 +123,23 @@ fn a_limit_of_addresses_keeps_to_the_limit_of_all(engine: &str) {
     for client in &mut clients {
         client.echo(OpCode::Text, b"one of three");
     }
+}
+
+/// Of several accepts on one listener only one may wait for what is queued at the end.
+fn what_is_queued_at_a_drain_is_answered_and_nothing_else_awaited(engine: &str) {
+    let server = Server::start(engine, &["--max-connections-per-ip", "2", "--drain-timeout", "1h"]);
+    drop(open(&server, HOME));
+    server.wait_for_counter("ended", 1);
+    server.signal(Signal::STOP);
+    let mut queued: Vec<_> = (2..5).map(|last| server.connect_raw_from([127, 0, 0, last])).collect();
+    server.signal(Signal::TERM);
+    server.signal(Signal::CONT);
+    for client in &mut queued {
+        let head = client.read_head();
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    }
+    drop(queued);
+    assert_eq!(server.wait().0.code(), Some(0));
 }
 
 fn line(address: &str) -> Vec<u8> {
