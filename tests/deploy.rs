@@ -112,7 +112,7 @@ fn the_unit_is_valid_and_gives_a_drain_its_time() {
         value.unwrap_or_else(|| panic!("no {name}=")).to_owned()
     };
     let stop = humantime::parse_duration(&setting("TimeoutStopSec")).expect("a time");
-    assert!(stop > Config::default().drain_timeout);
+    assert!(stop > Config::default().drain.timeout);
     assert!(settings(&unit).any(|(key, value)| key == "SystemCallFilter" && value == IO_URING.join(" ")));
 
     // It is looked at with the binary of this build in place of the one that is not installed here.

@@ -1,16 +1,17 @@
 //! Accepting connections.
 
 use std::io;
-use std::net;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
 
 use super::Admission;
 use super::drain::Phase;
-use super::listeners::BACKLOG;
+use super::listeners::Listener;
 use crate::engine::{Context, Spawner, Start};
 use crate::proto::handshake::Refusal;
 
@@ -23,23 +24,30 @@ pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// How many connections beyond the limit are being told so, per worker; further ones wait in the backlog.
 pub(crate) const REFUSALS_MAX: usize = 16;
 
-/// Accepts until the drain begins, then takes what is queued: closing a listener would reset it.
-pub(super) async fn accept(listener: TcpListener, spawner: Spawner, context: Rc<Context>) -> io::Result<()> {
+/// Accepts until the drain begins, then takes what is queued: closing a listener would reset it. An inherited one is
+/// not ours to empty: it stays open elsewhere, and whoever has it next finds what is queued.
+pub(super) async fn accept(listener: Listener, spawner: Spawner, context: Rc<Context>) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = watch(listener)?;
     let mut logged = None;
     while context.drain.phase() == Phase::Running {
         let accepted = tokio::select! {
             biased;
             () = context.phase_changed() => break,
-            accepted = listener.accept() => accepted,
+            accepted = listener.async_io(Interest::READABLE, Listener::accept) => accepted.and_then(TcpStream::from_std),
         };
         match accepted {
-            Ok((socket, _peer)) => begin(socket, spawner, &context).await,
+            Ok(socket) => begin(socket, spawner, &context).await,
             Err(error) => recover(&error, &context, &mut logged).await,
         }
     }
-    let listener = listener.into_std()?;
-    for _ in 0..BACKLOG {
-        match listener.accept().and_then(|(socket, _peer)| from_std(socket)) {
+    let listener = listener.into_inner();
+    if listener.is_inherited() {
+        return Ok(());
+    }
+    // Linux has one more in the queue than it was told.
+    for _ in 0..=listener.queue_max() {
+        match listener.accept().and_then(TcpStream::from_std) {
             Ok(socket) => spawn(socket, spawner, &context, Start::Refuse(Refusal::Draining), None),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if is_the_peers(&error) => {}
@@ -52,9 +60,12 @@ pub(super) async fn accept(listener: TcpListener, spawner: Spawner, context: Rc<
     Ok(())
 }
 
-fn from_std(socket: net::TcpStream) -> io::Result<TcpStream> {
-    socket.set_nonblocking(true)?;
-    TcpStream::from_std(socket)
+#[expect(
+    deprecated,
+    reason = "unsound only for what gives away another's descriptor; a `Listener` owns its own"
+)]
+fn watch(listener: Listener) -> io::Result<AsyncFd<Listener>> {
+    AsyncFd::with_interest(listener, Interest::READABLE)
 }
 
 /// Serves a connection, or tells it that there are too many.
