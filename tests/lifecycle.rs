@@ -3,11 +3,13 @@
 mod common;
 
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Server, close_payload, command, filter, frame, handshake, pattern, read_some};
+use ringback::config::{Config, EngineChoice, ListeningConfig};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 
@@ -283,6 +285,27 @@ fn several_workers_share_a_port(engine: &str) {
         client.expect_end();
     }
     assert_eq!(server.wait().0.code(), Some(0));
+}
+
+/// For whoever asks where to send connections; nothing else changes yet.
+#[test]
+fn a_server_that_leaves_is_not_ready_and_goes_on() {
+    let server = ringback::server::Server::start(&Config {
+        listening: ListeningConfig::at([SocketAddr::from(([127, 0, 0, 1], 0))]),
+        engine: EngineChoice::Epoll,
+        workers: Some(1),
+        ..Config::default()
+    })
+    .expect("a server");
+    assert!(server.is_ready());
+    server.leave();
+    assert!(!server.is_ready());
+    let address = server.addresses()[0].ip().expect("a port");
+    common::Client::connect(address).echo(OpCode::Text, b"accepted as ever");
+    server.drain();
+    assert!(!server.is_ready());
+    server.stop();
+    assert_eq!(server.join().expect("its workers end").texts, 1);
 }
 
 fn run(arguments: &[&str]) -> Output {
