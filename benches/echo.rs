@@ -13,7 +13,7 @@ use std::time::Duration;
 use baselines::tungstenite_echo::{self, Flush};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
-use ringback::config::{Config, EngineChoice};
+use ringback::config::{Config, EngineChoice, ListeningConfig};
 use ringback::server::{Server, StartError};
 use socket2::SockRef;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::Data;
@@ -37,7 +37,7 @@ fn main() {
     ] {
         match start_ringback(engine) {
             Ok(server) => {
-                servers.push((name, server.addresses()[0]));
+                servers.push((name, server.addresses()[0].ip().expect("a port")));
                 ringbacks.push(server);
             }
             Err(error) => println!("SKIPPED: {error}"),
@@ -66,10 +66,12 @@ const CONGESTION: &str = "cubic";
 /// One worker, which stops when the server is dropped.
 fn start_ringback(engine: EngineChoice) -> Result<Server, StartError> {
     Server::start(&Config {
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        listening: ListeningConfig {
+            congestion_control: Some(CONGESTION.to_owned()),
+            ..ListeningConfig::at([SocketAddr::from(([127, 0, 0, 1], 0))])
+        },
         engine,
         workers: Some(1),
-        congestion_control: Some(CONGESTION.to_owned()),
         ..Config::default()
     })
 }

@@ -1,7 +1,6 @@
 //! The command line, the environment and the configuration file.
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 
-use crate::config::{AccessConfig, Config, EngineChoice, RingConfig, values};
+use crate::config::{AccessConfig, Config, DrainConfig, EngineChoice, ListeningConfig, RingConfig, values};
 use crate::documents::Document;
 use crate::settings::{Refusal, Settings};
 
@@ -43,19 +42,8 @@ struct Arguments {
     #[arg(long)]
     print_config: bool,
 
-    /// Address to listen at; repeatable (comma-separated in the environment); port 0 takes a free port
-    #[arg(
-        long,
-        env = "RINGBACK_LISTEN",
-        value_name = "IP:PORT",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:9001"
-    )]
-    listen: Vec<SocketAddr>,
-
-    /// TCP congestion control of the connections, such as cubic [default: the system's]
-    #[arg(long, env = "RINGBACK_CONGESTION_CONTROL", value_name = "NAME")]
-    congestion_control: Option<String>,
+    #[command(flatten)]
+    listening: ListeningConfig,
 
     #[command(flatten)]
     access: AccessConfig,
@@ -146,15 +134,8 @@ struct Arguments {
     )]
     unsent_total: usize,
 
-    /// Time that open connections have to end after SIGTERM or SIGINT
-    #[arg(
-        long,
-        env = "RINGBACK_DRAIN_TIMEOUT",
-        value_name = "TIME",
-        default_value = "10s",
-        value_parser = humantime::parse_duration
-    )]
-    drain_timeout: Duration,
+    #[command(flatten)]
+    drain: DrainConfig,
 
     /// Form of the log on standard error; RUST_LOG sets what is logged
     #[arg(long, env = "RINGBACK_LOG_FORMAT", value_enum, default_value_t)]
@@ -195,9 +176,10 @@ pub enum LogFormat {
 /// The exit code: 0 after what was asked for has been written, 64 after a mistake, 74 where it cannot be written.
 pub fn parse() -> Result<(Task, Config, LogFormat), ExitCode> {
     let settings = Settings::read(command(), std::env::args_os()).map_err(refuse)?;
-    let arguments = Arguments::from_arg_matches(settings.matches())
+    let mut arguments = Arguments::from_arg_matches(settings.matches())
         .and_then(Arguments::checked)
         .map_err(|error| refuse(error.into()))?;
+    arguments.listening.is_asked_for = settings.is_given("listen");
     if arguments.print_config {
         return Err(written(write!(io::stdout().lock(), "{settings}")));
     }
@@ -263,8 +245,7 @@ impl Arguments {
 impl From<Arguments> for Config {
     fn from(arguments: Arguments) -> Self {
         Self {
-            listen: arguments.listen,
-            congestion_control: arguments.congestion_control,
+            listening: arguments.listening,
             access: arguments.access,
             engine: arguments.engine,
             busy_poll: arguments.busy_poll,
@@ -277,7 +258,7 @@ impl From<Arguments> for Config {
             handshake_timeout: arguments.handshake_timeout,
             unsent_limit: arguments.unsent_limit,
             unsent_total: arguments.unsent_total,
-            drain_timeout: arguments.drain_timeout,
+            drain: arguments.drain,
             ring: arguments.ring,
         }
     }
@@ -308,6 +289,12 @@ mod tests {
     fn bad_values_are_refused() {
         for bad in [
             "--listen=localhost:9001",
+            "--listen=unix:",
+            "--unix-mode=0680",
+            "--unix-mode=1777",
+            "--backlog=0",
+            "--socket-send-buffer=1KiB",
+            "--drain-delay=1",
             "--path=ws",
             "--path=/a?b",
             "--path=/a,b",
@@ -339,7 +326,7 @@ mod tests {
         assert_eq!(names.checked().unwrap().access.subprotocols, ["a", "A", "b"]);
         let good =
             Arguments::parse_from(["ringback", "--whole-frame-max=1MiB", "--listen=[::1]:0,127.0.0.1:0"]);
-        assert_eq!((good.whole_frame_max, good.listen.len()), (1 << 20, 2));
+        assert_eq!((good.whole_frame_max, good.listening.addresses.len()), (1 << 20, 2));
     }
 
     #[test]

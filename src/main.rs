@@ -2,15 +2,17 @@
 
 use std::fmt;
 use std::io::{self, Write as _};
+use std::pin::pin;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ringback::cli::{self, LogFormat, Task};
-use ringback::config::Config;
+use ringback::cli::{self, Task};
+use ringback::config::{Config, DrainConfig};
 use ringback::doctor;
 use ringback::logging::Log;
 use ringback::mask::Kernel;
-use ringback::server::{Server, Snapshot, StartError};
+use ringback::server::{Inherited, Server, Snapshot, StartError, inherited};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[cfg(feature = "mimalloc")]
@@ -32,16 +34,18 @@ fn main() -> ExitCode {
         say(format_args!("{}: {error}", Kernel::VARIABLE));
         return ExitCode::from(cli::USAGE);
     }
+    // While there is but this thread.
+    let inherited = match inherited() {
+        Ok(inherited) => inherited,
+        Err(error) => return fail(&error),
+    };
     let log = Log::start(log_format);
-    let ended = run(&config).map(|stats| log_end(&stats, log_format, log.lost()));
+    let ended = run(&config, inherited).map(|end| end.log(log.lost()));
     // What was logged comes before what is said last.
     drop(log);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(format_args!("{error}"));
-            ExitCode::from(error.exit_code())
-        }
+        Err(error) => fail(&error),
     }
 }
 
@@ -58,35 +62,29 @@ fn diagnose(config: &Config) -> ExitCode {
     ExitCode::from(diagnosis.exit_code())
 }
 
-/// Serves until a signal says to end. Gives the last counters.
-fn run(config: &Config) -> Result<Snapshot, StartError> {
+/// Says why there is no server, or no more, and how to end.
+fn fail(error: &StartError) -> ExitCode {
+    say(format_args!("{error}"));
+    ExitCode::from(error.exit_code())
+}
+
+/// Serves until a signal says to end.
+fn run(config: &Config, inherited: Vec<Inherited>) -> Result<End, StartError> {
     // One thread, for signals only.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
     runtime.block_on(async {
         // First of all, so that no signal is lost.
         let mut signals = Signals::new().map_err(StartError::Worker)?;
-        let server = Server::start(config)?;
+        let began = Instant::now();
+        let server = Server::start_with(config, inherited)?;
         log_start(&server, config);
         announce(&server, config);
-        tokio::select! {
-            () = signals.until_told_to_end(&server) => {
-                let Snapshot { accepted, ended, .. } = server.stats();
-                let connections = accepted.saturating_sub(ended);
-                tracing::info!(connections, timeout = ?config.drain_timeout, "draining");
-            }
-            () = server.any_ended() => tracing::error!("a worker has ended: the others drain"),
-        }
-        server.drain();
-        tokio::select! {
-            () = server.all_ended() => {}
-            () = tokio::time::sleep(config.drain_timeout) => {
-                tracing::warn!("the drain timeout has passed: what is left is cut");
-            }
-            () = signals.until_told_again(&server) => tracing::warn!("a second signal: what is left is cut"),
-        }
+        tell_manager(NotifyState::Ready);
+        let before = run_to_end(&server, &config.drain, &mut signals).await;
         server.stop();
-        server.join().map_err(StartError::Worker)
+        let stats = server.join().map_err(StartError::Worker)?;
+        Ok(End { before, stats, uptime: began.elapsed() })
     })
 }
 
@@ -100,25 +98,35 @@ fn log_start(server: &Server, config: &Config) {
     }
 }
 
-/// The last line: the counters, all of them for people, totals by name for programs.
-fn log_end(stats: &Snapshot, format: LogFormat, lost: usize) {
-    if lost > 0 {
-        tracing::warn!(lost, "lines of the log were lost: nobody read it in time");
-    }
-    match format {
-        LogFormat::Text => tracing::info!("ended: {stats}"),
-        LogFormat::Json => tracing::info!(
-            accepted = stats.accepted,
+/// What there is to say at the end.
+struct End {
+    /// The counters at the first signal, and the last ones.
+    before: Snapshot,
+    stats: Snapshot,
+    uptime: Duration,
+}
+
+impl End {
+    /// The last lines: all counters, and a summary.
+    fn log(&self, lost: usize) {
+        if lost > 0 {
+            tracing::warn!(lost, "lines of the log were lost: nobody read it in time");
+        }
+        let Self { before, stats, uptime } = self;
+        tracing::info!("counters: {stats}");
+        tracing::info!(
+            uptime_ms = uptime.as_millis(),
+            connections = stats.accepted,
             handshakes = stats.handshakes,
             refusals = stats.refusals,
             proxy_errors = stats.proxy_errors,
             protocol_errors = stats.protocol_errors,
-            cuts = stats.cuts,
-            texts = stats.texts,
-            binaries = stats.binaries,
+            messages = stats.texts + stats.binaries,
             payload_bytes = stats.payload_bytes,
+            drained = stats.drained,
+            cut = stats.cuts - before.cuts,
             "ended"
-        ),
+        );
     }
 }
 
@@ -129,6 +137,53 @@ fn engines(server: &Server) -> String {
     engines.join(" and ")
 }
 
+/// Serves until there is a reason to end, then gives what there is the time that it has. Gives the counters as they were
+/// at the first signal.
+async fn run_to_end(server: &Server, times: &DrainConfig, signals: &mut Signals) -> Snapshot {
+    let delay = tokio::select! {
+        () = signals.until_told_to_end(server) => times.delay,
+        () = server.any_ended() => {
+            tracing::error!("a worker has ended: the others drain");
+            Duration::ZERO
+        }
+    };
+    let stats = server.stats();
+    server.leave();
+    tell_manager(NotifyState::Stopping);
+    let mut told_again = pin!(signals.until_told_again(server));
+    if !delay.is_zero() {
+        tracing::info!(?delay, "not ready any more: the drain begins later");
+    }
+    let drain = async {
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = server.any_ended() => {}
+        }
+        let Snapshot { accepted, ended, .. } = server.stats();
+        let connections = accepted.saturating_sub(ended);
+        tracing::info!(connections, timeout = ?times.timeout, "draining");
+        server.drain();
+        tokio::select! {
+            () = server.all_ended() => {}
+            () = tokio::time::sleep(times.timeout) => {
+                tracing::warn!("the drain timeout has passed: what is left is cut");
+            }
+        }
+    };
+    tokio::select! {
+        () = drain => {}
+        () = &mut told_again => tracing::warn!("a second signal: what is left is cut"),
+    }
+    stats
+}
+
+/// Tells a service manager that wants to know, one that has set `NOTIFY_SOCKET` (sd_notify(3)).
+fn tell_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
+
 /// One line on standard output for each address; whoever started the server may wait for it.
 fn announce(server: &Server, config: &Config) {
     let mut stdout = io::stdout().lock();
@@ -137,8 +192,8 @@ fn announce(server: &Server, config: &Config) {
         // A closed standard output is no reason to stop.
         let _ = writeln!(
             stdout,
-            "listening on ws://{address}{} (engine {}, {} workers)",
-            config.access.first_path(),
+            "listening on {} (engine {}, {} workers)",
+            address.url(config.access.first_path()),
             engines,
             server.engines().len(),
         );
@@ -151,6 +206,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     stats: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -159,6 +215,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             stats: signal(SignalKind::user_defined1())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
@@ -173,13 +230,17 @@ impl Signals {
         self.until_told_to_end(server).await;
     }
 
-    /// Waits for SIGTERM or SIGINT; SIGUSR1 logs the counters meanwhile.
+    /// Waits for SIGTERM or SIGINT; SIGUSR1 logs the counters meanwhile, and SIGHUP, which would end a process that does
+    /// not take it, does nothing.
     async fn until_told_to_end(&mut self, server: &Server) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.stats.recv() => tracing::info!("counters: {}", server.stats()),
+                _ = self.hangup.recv() => {
+                    tracing::info!("SIGHUP: there is nothing to reload, options are read at the start only");
+                }
             }
         }
     }

@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -79,7 +80,9 @@ fn the_doctor_finds_nothing_under_the_seccomp_profile_but_without_io_uring() {
 #[test]
 fn what_the_server_calls_is_allowed() {
     let Some(called) = traced() else { return };
-    assert!(called.contains("accept4") && called.contains("exit_group"), "{called:?}");
+    for name in ["accept4", "exit_group", "fchmod", "flock"] {
+        assert!(called.contains(name), "{name} of {called:?}");
+    }
     // The profile answers clone3 by ENOSYS, and the C library takes clone.
     let allowed = allowed_by(&profile());
     let mut refused: Vec<_> = called.difference(&allowed).collect();
@@ -112,18 +115,47 @@ fn the_unit_is_valid_and_gives_a_drain_its_time() {
         value.unwrap_or_else(|| panic!("no {name}=")).to_owned()
     };
     let stop = humantime::parse_duration(&setting("TimeoutStopSec")).expect("a time");
-    assert!(stop > Config::default().drain_timeout);
+    let drain = Config::default().drain;
+    assert!(stop > drain.delay + drain.timeout);
+    // Both are what the service manager is told by, and where a unix socket is.
+    assert_eq!(setting("Type"), "notify");
+    assert!(setting("RestrictAddressFamilies").split(' ').any(|family| family == "AF_UNIX"));
     assert!(settings(&unit).any(|(key, value)| key == "SystemCallFilter" && value == IO_URING.join(" ")));
 
-    // It is looked at with the binary of this build in place of the one that is not installed here.
-    let folder = scratch("unit");
-    let path = folder.join("ringback.service");
-    fs::write(&path, unit.replace("/usr/local/bin/ringback", env!("CARGO_BIN_EXE_ringback")))
-        .expect("a file");
-    match Command::new("systemd-analyze").arg("verify").arg(&path).output() {
+    verify("ringback.service");
+}
+
+/// Its sockets are such as the server takes, which is told of them as systemd would.
+#[test]
+fn the_socket_unit_is_valid_and_the_servers() {
+    let unit = deploy("ringback.socket");
+    let values = |name: &str| {
+        let of_name = settings(&unit).filter(|(key, _)| *key == name);
+        of_name.map(|(_, value)| value.to_owned()).collect::<Vec<_>>()
+    };
+    let [ip, path] = &values("ListenStream")[..] else { panic!("a port and a socket in {unit}") };
+    let default = Config::default().listening;
+    assert_eq!(*ip, default.addresses[0].to_string(), "the service's own address");
+    let unix = format!("unix:{path}").parse::<ringback::config::Address>().expect("an address");
+    assert_eq!(unix.ip(), None);
+    assert_eq!(values("Backlog"), [default.backlog.to_string()]);
+    assert_eq!(values("Accept"), ["no"]);
+    // By its name it belongs to the service.
+    assert!(values("Service").is_empty());
+    verify("ringback.socket");
+}
+
+/// Has systemd look at a unit, with the binary of this build in place of the one that is not installed here.
+fn verify(name: &str) {
+    let folder = scratch(name);
+    for unit in ["ringback.service", "ringback.socket"] {
+        let text = deploy(unit).replace("/usr/local/bin/ringback", env!("CARGO_BIN_EXE_ringback"));
+        fs::write(folder.join(unit), text).expect("a file");
+    }
+    match Command::new("systemd-analyze").arg("verify").arg(folder.join(name)).output() {
         Ok(verified) => {
             let said = String::from_utf8_lossy(&verified.stderr);
-            assert!(verified.status.success() && !said.contains("ringback.service"), "{said}");
+            assert!(verified.status.success() && !said.contains("ringback."), "{said}");
         }
         Err(error) => println!("SKIPPED: systemd-analyze: {error}"),
     }
@@ -269,7 +301,14 @@ fn traced() -> Option<BTreeSet<String>> {
         // The tracer is a grandchild, so that signals reach the server.
         let mut strace = Command::new("strace");
         strace.args(["-D", "-f", "-q", "-o"]).arg(&output).arg(env!("CARGO_BIN_EXE_ringback"));
-        strace.args(["--listen=127.0.0.1:0", "--workers=2"]).args(arguments);
+        let unix = folder.join("a.sock");
+        // One that nobody listens at any more.
+        drop(UnixListener::bind(&unix).expect("a socket"));
+        let unix = format!("--listen=unix:{}", unix.display());
+        strace.args(["--listen=127.0.0.1:0", &unix, "--unix-mode=0600", "--workers=2"]).args(arguments);
+        let manager = folder.join("notify");
+        strace.env("NOTIFY_SOCKET", &manager);
+        let _manager = UnixDatagram::bind(&manager).expect("a socket");
         match Command::new("strace").args(["-q", "-o", "/dev/null", "true"]).output() {
             Ok(tried) if tried.status.success() => {}
             other => {
@@ -283,10 +322,12 @@ fn traced() -> Option<BTreeSet<String>> {
             let server = Server::spawn(strace);
             server.connect().echo(OpCode::Binary, &common::pattern(200_000));
             server.counter("accepted");
+            server.signal(Signal::HUP);
             server.signal(Signal::TERM);
             assert_eq!(server.wait().0.code(), Some(0));
         }
         called.extend(calls(&output));
+        fs::remove_file(&manager).expect("it is there");
     }
     fs::remove_dir_all(folder).expect("a folder of this test");
     Some(called)

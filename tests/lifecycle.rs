@@ -3,11 +3,13 @@
 mod common;
 
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Server, close_payload, command, filter, frame, handshake, pattern, read_some};
+use ringback::config::{Config, EngineChoice, ListeningConfig};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 
@@ -17,6 +19,10 @@ on_each_engine! {
     a_drain_does_not_wait_for_ever,
     a_drain_ends_a_client_whose_bytes_never_cease,
     a_second_signal_ends_at_once,
+    before_a_delayed_drain_everything_goes_on,
+    a_second_signal_ends_a_delay_at_once,
+    a_hangup_and_a_broken_pipe_change_nothing,
+    the_last_line_sums_up,
     handshakes_under_way_get_503_at_a_drain,
     started_twice_on_one_port,
     ipv6_and_several_listeners,
@@ -47,7 +53,7 @@ fn a_drain_echoes_what_was_received_then_says_1001(engine: &str) {
         drop(clients);
         let (status, log) = server.wait();
         assert_eq!(status.code(), Some(0), "{log:?}");
-        let summary = log.iter().find(|line| line.contains("ended: ")).expect("a summary");
+        let summary = log.iter().find(|line| line.contains("counters: ")).expect("a summary");
         assert_eq!(common::counter_in(summary, "binaries"), 150);
         assert_eq!(common::counter_in(summary, "accepted"), common::counter_in(summary, "ended"));
     }
@@ -75,7 +81,7 @@ fn a_drain_says_1001_to_a_client_that_never_pauses(engine: &str) {
     drop(client);
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0), "{log:?}");
-    let summary = log.iter().find(|line| line.contains("ended: ")).expect("a summary");
+    let summary = log.iter().find(|line| line.contains("counters: ")).expect("a summary");
     assert_eq!(common::counter_in(summary, "cuts"), 0);
 }
 
@@ -131,6 +137,90 @@ fn a_second_signal_ends_at_once(engine: &str) {
     server.signal(Signal::TERM);
     let (status, _) = server.wait();
     assert_eq!(status.code(), Some(0));
+}
+
+fn before_a_delayed_drain_everything_goes_on(engine: &str) {
+    let server = Server::start(engine, &["--drain-delay", "700ms"]);
+    let mut before = server.connect();
+    let began = Instant::now();
+    server.signal(Signal::TERM);
+    // What is a second signal without it.
+    thread::sleep(Duration::from_millis(250));
+    let mut after = server.connect();
+    after.echo(OpCode::Text, b"accepted and echoed after the signal");
+    before.echo(OpCode::Text, b"echoed after the signal");
+    for client in [&mut before, &mut after] {
+        assert_eq!(client.read_close(), 1001);
+        assert!(began.elapsed() >= Duration::from_millis(700), "the drain begins with the delay's end");
+        client.send(OpCode::Close, &close_payload(1001, ""));
+        client.expect_end();
+    }
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+    assert!(log.iter().any(|line| line.contains("the drain begins later")), "{log:?}");
+}
+
+fn a_second_signal_ends_a_delay_at_once(engine: &str) {
+    let server = Server::start(engine, &["--drain-delay", "1h"]);
+    let mut client = server.connect();
+    server.signal(Signal::TERM);
+    thread::sleep(Duration::from_millis(250));
+    client.echo(OpCode::Text, b"there is no drain yet");
+    server.signal(Signal::INT);
+    client.expect_end();
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+    let summary = log.last().expect("a summary");
+    assert_eq!((common::counter_in(summary, "drained"), common::counter_in(summary, "cut")), (0, 1));
+}
+
+fn a_hangup_and_a_broken_pipe_change_nothing(engine: &str) {
+    let server = Server::start(engine, &[]);
+    let mut client = server.connect();
+    for signal in [Signal::HUP, Signal::PIPE, Signal::HUP] {
+        server.signal(signal);
+        client.echo(OpCode::Text, b"as ever");
+    }
+    server.connect().echo(OpCode::Text, b"accepted as ever");
+    drop(client);
+    server.signal(Signal::TERM);
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+    // Two that come at once may be one.
+    let said = log.iter().filter(|line| line.contains("nothing to reload")).count();
+    assert!((1..=2).contains(&said), "{log:?}");
+}
+
+fn the_last_line_sums_up(engine: &str) {
+    let server = Server::start(engine, &["--drain-timeout", "1s"]);
+    let mut clients: Vec<_> = (0..3).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.echo(OpCode::Text, b"12345");
+        client.echo(OpCode::Binary, &[0; 1000]);
+    }
+    let mut done = clients.pop().expect("three");
+    done.send(OpCode::Close, &close_payload(1000, ""));
+    assert_eq!(done.read_close(), 1000);
+    done.expect_end();
+    drop(done);
+    server.signal(Signal::TERM);
+    for client in &mut clients {
+        assert_eq!(client.read_close(), 1001);
+    }
+    // The other one does not answer.
+    let mut polite = clients.remove(0);
+    polite.send(OpCode::Close, &close_payload(1001, ""));
+    polite.expect_end();
+    drop(polite);
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+    let summary = log.last().expect("a summary");
+    assert!(summary.contains(" ended uptime_ms="), "{summary}");
+    for (name, count) in
+        [("connections", 3), ("messages", 6), ("payload_bytes", 3 * 1005), ("drained", 2), ("cut", 1)]
+    {
+        assert_eq!(common::counter_in(summary, name), count, "{summary}");
+    }
 }
 
 fn handshakes_under_way_get_503_at_a_drain(engine: &str) {
@@ -197,6 +287,27 @@ fn several_workers_share_a_port(engine: &str) {
     assert_eq!(server.wait().0.code(), Some(0));
 }
 
+/// For whoever asks where to send connections; nothing else changes yet.
+#[test]
+fn a_server_that_leaves_is_not_ready_and_goes_on() {
+    let server = ringback::server::Server::start(&Config {
+        listening: ListeningConfig::at([SocketAddr::from(([127, 0, 0, 1], 0))]),
+        engine: EngineChoice::Epoll,
+        workers: Some(1),
+        ..Config::default()
+    })
+    .expect("a server");
+    assert!(server.is_ready());
+    server.leave();
+    assert!(!server.is_ready());
+    let address = server.addresses()[0].ip().expect("a port");
+    common::Client::connect(address).echo(OpCode::Text, b"accepted as ever");
+    server.drain();
+    assert!(!server.is_ready());
+    server.stop();
+    assert_eq!(server.join().expect("its workers end").texts, 1);
+}
+
 fn run(arguments: &[&str]) -> Output {
     command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("the binary runs")
 }
@@ -210,6 +321,8 @@ fn mistakes_end_with_what_to_do() {
     for (arguments, code, says) in [
         (&["--engine", "kqueue"][..], 64, "tokio-uring"),
         (&["--listen", "somewhere"], 64, "--listen"),
+        (&["--listen", "localhost:9001"], 64, "give an IP address, such as 127.0.0.1:9001"),
+        (&["--unix-mode", "0999"], 64, "in octal"),
         (&["--path", "ws"], 64, "begins with `/`"),
         (&["--allowed-origin", "https://a.example/"], 64, "https://a.example is what browsers send"),
         (&["--subprotocol", "a b"], 64, "--subprotocol"),

@@ -35,7 +35,7 @@ const EVENTS: [(&str, &str, &str); 9] = [
     (
         "INFO",
         "ended",
-        "accepted handshakes refusals proxy_errors protocol_errors cuts texts binaries payload_bytes",
+        "uptime_ms connections handshakes refusals proxy_errors protocol_errors messages payload_bytes drained cut",
     ),
 ];
 

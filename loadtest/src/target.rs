@@ -47,7 +47,7 @@ pub(crate) enum Place {
         /// Not 0.
         port: u16,
     },
-    /// A socket in the file system (unix(7)): its path.
+    /// A unix socket (unix(7)): its path, or `@` and its name in the abstract namespace.
     Unix(String),
 }
 
@@ -70,7 +70,7 @@ pub(crate) enum TargetError {
     #[error("user names are not supported")]
     User,
     /// No path of a socket behind `unix:`.
-    #[error("it needs the path of a socket")]
+    #[error("it needs the path of a socket, or @ and its name")]
     Socket,
     /// A path or query on `tcp://`, a fragment (RFC 6455 §3), or a byte that cannot stand in a request line.
     #[error("its path is not valid here")]
@@ -94,7 +94,10 @@ impl Target {
     /// What the resolver says, that the name has no address, or that the path is too long.
     pub(crate) fn resolve(&self) -> io::Result<SockAddr> {
         match &self.place {
-            Place::Unix(path) => SockAddr::unix(path),
+            Place::Unix(path) => match path.strip_prefix('@') {
+                Some(name) => SockAddr::unix(format!("\0{name}")),
+                None => SockAddr::unix(path),
+            },
             Place::Tcp { host, port } => (host.as_str(), *port)
                 .to_socket_addrs()?
                 .next()
@@ -227,12 +230,16 @@ mod tests {
             ("unix:/run/x.sock:/", "/run/x.sock", "/", "unix:/run/x.sock"),
             ("unix:/run/a b:c", "/run/a b:c", "/", "unix:/run/a b:c"),
             ("unix:x.sock", "x.sock", "/", "unix:x.sock"),
+            ("unix:@name:/ws", "@name", "/ws", "unix:@name:/ws"),
         ] {
             let target: Target = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
             assert_eq!((&target.place, target.path.as_str()), (&Place::Unix(socket.into()), path), "{url}");
             assert_eq!((target.to_string().as_str(), target.authority().as_str()), (shown, "localhost"));
             assert!(target.resolve().expect("short enough").is_unix());
         }
+        let abstract_one: Target = "unix:@name".parse().expect("valid");
+        let address = abstract_one.resolve().expect("short enough");
+        assert_eq!(address.as_abstract_namespace(), Some(&b"name"[..]));
         let long: Target = format!("unix:/{}", "x".repeat(200)).parse().expect("valid");
         long.resolve().expect_err("sun_path has 108 bytes");
     }

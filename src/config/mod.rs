@@ -1,22 +1,25 @@
 //! What a server is told: the options, whatever they came from.
 
 mod access;
+mod address;
+mod drain;
+mod listening;
 mod ring;
 pub(crate) mod values;
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 pub use access::{AccessConfig, ProxyProtocol};
+pub use address::Address;
+pub use drain::DrainConfig;
+pub use listening::ListeningConfig;
 pub use ring::RingConfig;
 
 /// The options of a server. `--help` says what each means to a user.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen; port 0 takes a free one.
-    pub listen: Vec<SocketAddr>,
-    /// The TCP congestion control of every connection; `None` for the system's.
-    pub congestion_control: Option<String>,
+    /// Where to listen, and with what sockets.
+    pub listening: ListeningConfig,
     /// Where WebSocket is spoken, and with whom.
     pub access: AccessConfig,
     /// How bytes are moved.
@@ -41,8 +44,8 @@ pub struct Config {
     pub unsent_limit: usize,
     /// How many bytes may wait to be sent in the whole process.
     pub unsent_total: usize,
-    /// How long the end of the open connections is waited for.
-    pub drain_timeout: Duration,
+    /// How much time there is for the end.
+    pub drain: DrainConfig,
     /// How large the rings of the ring engine are.
     pub ring: RingConfig,
 }
@@ -50,8 +53,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9001))],
-            congestion_control: None,
+            listening: ListeningConfig::default(),
             access: AccessConfig::default(),
             engine: EngineChoice::Auto,
             busy_poll: Duration::ZERO,
@@ -64,7 +66,7 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(5),
             unsent_limit: 16 << 20,
             unsent_total: 256 << 20,
-            drain_timeout: Duration::from_secs(10),
+            drain: DrainConfig::default(),
             ring: RingConfig::default(),
         }
     }

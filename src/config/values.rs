@@ -2,6 +2,7 @@
 
 use bytesize::ByteSize;
 
+use super::address::Address;
 use crate::proto::fields::is_token;
 
 pub(crate) fn parse_path(path: &str) -> Result<String, String> {
@@ -116,6 +117,27 @@ pub(crate) fn parse_power_of_two(count: &str) -> Result<u16, String> {
     match count.parse::<u16>() {
         Ok(count) if count.is_power_of_two() => Ok(count),
         _ => Err("a ring has a power of two of entries, 1 to 32768".into()),
+    }
+}
+
+pub(crate) fn parse_address(address: &str) -> Result<Address, String> {
+    address.parse()
+}
+
+/// In octal, with or without zeros before it or the `0o` of TOML.
+pub(crate) fn parse_mode(mode: &str) -> Result<u32, String> {
+    let digits = mode.strip_prefix("0o").unwrap_or(mode);
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode @ 0..=0o777) if !digits.starts_with('+') => Ok(mode),
+        _ => Err("a mode is 0000 to 0777, in octal".into()),
+    }
+}
+
+pub(crate) fn parse_socket_buffer_size(size: &str) -> Result<usize, String> {
+    match parse_memory(size)? {
+        // The kernel doubles it, and has it in an int.
+        size @ 4096..=0x3fff_ffff => Ok(size),
+        _ => Err("a socket's buffer is 4KiB to 1GiB - 1".into()),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::engine;
 use crate::engine::ring::obstacle::Obstacle;
 use crate::engine::ring::probe::{self, Support};
 use crate::engine::ring::{PATIENCE, SUBMISSIONS, set_up};
-use crate::server::{BACKLOG, Placement, connections_max, direct_connections_max};
+use crate::server::{Placement, connections_max, direct_connections_max};
 use crate::system::{self, CAP_IPC_LOCK, Status, Sysctl};
 
 /// What was found, in the order in which things depend on each other.
@@ -70,13 +70,13 @@ pub fn diagnose(config: &Config) -> Diagnosis {
         findings.push(findings::memlock(limit, status.may(CAP_IPC_LOCK), rings, workers));
     }
     let direct = direct_connections_max(config.max_connections, workers);
-    let others = connections_max(config.max_connections, workers, config.listen.len());
+    let others = connections_max(config.max_connections, workers, config.listening.addresses.len());
     findings.extend([
         // Raised to the hard limit meanwhile, as the server raises it.
         findings::open_files(getrlimit(Resource::Nofile).current, workers, &direct, &others),
-        findings::backlog(system::sysctl_number("net.core.somaxconn"), BACKLOG),
+        findings::backlog(system::sysctl_number("net.core.somaxconn"), config.listening.backlog),
         findings::congestion_control(
-            config.congestion_control.as_deref(),
+            config.listening.congestion_control.as_deref(),
             system::sysctl("net.ipv4.tcp_congestion_control").as_deref(),
             system::sysctl("net.ipv4.tcp_available_congestion_control").as_deref(),
         ),

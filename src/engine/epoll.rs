@@ -61,6 +61,17 @@ impl Stream for EpollStream {
         (read, buffer)
     }
 
+    async fn settle(&self) {
+        if rustix::io::ioctl_fionread(&self.0).is_ok_and(|unread| unread > 0) {
+            // The reactor hears of so many sockets at a time. It is not an error that matters here.
+            let _ = self.readable().await;
+        } else {
+            // Nor does it say that there is an end.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.0.try_write(bytes)
     }

@@ -31,6 +31,9 @@ pub(super) trait Stream {
     /// Reads into `buffer`, behind its headroom; 0 is the end of the stream.
     async fn read(&self, buffer: PooledBuffer) -> (io::Result<usize>, PooledBuffer);
 
+    /// Resolves once what had come before is known to a read that is under way: a busy worker hears of it late.
+    async fn settle(&self);
+
     /// Writes what the socket takes without waiting, where the engine can; else nothing.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
 
@@ -73,7 +76,6 @@ pub(super) fn serve<S: Stream>(
         let mut heard = Phase::Running;
         let mut turn = 0_u8;
         let mut is_settled = false;
-        let mut yields = 0_u8;
         while !session.is_over() {
             if writing.is_none() {
                 writing = write(&stream, &mut session);
@@ -139,8 +141,11 @@ pub(super) fn serve<S: Stream>(
                     is_settled = false;
                     session.on_received(result, buffer);
                 }
-                // What is here came in time: the reactor looks before the deadline is held against the peer.
-                Event::Deadline if !is_settled => (is_settled, yields) = (true, 2),
+                // What is here came in time: it is looked for once before the deadline is held against the peer.
+                Event::Deadline if !is_settled => {
+                    is_settled = true;
+                    Box::pin(stream.settle()).await;
+                }
                 Event::Deadline | Event::Overdue => session.on_deadline(),
                 Event::Phase(phase) => {
                     heard = phase;
@@ -149,10 +154,7 @@ pub(super) fn serve<S: Stream>(
             }
             turn = if waited { 0 } else { turn + 1 };
             if turn == TURN {
-                (turn, yields) = (0, 1);
-            }
-            while yields > 0 {
-                yields -= 1;
+                turn = 0;
                 tokio::task::yield_now().await;
             }
         }

@@ -505,7 +505,7 @@ impl<B: ReceiveBuffer> Session<B> {
             return;
         };
         let context = &self.presence.context;
-        let is_busy = context.drain.elapsed() > DRAIN_BUSY.min(context.shared.config.drain_timeout / 2);
+        let is_busy = context.drain.elapsed() > DRAIN_BUSY.min(context.shared.config.drain.timeout / 2);
         match (self.farewell, connection.is_mid_message()) {
             (Farewell::NotDue, _) | (Farewell::Message, true) => {}
             (Farewell::Quiet, true) if is_busy => self.await_message(),
@@ -519,7 +519,7 @@ impl<B: ReceiveBuffer> Session<B> {
 
     fn await_message(&mut self) {
         self.farewell = Farewell::Message;
-        self.expire_after(DRAIN_MESSAGE.min(self.presence.context.shared.config.drain_timeout / 4));
+        self.expire_after(DRAIN_MESSAGE.min(self.presence.context.shared.config.drain.timeout / 4));
     }
 
     /// Gives out Close(1001). From then on the peer's is awaited, as long as the drain lasts.
@@ -532,6 +532,7 @@ impl<B: ReceiveBuffer> Session<B> {
         let frame = connection.close(close::GOING_AWAY);
         let is_closed = connection.standing() == Standing::Closed;
         if let Some(frame) = frame {
+            self.presence.context.stats.drained.add(1);
             self.queue.push_bytes(&frame, &self.presence.context);
         }
         if is_closed {

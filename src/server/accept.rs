@@ -1,15 +1,17 @@
 //! Accepting connections.
 
 use std::io;
-use std::net::{self, IpAddr};
+use std::net::{IpAddr, TcpStream as StdStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
 
 use super::drain::Phase;
-use super::listeners::BACKLOG;
+use super::listeners::Listener;
 use crate::engine::{Context, Spawner};
 
 /// How long accepting pauses when the process or the kernel has run out of something.
@@ -21,25 +23,32 @@ pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// How many connections beyond the limit are being told so, per worker; further ones wait in the backlog.
 pub(crate) const REFUSALS_MAX: usize = 16;
 
-/// Accepts until the drain begins, then takes what is queued: closing a listener would reset it.
-pub(super) async fn accept(listener: TcpListener, spawner: Spawner, context: Rc<Context>) -> io::Result<()> {
+/// Accepts until the drain begins, then takes what is queued: closing a listener would reset it. An inherited one is
+/// not ours to empty: it stays open elsewhere, and whoever has it next finds what is queued.
+pub(super) async fn accept(listener: Listener, spawner: Spawner, context: Rc<Context>) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = watch(listener)?;
     let mut logged = None;
     while context.drain.phase() == Phase::Running {
         let accepted = tokio::select! {
             biased;
             () = context.phase_changed() => break,
-            accepted = listener.accept() => accepted,
+            accepted = listener.async_io(Interest::READABLE, Listener::accept) => accepted.and_then(from_std),
         };
         match accepted {
-            Ok((socket, peer)) => begin(socket, peer.ip(), spawner, &context).await,
+            Ok((socket, peer)) => begin(socket, peer, spawner, &context).await,
             Err(error) => recover(&error, &context, &mut logged).await,
         }
     }
-    let listener = listener.into_std()?;
-    for _ in 0..BACKLOG {
-        match listener.accept().and_then(|(socket, _peer)| from_std(socket)) {
-            Ok(socket) => {
-                let (start, admission) = context.receive(None);
+    let listener = listener.into_inner();
+    if listener.is_inherited() {
+        return Ok(());
+    }
+    // Linux has one more in the queue than it was told.
+    for _ in 0..=listener.queue_max() {
+        match listener.accept().and_then(from_std) {
+            Ok((socket, peer)) => {
+                let (start, admission) = context.receive(peer);
                 spawner.spawn(socket, start, Rc::clone(&context), admission);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -53,14 +62,21 @@ pub(super) async fn accept(listener: TcpListener, spawner: Spawner, context: Rc<
     Ok(())
 }
 
-fn from_std(socket: net::TcpStream) -> io::Result<TcpStream> {
-    socket.set_nonblocking(true)?;
-    TcpStream::from_std(socket)
+#[expect(
+    deprecated,
+    reason = "unsound only for what gives away another's descriptor; a `Listener` owns its own"
+)]
+fn watch(listener: Listener) -> io::Result<AsyncFd<Listener>> {
+    AsyncFd::with_interest(listener, Interest::READABLE)
+}
+
+fn from_std((socket, peer): (StdStream, Option<IpAddr>)) -> io::Result<(TcpStream, Option<IpAddr>)> {
+    Ok((TcpStream::from_std(socket)?, peer))
 }
 
 /// Serves a connection, or tells it that there are too many.
-async fn begin(socket: TcpStream, peer: IpAddr, spawner: Spawner, context: &Rc<Context>) {
-    let (start, admission) = context.receive(Some(peer));
+async fn begin(socket: TcpStream, peer: Option<IpAddr>, spawner: Spawner, context: &Rc<Context>) {
+    let (start, admission) = context.receive(peer);
     let is_full = admission.is_none();
     spawner.spawn(socket, start, Rc::clone(context), admission);
     if is_full {

@@ -1,66 +1,197 @@
-//! Listening sockets: one a worker for each address, sharing the port by SO_REUSEPORT.
+//! Listening sockets, one or more a worker: a TCP port is shared by SO_REUSEPORT, any other socket by duplicates.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use rustix::net::{SocketFlags, acceptfrom_with};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::StartError;
-use crate::config::Config;
+use super::activation::Inherited;
+use super::socket_file::{self, SocketFile};
+use crate::config::{Address, ListeningConfig};
+use crate::system;
 
-/// The accept queue asked for; the kernel cuts it to `net.core.somaxconn`.
-pub(crate) const BACKLOG: i32 = 4096;
+/// What the kernel cuts an accept queue to, where it does not say.
+const SOMAXCONN: usize = 4096;
 
-/// Binds each address once a worker. Gives the listeners of each worker, and the addresses with their real ports.
+/// A listening socket of a worker.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    queue_max: usize,
+    is_shared: bool,
+    is_inherited: bool,
+}
+
+impl Listener {
+    /// How many connections can wait in its queue.
+    pub(crate) const fn queue_max(&self) -> usize {
+        self.queue_max
+    }
+
+    /// Whether other workers accept from the same queue: what is there now may be gone in a moment.
+    pub(crate) const fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// Whether it is somebody else's, who will hand it to the next server: with what is queued then.
+    pub(crate) const fn is_inherited(&self) -> bool {
+        self.is_inherited
+    }
+
+    /// Whether accepting gives [`io::ErrorKind::WouldBlock`] instead of waiting. All who share the socket have it so.
+    pub(crate) fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
+        self.socket.set_nonblocking(is_nonblocking)
+    }
+
+    /// accept4(2), of a socket that does not block. What is accepted is a `TcpStream` in name only when the listener is
+    /// of the unix family: to read, write and shut it is the same. Its peer has no IP address then.
+    pub(super) fn accept(&self) -> io::Result<(TcpStream, Option<IpAddr>)> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (socket, peer) = acceptfrom_with(&self.socket, flags)?;
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).map(|peer| peer.ip());
+        Ok((socket.into(), peer))
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self { socket: listener.into(), queue_max: somaxconn(), is_shared: false, is_inherited: false }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// All that is listened at.
+#[derive(Debug, Default)]
+pub(super) struct Bound {
+    /// The listeners of each worker.
+    pub(super) per_worker: Vec<Vec<Listener>>,
+    /// Where, with the real ports.
+    pub(super) addresses: Vec<Address>,
+    /// To be kept until the end of the server.
+    pub(super) files: Vec<SocketFile>,
+}
+
+/// Listens at each address, and at what was inherited. Addresses that nobody has asked for give way to that.
 ///
 /// # Errors
 ///
 /// [`StartError::Bind`] when an address is in use, not this machine's, or not allowed;
 /// [`StartError::CongestionControl`] when the kernel does not have the one asked for.
 pub(super) fn bind(
-    config: &Config,
+    config: &ListeningConfig,
+    inherited: Vec<Inherited>,
     workers: usize,
-) -> Result<(Vec<Vec<TcpListener>>, Vec<SocketAddr>), StartError> {
-    let mut per_worker: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
-    let mut bound = Vec::new();
-    for &asked in &config.listen {
-        let fail = |source| StartError::Bind { address: asked, source };
-        let mut address = asked;
-        for (worker, listeners) in per_worker.iter_mut().enumerate() {
-            let listener = if worker == 0 { take(address) } else { share(address) }.map_err(fail)?;
-            if let Some(name) = &config.congestion_control {
-                // Accepted sockets inherit it.
-                SockRef::from(&listener)
-                    .set_tcp_congestion(name.as_bytes())
-                    .map_err(|source| StartError::CongestionControl { name: name.clone(), source })?;
-            }
-            // The first one takes the port, the others share it.
-            address = listener.local_addr().map_err(fail)?;
-            listeners.push(listener);
-        }
-        bound.push(address);
+) -> Result<Bound, StartError> {
+    let mut bound = Bound { per_worker: (0..workers).map(|_| Vec::new()).collect(), ..Bound::default() };
+    let is_default_wanted = inherited.is_empty() || config.is_asked_for;
+    for Inherited { socket, address } in inherited {
+        set_tcp_options(&socket, &address, config)?;
+        let fail = |source| StartError::Bind { address: address.clone(), source };
+        bound.share_out(socket, somaxconn(), true).map_err(fail)?;
+        bound.addresses.push(address);
     }
-    Ok((per_worker, bound))
+    for asked in config.addresses.iter().filter(|_| is_default_wanted) {
+        let fail = |source| StartError::Bind { address: asked.clone(), source };
+        let queue_max = somaxconn().min(config.backlog.unsigned_abs() as usize);
+        let address = match asked {
+            Address::Ip(address) => Address::Ip(bound.take_port(*address, config)?),
+            Address::Path(path) => {
+                let (socket, file) =
+                    socket_file::listen(path, config.unix_mode, config.backlog).map_err(fail)?;
+                bound.files.push(file);
+                bound.share_out(socket, queue_max, false).map_err(fail)?;
+                asked.clone()
+            }
+            Address::Abstract(name) => {
+                let socket = listen_abstract(name, config.backlog).map_err(fail)?;
+                bound.share_out(socket, queue_max, false).map_err(fail)?;
+                asked.clone()
+            }
+        };
+        bound.addresses.push(address);
+    }
+    Ok(bound)
+}
+
+impl Bound {
+    /// A socket for each worker that share the port. Gives the address with its real port.
+    fn take_port(&mut self, asked: SocketAddr, config: &ListeningConfig) -> Result<SocketAddr, StartError> {
+        let fail = |source| StartError::Bind { address: Address::Ip(asked), source };
+        let queue_max = somaxconn().min(config.backlog.unsigned_abs() as usize);
+        let mut address = asked;
+        for (worker, listeners) in self.per_worker.iter_mut().enumerate() {
+            let socket = socket(address).map_err(fail)?;
+            set_tcp_options(&socket, &Address::Ip(asked), config)?;
+            // The first one takes the port, the others share it.
+            if worker == 0 {
+                take(&socket, address, config.backlog)
+            } else {
+                share(&socket, address, config.backlog)
+            }
+            .map_err(fail)?;
+            address = TcpListener::from(socket.try_clone().map_err(fail)?).local_addr().map_err(fail)?;
+            listeners.push(Listener { socket, queue_max, is_shared: false, is_inherited: false });
+        }
+        Ok(address)
+    }
+
+    /// Gives each worker a duplicate of one socket.
+    fn share_out(&mut self, socket: Socket, queue_max: usize, is_inherited: bool) -> io::Result<()> {
+        let is_shared = self.per_worker.len() > 1;
+        for listeners in self.per_worker.iter_mut().skip(1) {
+            let socket = socket.try_clone()?;
+            listeners.push(Listener { socket, queue_max, is_shared, is_inherited });
+        }
+        if let Some(listeners) = self.per_worker.first_mut() {
+            listeners.push(Listener { socket, queue_max, is_shared, is_inherited });
+        }
+        Ok(())
+    }
+}
+
+/// What the kernel cuts accept queues to.
+fn somaxconn() -> usize {
+    let limit = system::sysctl_number("net.core.somaxconn");
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(SOMAXCONN)
+}
+
+/// A listener at a name of the abstract namespace.
+fn listen_abstract(name: &str, backlog: i32) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(Path::new(&format!("\0{name}")))?)?;
+    socket.listen(backlog)?;
+    Ok(socket)
 }
 
 /// The first listener at `address`, with the port to itself until it listens: SO_REUSEPORT from the start would let a
 /// second server of the same user join silently and take half of the connections of the first.
-fn take(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket(address)?;
+fn take(socket: &Socket, address: SocketAddr, backlog: i32) -> io::Result<()> {
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(backlog)?;
     // From now on it can be joined, by those who ask for it before they bind.
-    socket.set_reuse_port(true)?;
-    Ok(socket.into())
+    socket.set_reuse_port(true)
 }
 
 /// A further listener, to share the port with.
-fn share(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket(address)?;
+fn share(socket: &Socket, address: SocketAddr, backlog: i32) -> io::Result<()> {
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    socket.listen(backlog)
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
@@ -71,28 +202,52 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
         // [::] and 0.0.0.0 can be listened at beside each other.
         socket.set_only_v6(true)?;
     }
-    // Accepted sockets inherit it.
-    socket.set_tcp_nodelay(true)?;
-    socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+/// What accepted sockets inherit. Those of the unix family do not.
+fn set_tcp_options(socket: &Socket, address: &Address, config: &ListeningConfig) -> Result<(), StartError> {
+    if address.ip().is_none() {
+        return Ok(());
+    }
+    let fail = |source| StartError::Bind { address: address.clone(), source };
+    socket.set_tcp_nodelay(true).map_err(fail)?;
+    if let Some(size) = config.send_buffer {
+        socket.set_send_buffer_size(size).map_err(fail)?;
+        // The kernel doubles it, for what it needs itself (socket(7)).
+        let has = socket.send_buffer_size().map_err(fail)? / 2;
+        if has < size {
+            tracing::warn!(asked = size, has, "net.core.wmem_max cuts --socket-send-buffer");
+        }
+    }
+    if let Some(name) = &config.congestion_control {
+        socket
+            .set_tcp_congestion(name.as_bytes())
+            .map_err(|source| StartError::CongestionControl { name: name.clone(), source })?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpStream;
     use std::thread;
 
     use super::*;
 
-    fn config(address: &str) -> Config {
-        Config { listen: vec![address.parse().expect("an address")], ..Config::default() }
+    fn config(address: &str) -> ListeningConfig {
+        ListeningConfig {
+            addresses: vec![address.parse().expect("an address")],
+            ..ListeningConfig::default()
+        }
     }
 
     #[test]
     fn the_kernel_spreads_connections_over_the_workers() {
-        let (workers, addresses) = bind(&config("127.0.0.1:0"), 3).unwrap();
-        let _clients: Vec<_> = (0..200).map(|_| TcpStream::connect(addresses[0]).unwrap()).collect();
-        for listeners in &workers {
+        let bound = bind(&config("127.0.0.1:0"), Vec::new(), 3).unwrap();
+        let address = bound.addresses[0].ip().expect("a port");
+        let _clients: Vec<_> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
+        for listeners in &bound.per_worker {
+            listeners[0].set_nonblocking(true).unwrap();
             assert!(listeners[0].accept().is_ok(), "each worker gets some of 200");
         }
     }
@@ -100,9 +255,10 @@ mod tests {
     #[test]
     fn of_servers_that_start_at_the_same_moment_one_has_the_port() {
         for _ in 0..200 {
-            let free = bind(&config("127.0.0.1:0"), 1).unwrap().1[0].to_string();
+            let free = bind(&config("127.0.0.1:0"), Vec::new(), 1).unwrap().addresses[0].to_string();
             let started: Vec<_> = thread::scope(|scope| {
-                let starts: Vec<_> = (0..4).map(|_| scope.spawn(|| bind(&config(&free), 1))).collect();
+                let starts: Vec<_> =
+                    (0..4).map(|_| scope.spawn(|| bind(&config(&free), Vec::new(), 1))).collect();
                 starts.into_iter().filter_map(|start| start.join().unwrap().ok()).collect()
             });
             assert_eq!(started.len(), 1, "one has the port");

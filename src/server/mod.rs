@@ -1,32 +1,37 @@
 //! The server: listeners, one worker a CPU, and how it ends.
 
 pub(crate) mod accept;
+mod activation;
 pub mod drain;
 mod limits;
-pub(crate) mod listeners;
+mod listeners;
 mod page;
+mod socket_file;
 mod sources;
 pub mod stats;
 mod workers;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Address, Config};
 use crate::engine::{self, Engine};
 use crate::proto::budget::Total;
 use crate::proto::handshake::Rules;
 
 use drain::Announcer;
+use listeners::Bound;
+use socket_file::SocketFile;
 
+pub use activation::{Inherited, inherited};
 pub use drain::Phase;
 pub use limits::{Admission, Limits};
 pub(crate) use limits::{connections_max, direct_connections_max};
-pub(crate) use listeners::BACKLOG;
+pub use listeners::Listener;
 pub use sources::Source;
 pub use stats::{Snapshot, WorkerStats};
 pub(crate) use workers::Placement;
@@ -34,13 +39,17 @@ pub(crate) use workers::Placement;
 /// A server that runs in threads of its own.
 #[derive(Debug)]
 pub struct Server {
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Address>,
     engines: Vec<Engine>,
     phase: Announcer,
     stats: Vec<Arc<WorkerStats>>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     /// How many workers have ended.
     ended: watch::Sender<usize>,
+    is_leaving: AtomicBool,
+    /// Removed when the workers have ended.
+    #[expect(dead_code, reason = "it is there to be dropped")]
+    files: Vec<SocketFile>,
 }
 
 /// What every worker is told.
@@ -59,16 +68,28 @@ impl Server {
     ///
     /// When the engine asked for cannot run, an address cannot be listened at, or there are too few descriptors.
     pub fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_with(config, Vec::new())
+    }
+
+    /// As [`Self::start`], with sockets that the process was handed in place of the addresses of the configuration, or
+    /// beside those that somebody has asked for.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn start_with(config: &Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
         let mut engine = engine::choose(config.engine)?;
         let cpus = Placement::find(config.workers, config.pin);
         let (connections_max, per_worker) = match engine {
             Engine::Ring => direct_connections_max(config.max_connections, cpus.workers)?,
             Engine::TokioUring | Engine::Epoll => {
-                let max = connections_max(config.max_connections, cpus.workers, config.listen.len())?;
+                let listeners = config.listening.addresses.len() + inherited.len();
+                let max = connections_max(config.max_connections, cpus.workers, listeners)?;
                 (max, max)
             }
         };
-        let (listeners, addresses) = listeners::bind(config, cpus.workers)?;
+        let Bound { per_worker: listeners, addresses, files } =
+            listeners::bind(&config.listening, inherited, cpus.workers)?;
         let shared = Arc::new(Shared {
             rules: Rules {
                 paths: config.access.paths.clone(),
@@ -87,6 +108,8 @@ impl Server {
             stats: Vec::new(),
             workers: Vec::new(),
             ended: watch::channel(0).0,
+            is_leaving: AtomicBool::new(false),
+            files,
         };
         for (index, listeners) in listeners.into_iter().enumerate() {
             let stats = Arc::new(WorkerStats::default());
@@ -114,7 +137,7 @@ impl Server {
 
     /// Where it listens, with real ports.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
@@ -130,8 +153,20 @@ impl Server {
         Snapshot::sum(self.stats.iter().map(AsRef::as_ref))
     }
 
+    /// Whether further connections should be sent here: not since [`Self::leave`], nor without one of its workers.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.is_leaving.load(Ordering::Relaxed) && *self.ended.borrow() == 0
+    }
+
+    /// Says by [`Self::is_ready`] that the end is near. Everything goes on until then.
+    pub fn leave(&self) {
+        self.is_leaving.store(true, Ordering::Relaxed);
+    }
+
     /// Stops accepting; what was received is echoed, then every connection gets Close(1001).
     pub fn drain(&self) {
+        self.leave();
         self.phase.announce(Phase::Draining);
     }
 
@@ -181,12 +216,20 @@ pub enum StartError {
         reason: String,
     },
     /// An address cannot be listened at.
-    #[error("cannot listen at {address}: {source}{}", bind_cure(source))]
+    #[error("cannot listen at {address}: {source}{}", bind_cure(address, source))]
     Bind {
         /// Where.
-        address: SocketAddr,
+        address: Address,
         /// What the kernel says.
         source: io::Error,
+    },
+    /// What the process was handed to listen at cannot be used.
+    #[error("{what} {why}; a .socket unit that starts ringback has ListenStream= and Accept=no")]
+    Inherited {
+        /// Which descriptor or variable.
+        what: String,
+        /// What is wrong with it.
+        why: String,
     },
     /// The kernel does not have this congestion control, or does not allow it.
     #[error(
@@ -222,26 +265,36 @@ impl StartError {
     /// The exit code by `sysexits.h`.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
+        const USAGE: u8 = 64;
         const UNAVAILABLE: u8 = 69;
         const OS_ERROR: u8 = 71;
         const NO_PERMISSION: u8 = 77;
         match self {
             Self::Bind { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => NO_PERMISSION,
+            Self::Inherited { .. } => USAGE,
             Self::Engine { .. } | Self::Bind { .. } | Self::CongestionControl { .. } => UNAVAILABLE,
             Self::Descriptors { .. } | Self::Worker(_) => OS_ERROR,
         }
     }
 }
 
-fn bind_cure(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::AddrInUse => "; stop the server that has the port, or choose another with --listen",
-        io::ErrorKind::AddrNotAvailable => {
+fn bind_cure(address: &Address, source: &io::Error) -> &'static str {
+    match (source.kind(), address) {
+        (io::ErrorKind::AddrInUse, Address::Ip(_)) => {
+            "; stop the server that has the port, or choose another with --listen"
+        }
+        (io::ErrorKind::AddrInUse, _) => {
+            "; stop the server that has the socket, or choose another with --listen"
+        }
+        (io::ErrorKind::AlreadyExists, _) => "; it is left alone: choose another path with --listen",
+        (io::ErrorKind::AddrNotAvailable, _) => {
             "; --listen takes an address of this machine, 0.0.0.0 or [::] for all"
         }
-        io::ErrorKind::PermissionDenied => {
+        (io::ErrorKind::PermissionDenied, Address::Ip(_)) => {
             "; ports under 1024 need CAP_NET_BIND_SERVICE, choose a higher one"
         }
+        (io::ErrorKind::PermissionDenied, _) => "; choose a directory that the server may write to",
+        (io::ErrorKind::NotFound, _) => "; its directory has to be there",
         _ => "",
     }
 }

@@ -108,6 +108,8 @@ counters! {
     accept_pauses,
     /// Connections cut at a deadline or for sending on after the end.
     cuts,
+    /// Connections that were told Close(1001) by a drain.
+    drained,
     /// Calls of io_uring_enter(2) by the ring engine.
     enters,
     /// Times that the ring engine's submission queue was full.

@@ -1,7 +1,6 @@
 //! Workers: one thread each with a runtime, listeners, connections and counters of its own.
 
 use std::io;
-use std::net::TcpListener;
 use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -14,6 +13,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::watch;
 
 use super::drain::Phase;
+use super::listeners::Listener;
 use super::stats::WorkerStats;
 use super::{Shared, StartError, accept};
 use crate::config::{Config, EngineChoice};
@@ -28,7 +28,7 @@ pub(super) struct Setup {
     /// The CPU it is pinned to.
     pub(super) cpu: Option<usize>,
     pub(super) engine: Engine,
-    pub(super) listeners: Vec<TcpListener>,
+    pub(super) listeners: Vec<Listener>,
     pub(super) shared: Arc<Shared>,
     pub(super) stats: Arc<WorkerStats>,
     pub(super) phase: watch::Receiver<Phase>,
@@ -119,6 +119,11 @@ fn run(mut setup: Setup, ready: &Ready) -> io::Result<()> {
         let error = match setup.engine {
             Engine::Ring => match ring(&setup) {
                 Ok(worker) => {
+                    // With O_NONBLOCK the kernel answers EAGAIN instead of waiting. The next worker may share the socket
+                    // and not be of this engine: it has it otherwise then.
+                    for listener in &setup.listeners {
+                        listener.set_nonblocking(false)?;
+                    }
                     // Whoever waits for it may have given up.
                     let _ = ready.send(Ok(Engine::Ring));
                     return worker.run(setup.listeners);
@@ -185,7 +190,6 @@ async fn serve(spawner: Spawner, setup: Setup, ready: &Ready) -> io::Result<()> 
     let context = Rc::new(Context::new(&setup.shared, setup.stats));
     let mut acceptors = Vec::new();
     for listener in setup.listeners {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
         let acceptor = accept::accept(listener, spawner, Rc::clone(&context));
         acceptors.push(tokio::task::spawn_local(acceptor));
     }

@@ -67,6 +67,12 @@ impl Settings {
         &self.matches
     }
 
+    /// Whether the option of this id has a value from anywhere but its definition.
+    pub(crate) fn is_given(&self, id: &str) -> bool {
+        let beneath = self.file.as_ref().is_some_and(|file| file.entries.iter().any(|entry| entry.id == id));
+        beneath || self.matches.value_source(id).is_some_and(|source| source != ValueSource::DefaultValue)
+    }
+
     /// The value of an option as a file would have it, or why it has none.
     fn value(&self, argument: &Arg) -> Result<String, &'static str> {
         let id = argument.get_id().as_str();

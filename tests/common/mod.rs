@@ -7,6 +7,8 @@ pub(crate) mod filter;
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -107,8 +109,11 @@ impl Server {
             let _ = child.kill();
             return Err((child.wait().expect("a child can be waited for"), log.iter().collect()));
         };
-        let url = announcement.strip_prefix("listening on ws://").expect("the line that scripts wait for");
-        let address = url.split('/').next().expect("split gives one").parse().expect("an address");
+        let url = announcement.strip_prefix("listening on ").expect("the line that scripts wait for");
+        // One that listens at a unix socket first has none.
+        let address = url.strip_prefix("ws://").map_or(SocketAddr::from(([0; 4], 0)), |url| {
+            url.split('/').next().expect("split gives one").parse().expect("an address")
+        });
         Ok(Self { child, address, log, announcement, stdout })
     }
 
@@ -314,8 +319,21 @@ impl Client {
         Self::new(socket.into())
     }
 
+    /// A client of the server at this unix socket whose handshake has been answered with 101.
+    pub(crate) fn connect_unix(address: &std::os::unix::net::SocketAddr) -> Self {
+        let stream = UnixStream::connect_addr(address).expect("the server listens");
+        // In name only: to read and write it is the same.
+        let mut client = Self::over(OwnedFd::from(stream).into());
+        client.open();
+        client
+    }
+
     fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a TCP socket");
+        Self::over(stream)
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).expect("a duration");
         stream.set_write_timeout(Some(DEADLINE)).expect("a duration");
         Self { stream, received: Vec::new() }

@@ -1,8 +1,9 @@
 //! Connections that come and go: by resets, at a drain, and where there is no room for them.
 
 use std::io::Write as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, ScopedJoinHandle};
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ringback::proto::frame::OpCode;
@@ -10,7 +11,7 @@ use rustix::process::{Resource, Rlimit, Signal, prlimit};
 use socket2::SockRef;
 
 use crate::common::{
-    Client, Server, close_payload, command, frame, handshake, header, limited, pattern, volume,
+    Client, Server, close_payload, command, counter_in, frame, handshake, header, limited, pattern, volume,
 };
 use crate::{MIB, connections, on_each_engine, wait_until_open};
 
@@ -18,7 +19,7 @@ on_each_engine! {
     resets_with_unread_echoes_end,
     #[ignore = "volume: 60,000 resets, 15 s"]
     resets_at_every_stage_leave_nothing,
-    #[ignore = "volume: a drain of 2,500 busy connections, 10 s"]
+    #[ignore = "volume: a drain of 10,000 busy connections, 15 s"]
     a_drain_loses_no_message_that_was_sent_before,
     #[ignore = "volume: 200 connections where 64 files may be open, 5 s"]
     connections_beyond_the_limit_of_files_wait_or_get_503,
@@ -104,38 +105,66 @@ fn resets_with_unread_echoes_end(engine: &str) {
     wait_until_open(&server, 0);
 }
 
-/// Four threads send on their connections in turn while the signal comes.
+/// How long after the signal a server is gone whose clients answer its Close at once.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+/// Some threads send on their connections in turn. In the midst of it the server is stopped, so that what they send from
+/// then on waits in its sockets, of which there are many, when it learns of the signal. Then they answer its Close.
 fn a_drain_loses_no_message_that_was_sent_before(engine: &str) {
     const THREADS: usize = 4;
-    let count = connections(volume(2500)).max(THREADS);
+    let count = connections(volume(10_000)).max(THREADS);
     let server = Server::start(engine, &["--drain-timeout", "50s"]);
     let mut clients: Vec<_> = (0..count).map(|_| Sender::connect(&server)).collect();
-    let ends = AtomicBool::new(false);
-    let before = thread::scope(|scope| {
-        let mut shares = clients.chunks(count.div_ceil(THREADS));
-        let sending: Vec<_> =
-            shares.by_ref().map(|share| scope.spawn(|| send_in_turn(share, &ends))).collect();
-        while !sending.iter().all(ScopedJoinHandle::is_finished) && clients[count - 1].sent() < 3 {
+    thread::scope(|scope| {
+        for share in clients.chunks(count.div_ceil(THREADS)) {
+            scope.spawn(|| send_in_turn(share));
+        }
+        while clients[count - 1].sent() < 2 {
             thread::sleep(Duration::from_millis(1));
         }
-        // Each was sent before the signal: its bytes were taken by the kernel.
-        let before: Vec<_> = clients.iter().map(Sender::sent).collect();
-        server.signal(Signal::TERM);
-        thread::sleep(Duration::from_millis(20));
-        ends.store(true, Ordering::Relaxed);
-        before
+        server.signal(Signal::STOP);
     });
-    let (mut sent, mut echoed) = (0, 0);
-    for (client, before) in clients.iter_mut().zip(before) {
-        let echoes = client.read_to_close();
-        assert!(echoes >= before, "{echoes} of {before} messages come back that were sent before the signal");
-        assert!(echoes <= client.sent());
-        (sent, echoed) = (sent + before, echoed + echoes);
-    }
-    println!("{engine}: of {count} connections {sent} messages were sent before the signal, {echoed} echoed");
+    // Each was sent before the signal: its bytes were taken by the kernel.
+    let before: Vec<_> = clients.iter().map(Sender::sent).collect();
+    server.signal(Signal::TERM);
+    let signalled = Instant::now();
+    server.signal(Signal::CONT);
+    let (sent, echoed): (u64, u64) = thread::scope(|scope| {
+        let shares = clients.chunks_mut(count.div_ceil(THREADS)).zip(before.chunks(count.div_ceil(THREADS)));
+        let reading: Vec<_> =
+            shares.map(|(share, before)| scope.spawn(|| read_in_turn(share, before))).collect();
+        let counts: Vec<_> = reading.into_iter().map(|reading| reading.join().expect("echoes")).collect();
+        (before.iter().sum(), counts.iter().sum())
+    });
+    drop(clients);
     let (status, log) = server.wait();
+    let took = signalled.elapsed();
+    println!(
+        "{engine}: of {count} connections {sent} messages were sent before the signal, {echoed} echoed; \
+         the server ended {took:?} after it"
+    );
     assert_eq!(status.code(), Some(0), "{log:?}");
     assert!(!log.iter().any(|line| line.contains("timeout has passed")), "{log:?}");
+    let summary = log.last().expect("a summary");
+    assert_eq!((counter_in(summary, "drained"), counter_in(summary, "cut")), (count as u64, 0));
+    assert!(took <= DRAIN_MAX, "the server is there for {took:?} after the signal");
+}
+
+/// Reads the echoes of each connection and answers its Close, and then waits for the end of each. Gives how many echoes
+/// there were.
+fn read_in_turn(clients: &mut [Sender], before: &[u64]) -> u64 {
+    let mut echoed = 0;
+    for (client, &before) in clients.iter_mut().zip(before) {
+        let echoes = client.read_to_close();
+        assert_eq!(echoes, before, "all messages come back that were sent before the signal");
+        echoed += echoes;
+    }
+    for Sender { client, .. } in clients {
+        client.expect_end();
+        // The server waits for that.
+        client.stream.shutdown(Shutdown::Write).expect("a connected socket");
+    }
+    echoed
 }
 
 /// A client that sends numbered messages.
@@ -164,22 +193,20 @@ impl Sender {
         payload
     }
 
-    /// Sends the next one; `false` when the server has ended.
-    fn send(&self) -> bool {
+    /// Sends the next one.
+    fn send(&self) {
         let bytes = frame(true, OpCode::Binary, &Self::message(self.sent()));
-        let is_sent = (&self.client.stream).write_all(&bytes).is_ok();
-        self.sent.fetch_add(u64::from(is_sent), Ordering::SeqCst);
-        is_sent
+        (&self.client.stream).write_all(&bytes).expect("the kernel takes it");
+        self.sent.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Reads echoes in their order up to the server's Close(1001), and the end; gives how many.
+    /// Reads echoes in their order up to the server's Close(1001), and answers it; gives how many.
     fn read_to_close(&mut self) -> u64 {
         for number in 0.. {
             let reply = self.client.read_frame().expect("a Close before the end");
             if reply.opcode == OpCode::Close {
                 assert_eq!(reply.payload, close_payload(1001, ""));
                 self.client.send(OpCode::Close, &reply.payload);
-                self.client.expect_end();
                 return number;
             }
             assert!(reply.payload == Self::message(number), "message {number} comes back in its place");
@@ -189,12 +216,10 @@ impl Sender {
 }
 
 /// Sends a message on each of these connections, again and again: no more than are taken without being read.
-fn send_in_turn(clients: &[Sender], ends: &AtomicBool) {
-    for _ in 0..12 {
+fn send_in_turn(clients: &[Sender]) {
+    for _ in 0..4 {
         for client in clients {
-            if ends.load(Ordering::Relaxed) || !client.send() {
-                return;
-            }
+            client.send();
         }
     }
 }

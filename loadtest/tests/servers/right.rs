@@ -6,7 +6,9 @@ use std::io::{Read as _, Write as _};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ringback::config::{Address, Config, EngineChoice, ListeningConfig};
 use ringback::proto::frame::OpCode;
+use ringback::server::Server;
 use serde_json::Value;
 use socket2::SockRef;
 
@@ -217,4 +219,35 @@ fn pings_are_answered() {
     });
     let ran = load_ws(address, &["-c", "2"]);
     assert_eq!(ran.code, 0, "{}", ran.stdout);
+}
+
+/// The addresses are those that ringback says it listens at.
+#[test]
+fn ringback_is_loaded_over_unix_sockets() {
+    let name = format!("ringback-loadtest-{}", std::process::id());
+    let path = std::env::temp_dir().join(format!("{name}.sock"));
+    for engine in [EngineChoice::Ring, EngineChoice::TokioUring, EngineChoice::Epoll] {
+        let addresses = vec![Address::Path(path.clone()), Address::Abstract(name.clone())];
+        let started = Server::start(&Config {
+            listening: ListeningConfig { addresses, ..ListeningConfig::default() },
+            engine,
+            workers: Some(2),
+            ..Config::default()
+        });
+        let server = match started {
+            Ok(server) => server,
+            Err(error) => {
+                println!("SKIPPED: {error}");
+                continue;
+            }
+        };
+        for url in server.addresses().iter().map(|address| address.url("/ws")) {
+            for more in [&["--depth", "4", "--sizes", "10:1,5KiB:1,200KiB:1"][..], &["--churn"]] {
+                let ran = load(&url, &[&["-c", "8"], more].concat());
+                assert_eq!(ran.code, 0, "{url} {more:?}: {}{}", ran.stdout, ran.stderr);
+                assert!(ran.echoes() > 0, "{url} {more:?}: {}", ran.stdout);
+            }
+        }
+    }
+    assert!(!path.exists());
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use ringback::config::{Config, EngineChoice};
+use ringback::config::{Config, EngineChoice, ListeningConfig};
 use ringback::server::Server;
 use rustix::process::{Resource, getrlimit};
 
@@ -61,7 +61,7 @@ fn serve_when_told_to() {
         return;
     }
     let server = Server::start(&Config {
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        listening: ListeningConfig::at([SocketAddr::from(([127, 0, 0, 1], 0))]),
         engine: EngineChoice::Ring,
         workers: Some(WORKERS),
         // A crowd that comes at once keeps each other waiting.

@@ -2,10 +2,11 @@
 //!
 //! Connections are accepted into the ring's table of files. Where that is full, the kernel would accept a connection
 //! and destroy it: so an operation that accepts any number is under way only while more places are free than
-//! connections can be waiting, and else one accept at a time, each with a place kept for it.
+//! connections can be waiting, and else one accept at a time, each with a place kept for it. So it is where workers share
+//! a socket, too: the kernel wakes the one that has waited longest, and an operation that goes on waits at the head for
+//! ever.
 
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
 
@@ -16,9 +17,8 @@ use super::event::Accepting;
 use super::ring::{Descriptor, Ring};
 use super::wheel::TICK;
 use super::worker::Service;
-use crate::server::Phase;
 use crate::server::accept::is_the_peers;
-use crate::server::listeners::BACKLOG;
+use crate::server::{Listener, Phase};
 
 /// For how many ticks accepting pauses when the process or the kernel has run out of something.
 const PAUSE: u64 = 50 / TICK;
@@ -42,12 +42,12 @@ pub(super) struct Acceptors {
 #[derive(Debug)]
 struct Acceptor {
     /// Nothing once what was queued at the end has been taken.
-    socket: Option<Rc<TcpListener>>,
+    socket: Option<Rc<Listener>>,
     /// There is another one of the same socket, which takes what is queued at the end.
     is_further: bool,
     state: State,
     /// How many of those that were queued when the drain began were taken.
-    last_ones: i32,
+    last_ones: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,18 +62,20 @@ enum State {
 }
 
 /// Whether a connection waits to be accepted.
-fn is_queued(listener: &TcpListener) -> bool {
+fn is_queued(listener: &Listener) -> bool {
     let mut descriptors = [PollFd::new(listener, PollFlags::IN)];
     poll(&mut descriptors, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
 impl Acceptors {
     /// Those of a worker; with `has_peers` they ask for the addresses of peers.
-    pub(super) fn new(sockets: Vec<TcpListener>, has_peers: bool) -> io::Result<Self> {
+    pub(super) fn new(sockets: Vec<Listener>, has_peers: bool) -> io::Result<Self> {
         let mut listeners = Vec::new();
         for socket in sockets {
-            // With O_NONBLOCK the kernel answers EAGAIN instead of waiting.
-            socket.set_nonblocking(false)?;
+            if !socket.is_shared() {
+                // With O_NONBLOCK the kernel answers EAGAIN instead of waiting.
+                socket.set_nonblocking(false)?;
+            }
             let socket = Rc::new(socket);
             for further in 0..if has_peers { WITH_PEER } else { 1 } {
                 let socket = Some(Rc::clone(&socket));
@@ -112,7 +114,9 @@ impl Acceptors {
         let under_way = self.listeners.iter().filter(|listener| listener.state != State::Idle).count();
         let mut unclaimed = free.saturating_sub(under_way);
         let one = if self.has_peers { Accepting::OneWithPeer } else { Accepting::One };
-        let queued_max = usize::try_from(BACKLOG).unwrap_or(usize::MAX) * self.listeners.len();
+        let own = self.listeners.iter().filter_map(|listener| listener.socket.as_ref());
+        // Linux has one more in a queue than it was told.
+        let queued_max: usize = own.filter(|own| !own.is_shared()).map(|own| own.queue_max() + 1).sum();
         for (index, listener) in (0..).zip(&mut self.listeners) {
             let Some(socket) = &listener.socket else {
                 continue;
@@ -127,18 +131,23 @@ impl Acceptors {
                     ring.cancel_accept(index);
                 }
                 State::Idle if is_paused => {}
-                // What is queued is taken: closing a listener would reset it.
+                // What is queued is taken: closing a listener would reset it, unless it is open elsewhere.
                 State::Idle if phase > Phase::Running => {
-                    if listener.is_further || listener.last_ones == BACKLOG || !is_queued(socket) {
+                    let is_done = listener.is_further
+                        || socket.is_inherited()
+                        || listener.last_ones > socket.queue_max();
+                    if is_done || !is_queued(socket) {
                         listener.socket = None;
                     } else if unclaimed > 0 {
+                        // Another worker may take it first, and then there is nothing to wait for.
+                        let _ = socket.set_nonblocking(true);
                         unclaimed -= 1;
                         listener.state = State::Last;
                         listener.last_ones += 1;
                         ring.accept(index, socket.as_fd(), one);
                     }
                 }
-                State::Idle if may_accept && free > queued_max && !self.has_peers => {
+                State::Idle if may_accept && free > queued_max && !socket.is_shared() && !self.has_peers => {
                     listener.state = State::Multi;
                     ring.accept(index, socket.as_fd(), Accepting::Many);
                 }
@@ -169,6 +178,9 @@ impl Acceptors {
             Ok(descriptor) => return Some(descriptor),
             Err((Some(Errno::CANCELED), _)) => {}
             Err((_, error)) if is_the_peers(&error) => {}
+            Err((Some(Errno::AGAIN), _)) if was == State::Last => listener.socket = None,
+            // A worker of another engine shares the socket, and has made it so that nobody waits.
+            Err((Some(Errno::AGAIN), _)) => self.paused_until = Some(service.now() / TICK + PAUSE),
             Err((_, error)) if was == State::Last => {
                 service.on_accept_paused(Some(&error));
                 listener.socket = None;

@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, TcpListener};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use super::slots::Slots;
 use super::token::Key;
 use super::wheel::{TICK, Wheel};
 use super::{Class, Outgoing, Received, Sizes};
-use crate::server::{Phase, WorkerStats};
+use crate::server::{Listener, Phase, WorkerStats};
 
 /// What one connection may cost in a turn; what it has received beyond that waits for the next one.
 const TURN_COST: usize = 1 << 20;
@@ -186,7 +186,7 @@ impl<S: Service> Worker<S> {
     /// # Errors
     ///
     /// When the ring is of no more use.
-    pub fn run(mut self, listeners: Vec<TcpListener>) -> io::Result<()> {
+    pub fn run(mut self, listeners: Vec<Listener>) -> io::Result<()> {
         self.acceptors = Acceptors::new(listeners, self.service.asks_for_peers())?;
         self.watch()?;
         let mut cut_at = None;

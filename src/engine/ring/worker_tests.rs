@@ -1,7 +1,7 @@
 //! A worker that makes connections, turn by turn.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::thread;
 

@@ -32,7 +32,7 @@ pub fn serve(listener: TcpListener, buffer_size: usize) -> anyhow::Result<Infall
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
     let worker = Worker::new(&sizes, RawTcp, wake, Arc::new(WorkerStats::default()))
         .context("the ring cannot be set up")?;
-    worker.run(vec![listener])?;
+    worker.run(vec![listener.into()])?;
     anyhow::bail!("the worker has ended")
 }
 

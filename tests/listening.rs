@@ -1,0 +1,474 @@
+//! Where a server listens: ports, unix sockets, and sockets that it is handed.
+
+mod common;
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use command_fds::{CommandFdExt as _, FdMapping};
+use common::{Client, DEADLINE, Server, close_payload, command, frame, pattern};
+use ringback::proto::frame::OpCode;
+use rustix::process::Signal;
+use socket2::Socket;
+
+on_each_engine! {
+    a_unix_socket_is_served_and_its_file_removed,
+    an_abstract_socket_is_served,
+    workers_share_a_unix_socket,
+    a_unix_socket_is_drained,
+    sockets_that_were_handed_over_are_served_and_left_as_they_are,
+    workers_share_a_socket_that_was_handed_over,
+    what_a_slow_reader_holds_in_the_kernel_is_bounded,
+    the_backlog_is_the_one_asked_for,
+}
+
+fn a_unix_socket_is_served_and_its_file_removed(engine: &str) {
+    let scratch = Scratch::new(engine, "served");
+    let path = scratch.0.join("a.sock");
+    let listen = format!("unix:{}", path.display());
+    // What a server that was killed leaves.
+    drop(UnixListener::bind(&path).expect("a socket"));
+    let server = unix_server(engine, &listen, &["--unix-mode", "0640"]);
+    assert!(
+        server.announcement.starts_with(&format!("listening on {listen}:/ws (")),
+        "{}",
+        server.announcement
+    );
+    let file = fs::symlink_metadata(&path).expect("it is there");
+    assert!(file.file_type().is_socket());
+    assert_eq!(file.permissions().mode() & 0o777, 0o640);
+
+    let mut client = connect(&path);
+    for size in [0, 10, 5000, 100_000, 1 << 20] {
+        client.send(OpCode::Binary, &pattern(size));
+        assert!(client.read_message() == (OpCode::Binary, pattern(size)), "{size} bytes come back");
+    }
+    client.send(OpCode::Close, &close_payload(1000, "done"));
+    assert_eq!(client.read_close(), 1000);
+    client.expect_end();
+
+    let second = run(&["--engine", engine, "--listen", &listen]);
+    assert_eq!(second.status.code(), Some(69));
+    let said = stderr(&second);
+    assert!(said.contains(&listen) && said.contains("stop the server that has the socket"), "{said}");
+    connect(&path).echo(OpCode::Text, b"the first one serves on");
+
+    server.signal(Signal::TERM);
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+    assert!(!path.exists(), "its file is removed");
+}
+
+fn an_abstract_socket_is_served(engine: &str) {
+    let name = format!("ringback-{engine}-{}", std::process::id());
+    let server = unix_server(engine, &format!("unix:@{name}"), &[]);
+    assert!(server.announcement.contains(&format!(" unix:@{name}:/ws ")), "{}", server.announcement);
+    let address = UnixAddr::from_abstract_name(&name).expect("a name");
+    Client::connect_unix(&address).echo(OpCode::Text, b"without a file");
+}
+
+/// All accept, whichever comes first: one that has its hands full leaves it to the others.
+fn workers_share_a_unix_socket(engine: &str) {
+    let scratch = Scratch::new(engine, "shared");
+    let path = scratch.0.join("a.sock");
+    let listen = format!("unix:{}", path.display());
+    let server =
+        Server::spawn(command(&["--engine", engine, "--listen", &listen, "--workers", "3", "--no-pin"]));
+    expect_to_share_out(&server, || connect(&path));
+}
+
+/// That each of three workers gets some of the connections, sooner or later: one that has had a connection has woken.
+fn expect_to_share_out(server: &Server, connect: impl Fn() -> Client) {
+    let before: Vec<_> = (0..3).map(|worker| voluntary_switches(server, worker)).collect();
+    let have_all_woken =
+        || (0..3).zip(&before).all(|(worker, before)| voluntary_switches(server, worker) > before + 2);
+    let mut clients = Vec::new();
+    while !have_all_woken() {
+        assert!(clients.len() < 500, "a worker has none of 500 connections");
+        clients.push(connect());
+        clients.last_mut().expect("the one").echo(OpCode::Text, b"whichever worker has me");
+    }
+    server.signal(Signal::TERM);
+    for client in &mut clients {
+        assert_eq!(client.read_close(), 1001);
+        client.send(OpCode::Close, &close_payload(1001, ""));
+        client.expect_end();
+    }
+}
+
+/// How often this worker has gone to sleep.
+fn voluntary_switches(server: &Server, worker: usize) -> u64 {
+    let thread = server.thread(&format!("ringback-{worker}")).as_raw_nonzero();
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:")).expect("a line");
+    line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
+}
+
+/// What is queued gets an answer, and what was sent comes back.
+fn a_unix_socket_is_drained(engine: &str) {
+    let scratch = Scratch::new(engine, "drained");
+    let path = scratch.0.join("a.sock");
+    let server = unix_server(engine, &format!("unix:{}", path.display()), &[]);
+    let mut client = connect(&path);
+    stop(&server);
+    client.send(OpCode::Binary, &pattern(100_000));
+    let mut queued = UnixStream::connect(&path).expect("the queue has room");
+    queued.write_all(common::handshake("/ws", "").as_bytes()).expect("the socket has room");
+    queued.set_read_timeout(Some(DEADLINE)).expect("a duration");
+    server.signal(Signal::TERM);
+    server.signal(Signal::CONT);
+    assert!(client.read_message() == (OpCode::Binary, pattern(100_000)));
+    assert_eq!(client.read_close(), 1001);
+    client.send(OpCode::Close, &close_payload(1001, ""));
+    client.expect_end();
+    let mut head = [0; 12];
+    std::io::Read::read_exact(&mut queued, &mut head).expect("an answer");
+    assert!([b"HTTP/1.1 503", b"HTTP/1.1 101"].contains(&&head), "{}", head.escape_ascii());
+    drop((client, queued));
+    assert_eq!(server.wait().0.code(), Some(0));
+}
+
+fn sockets_that_were_handed_over_are_served_and_left_as_they_are(engine: &str) {
+    let scratch = Scratch::new(engine, "handed");
+    let path = scratch.0.join("a.sock");
+    let (port, unix) = (listener(), UnixListener::bind(&path).expect("a socket"));
+    let address = port.local_addr().expect("it is bound");
+    let start = || {
+        let command = command(&["--engine", engine, "--workers", "2", "--no-pin"]);
+        Server::spawn(activated(&command, &[&port, &unix], "web:local"))
+    };
+    let server = start();
+    assert_eq!(server.address, address);
+    let line = server.stdout.recv_timeout(DEADLINE).expect("a line for each");
+    assert!(line.starts_with(&format!("listening on unix:{}:/ws", path.display())), "{line}");
+    Client::connect(address).echo(OpCode::Text, b"over the port");
+    connect(&path).echo(OpCode::Text, b"over the socket");
+    for entry in fs::read_dir(format!("/proc/{}/fdinfo", server.pid().as_raw_nonzero())).expect("it runs") {
+        let entry = entry.expect("a descriptor");
+        if entry.file_name().to_str().is_some_and(|fd| ["3", "4"].contains(&fd)) {
+            let info = fs::read_to_string(entry.path()).expect("it is open");
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags").trim();
+            let flags = u64::from_str_radix(flags, 8).expect("in octal");
+            assert_ne!(flags & 0o2_000_000, 0, "O_CLOEXEC is not among {flags:o}");
+        }
+    }
+
+    // What comes when it does not accept any more is for the next one.
+    server.signal(Signal::TERM);
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+    assert!(path.exists(), "the file is not the server's");
+    let handshake = common::handshake("/ws", "");
+    let mut queued = [TcpStream::connect(address).expect("the socket is open here"), {
+        let stream = UnixStream::connect(&path).expect("the socket is open here");
+        OwnedFd::from(stream).into()
+    }];
+    for stream in &mut queued {
+        stream.write_all(handshake.as_bytes()).expect("the socket has room");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a duration");
+    }
+    let server = start();
+    for stream in &mut queued {
+        let mut head = [0; 12];
+        std::io::Read::read_exact(stream, &mut head).expect("an answer");
+        assert_eq!(head.escape_ascii().to_string(), "HTTP/1.1 101");
+    }
+    drop(queued);
+
+    // Nor does one take it that has begun to end.
+    let mut last = Client::connect(address);
+    server.signal(Signal::TERM);
+    assert_eq!(last.read_close(), 1001);
+    let mut queued = TcpStream::connect(address).expect("the socket is open here");
+    queued.set_read_timeout(Some(DEADLINE)).expect("a duration");
+    queued.write_all(handshake.as_bytes()).expect("the socket has room");
+    last.send(OpCode::Close, &close_payload(1001, ""));
+    last.expect_end();
+    drop(last);
+    assert_eq!(server.wait().0.code(), Some(0));
+    let _next = start();
+    let mut head = [0; 12];
+    std::io::Read::read_exact(&mut queued, &mut head).expect("an answer");
+    assert_eq!(head.escape_ascii().to_string(), "HTTP/1.1 101");
+}
+
+fn workers_share_a_socket_that_was_handed_over(engine: &str) {
+    let port = listener();
+    let command = command(&["--engine", engine, "--workers", "3", "--no-pin"]);
+    let server = Server::spawn(activated(&command, &[&port], ""));
+    expect_to_share_out(&server, || server.connect());
+}
+
+/// A peer that does not read leaves more behind, the larger the buffer is.
+fn what_a_slow_reader_holds_in_the_kernel_is_bounded(engine: &str) {
+    let held = |size: &str| {
+        let server = Server::start(engine, &["--socket-send-buffer", size, "--unsent-limit", "64KiB"]);
+        let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a size");
+        let mut client = server.connect_over(socket);
+        client.stream.set_write_timeout(Some(Duration::from_millis(300))).expect("a duration");
+        let bytes = frame(true, OpCode::Binary, &pattern(60_000));
+        while client.stream.write_all(&bytes).is_ok() {}
+        send_queue(server.address.port(), client.stream.local_addr().expect("it is connected").port())
+    };
+    let (small, large) = (held("16KiB"), held("2MiB"));
+    println!("{engine}: {small} and {large} bytes wait in the kernel");
+    // The kernel counts what it needs for itself too, and takes a segment beyond the limit.
+    assert!(small <= 256 << 10, "{small} bytes wait in a buffer of 16 KiB");
+    assert!(large > 2 * small, "{large} bytes wait in a buffer of 2 MiB, {small} in one of 16 KiB");
+}
+
+/// Bytes that were sent over a connection on loopback and not taken yet (proc_net_tcp: tx_queue).
+fn send_queue(from: u16, to: u16) -> u64 {
+    let table = fs::read_to_string("/proc/net/tcp").expect("/proc");
+    let line = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|fields| {
+        fields[1].ends_with(&format!(":{from:04X}")) && fields[2].ends_with(&format!(":{to:04X}"))
+    });
+    let line = line.expect("the connection");
+    u64::from_str_radix(line[4].split(':').next().expect("split gives one"), 16).expect("in hexadecimal")
+}
+
+/// A queue takes one more than it was told (listen(2) of Linux), and then no more.
+fn the_backlog_is_the_one_asked_for(engine: &str) {
+    let server = Server::start(engine, &["--backlog", "5"]);
+    server.connect().echo(OpCode::Text, b"served");
+    stop(&server);
+    let address = server.address.into();
+    let mut clients = Vec::new();
+    let connected = (0..20).take_while(|_| {
+        let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let is_connected = socket.connect_timeout(&address, Duration::from_millis(300)).is_ok();
+        clients.push(socket);
+        is_connected
+    });
+    let connected = connected.count();
+    println!("{engine}: {connected} connections are queued");
+    server.signal(Signal::CONT);
+    assert!((6..=8).contains(&connected), "{connected} connections are queued");
+}
+
+/// Stops the server, and waits until each of its threads has stopped.
+fn stop(server: &Server) {
+    server.signal(Signal::STOP);
+    let threads = format!("/proc/{}/task", server.pid().as_raw_nonzero());
+    let is_stopped = |thread: std::io::Result<fs::DirEntry>| {
+        let status =
+            fs::read_to_string(thread.expect("a thread").path().join("status")).expect("it is there");
+        status.lines().any(|line| line.starts_with("State:") && line.contains("stopped"))
+    };
+    while !fs::read_dir(&threads).expect("it is there").all(is_stopped) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn ipv6_has_a_port_too() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return println!("SKIPPED: IPv6, which this machine does not have");
+    }
+    let server = Server::spawn(command(&["--listen", "[::1]:0", "--workers", "2", "--no-pin"]));
+    assert!(server.announcement.contains(" ws://[::1]:"), "{}", server.announcement);
+    assert!(server.address.is_ipv6() && server.address.port() != 0);
+    server.connect().echo(OpCode::Text, b"over IPv6");
+}
+
+#[test]
+fn what_is_no_socket_is_left_alone() {
+    let scratch = Scratch::new("any", "other");
+    let path = scratch.0.join("precious");
+    fs::write(&path, "precious").expect("a file");
+    let datagram = scratch.0.join("datagram");
+    let _datagram = UnixDatagram::bind(&datagram).expect("a socket");
+    for (listen, says) in [
+        (format!("unix:{}", path.display()), "no socket; it is left alone"),
+        (format!("unix:{}", datagram.display()), "stop the server that has the socket"),
+        (format!("unix:{}/none/a.sock", scratch.0.display()), "its directory has to be there"),
+    ] {
+        let output = run(&["--engine", "epoll", "--listen", &listen]);
+        assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
+        assert!(stderr(&output).contains(says) && stderr(&output).contains(&listen), "{}", stderr(&output));
+        assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+    }
+    assert_eq!(fs::read_to_string(&path).expect("it is there"), "precious");
+}
+
+/// The umask takes bits away; the option gives them back.
+#[test]
+fn without_a_mode_the_umask_decides() {
+    let scratch = Scratch::new("any", "umask");
+    for (mode, expected) in [(None, 0o750), (Some("0666"), 0o666)] {
+        let path = scratch.0.join("a.sock");
+        let listen = format!("--listen=unix:{}", path.display());
+        let mut server = command(&["--engine=epoll", "--workers=1", &listen]);
+        server.args(mode.map(|mode| format!("--unix-mode={mode}")));
+        let _server = Server::spawn(common::limited("umask 027", &server));
+        let mode = fs::symlink_metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, expected, "{mode:o}");
+        fs::remove_file(path).expect("it is there");
+    }
+}
+
+#[test]
+fn a_successors_file_is_left_there() {
+    let scratch = Scratch::new("any", "successor");
+    let path = scratch.0.join("a.sock");
+    let server = unix_server("epoll", &format!("unix:{}", path.display()), &[]);
+    fs::remove_file(&path).expect("it is there");
+    let _successor = UnixListener::bind(&path).expect("a free path");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().0.code(), Some(0));
+    UnixStream::connect(&path).expect("the successor's is there");
+}
+
+/// Whoever gives addresses beside has both.
+#[test]
+fn addresses_that_were_asked_for_are_served_beside_sockets_that_were_handed_over() {
+    let port = listener();
+    let with = |set: &dyn Fn(&mut Command)| {
+        let mut command = command(&["--engine=epoll", "--workers=1"]);
+        set(&mut command);
+        let server = Server::spawn(activated(&command, &[&port], ""));
+        assert_eq!(server.address, port.local_addr().expect("it is bound"));
+        let second = server.stdout.recv_timeout(Duration::from_millis(200)).ok();
+        server.connect().echo(OpCode::Text, b"over the one that was handed over");
+        second
+    };
+    assert_eq!(with(&|_| {}), None, "the default address is not listened at");
+    let scratch = Scratch::new("any", "beside");
+    let file = scratch.0.join("a.toml");
+    fs::write(&file, "listen = ['127.0.0.1:0']").expect("a file");
+    for set in [
+        &(|command: &mut Command| {
+            command.arg("--listen=127.0.0.1:0");
+        }) as &dyn Fn(&mut Command),
+        &|command| {
+            command.env("RINGBACK_LISTEN", "127.0.0.1:0");
+        },
+        &|command| {
+            command.arg("--config").arg(&file);
+        },
+    ] {
+        let second = with(set).expect("a line for each address");
+        let url = second.strip_prefix("listening on ws://").expect("a port");
+        let address: SocketAddr =
+            url.split('/').next().expect("split gives one").parse().expect("an address");
+        assert_ne!(address.port(), 0);
+    }
+}
+
+#[test]
+fn sockets_for_another_process_are_not_taken() {
+    let port = listener();
+    let mut other =
+        activated(&command(&["--engine=epoll", "--workers=1", "--listen=127.0.0.1:0"]), &[&port], "");
+    other.env("OTHER_PID", "1");
+    let server = Server::spawn(other);
+    assert_ne!(server.address, port.local_addr().expect("it is bound"));
+}
+
+#[test]
+fn what_cannot_be_served_of_what_was_handed_over_is_named() {
+    let (_reader, writer) = std::io::pipe().expect("a pipe");
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let deaf = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    for (descriptor, says) in [
+        (&writer as &dyn AsFd, "is no stream socket"),
+        (&datagrams, "is no stream socket"),
+        (&deaf, "does not listen: set Accept=no"),
+    ] {
+        let output = activated(&command(&["--engine=epoll"]), &[descriptor], "first")
+            .stderr(Stdio::piped())
+            .output()
+            .expect("the binary runs");
+        assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
+        let said = stderr(&output);
+        assert!(said.contains("descriptor 3 (\"first\")") && said.contains(says), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    let mut wrong = activated(&command(&["--engine=epoll"]), &[], "");
+    let output = wrong.env("WRONG_COUNT", "many").stderr(Stdio::piped()).output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).contains("LISTEN_FDS=\"many\""), "{}", stderr(&output));
+}
+
+/// sd_notify(3): whoever waits for the start and the end is told.
+#[test]
+fn a_service_manager_is_told() {
+    let scratch = Scratch::new("any", "notify");
+    let path = scratch.0.join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(DEADLINE)).expect("a duration");
+    let told = || {
+        let mut bytes = [0; 100];
+        let len = manager.recv(&mut bytes).expect("something is told");
+        String::from_utf8(bytes[..len].to_vec()).expect("text")
+    };
+    let mut command = command(&["--engine=epoll", "--workers=1", "--listen=127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", &path);
+    let server = Server::spawn(command);
+    assert_eq!(told(), "READY=1\n");
+    server.signal(Signal::TERM);
+    assert_eq!(told(), "STOPPING=1\n");
+    assert_eq!(server.wait().0.code(), Some(0));
+}
+
+/// A listener to hand over.
+fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").expect("a free port")
+}
+
+/// The same command, started as systemd starts a service with sockets: by a process that becomes it.
+fn activated(command: &Command, sockets: &[&dyn AsFd], names: &str) -> Command {
+    let listen = "LISTEN_PID=${OTHER_PID:-$$} LISTEN_FDS=${WRONG_COUNT:-$HANDED} LISTEN_FDNAMES=$NAMES";
+    let mut activated = common::limited(&format!("export {listen}"), command);
+    activated.env("HANDED", sockets.len().to_string()).env("NAMES", names);
+    let mappings = (3..).zip(sockets).map(|(child_fd, socket)| {
+        let parent_fd = socket.as_fd().try_clone_to_owned().expect("a descriptor more");
+        FdMapping { parent_fd, child_fd }
+    });
+    activated.fd_mappings(mappings.collect()).expect("each has a number of its own");
+    activated
+}
+
+fn unix_server(engine: &str, listen: &str, more: &[&str]) -> Server {
+    let mut command = command(&["--engine", engine, "--listen", listen, "--workers", "1"]);
+    command.args(more);
+    Server::spawn(command)
+}
+
+fn connect(path: &Path) -> Client {
+    Client::connect_unix(&UnixAddr::from_pathname(path).expect("a short path"))
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("the binary runs")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("messages are UTF-8")
+}
+
+/// An empty directory, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(engine: &str, name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("ringback-{engine}-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a directory");
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
