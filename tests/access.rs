@@ -14,6 +14,7 @@ on_each_engine! {
     those_of_one_address_do_not_stop_accepting,
     addresses_that_come_and_go_are_counted_right,
     a_limit_of_addresses_keeps_to_the_limit_of_all,
+    what_is_queued_at_a_drain_is_answered_and_nothing_else_awaited,
     clients_behind_a_proxy,
     without_a_header_there_is_no_answer,
     a_header_comes_within_the_time_of_a_handshake,
@@ -122,6 +123,23 @@ fn a_limit_of_addresses_keeps_to_the_limit_of_all(engine: &str) {
     for client in &mut clients {
         client.echo(OpCode::Text, b"one of three");
     }
+}
+
+/// Accepting pauses where too many are being told that there is no room. Of several accepts on one listener only one may wait
+/// for what is queued at the end.
+fn what_is_queued_at_a_drain_is_answered_and_nothing_else_awaited(engine: &str) {
+    let options = ["--max-connections-per-ip", "100", "--max-connections", "1", "--drain-timeout", "1h"];
+    let server = Server::start(engine, &options);
+    let only = open(&server, HOME);
+    let queued: Vec<_> = (0..60).map(|_| server.connect_raw_from(OTHER)).collect();
+    server.wait_for_counter("accepted", 17);
+    server.signal(Signal::TERM);
+    for mut client in queued {
+        let head = client.read_head();
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    }
+    drop(only);
+    assert_eq!(server.wait().0.code(), Some(0));
 }
 
 fn line(address: &str) -> Vec<u8> {
