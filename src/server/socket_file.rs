@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -55,20 +56,26 @@ impl Drop for SocketFile {
 pub(super) fn listen(path: &Path, mode: Option<u32>, backlog: i32) -> io::Result<(Socket, SocketFile)> {
     let _lock = lock_directory(path);
     remove_stale(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    let mode = mode.map(Permissions::from_mode);
-    if let Some(mode) = &mode {
-        // The file gets it when it is made, without the bits of the umask.
-        let socket = File::from(std::os::fd::OwnedFd::from(socket.try_clone()?));
-        socket.set_permissions(mode.clone())?;
-    }
-    socket.bind(&SockAddr::unix(path)?)?;
+    let socket = bind(path, mode)?;
     let file = SocketFile::open(path)?;
     if let Some(mode) = mode {
-        fs::set_permissions(path, mode)?;
+        // The bits that the umask has taken.
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
     }
     socket.listen(backlog)?;
     Ok((socket, file))
+}
+
+/// A socket bound to `path`. Its file is made with this mode, without the bits of the umask.
+fn bind(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if let Some(mode) = mode {
+        // That of the socket is the one that bind(2) begins with.
+        let socket = File::from(OwnedFd::from(socket.try_clone()?));
+        socket.set_permissions(Permissions::from_mode(mode))?;
+    }
+    socket.bind(&SockAddr::unix(path)?)?;
+    Ok(socket)
 }
 
 /// Keeps others out who start at the same moment: one of them could take a socket for stale that is not listened at yet.
@@ -163,6 +170,20 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).expect("a link");
         assert_eq!(listen(&link, None, 1).expect_err("a link").kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).expect("it is there"), "precious");
+    }
+
+    #[test]
+    fn a_file_is_never_open_to_more_than_its_mode_says() {
+        let scratch = Scratch::new("mode");
+        let path = scratch.0.join("a.sock");
+        let mode = |path: &Path| fs::symlink_metadata(path).expect("a file").mode() & 0o777;
+        let _bound = bind(&path, None).expect("a free path");
+        let by_umask = mode(&path);
+        fs::remove_file(&path).expect("it is there");
+        let narrow = 0o400;
+        assert_ne!(by_umask & !narrow, 0, "the umask alone would allow more");
+        let _bound = bind(&path, Some(narrow)).expect("a free path");
+        assert_eq!(mode(&path) & !narrow, 0, "before anything else is done to it");
     }
 
     #[test]
