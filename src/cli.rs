@@ -10,7 +10,7 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 
-use crate::config::{Config, EngineChoice, RingConfig, values};
+use crate::config::{AdminConfig, Config, EngineChoice, RingConfig, values};
 use crate::documents::Document;
 use crate::settings::{Refusal, Settings};
 
@@ -166,6 +166,9 @@ struct Arguments {
     log_format: LogFormat,
 
     #[command(flatten)]
+    admin: AdminConfig,
+
+    #[command(flatten)]
     ring: RingConfig,
 }
 
@@ -283,6 +286,7 @@ impl From<Arguments> for Config {
             unsent_limit: arguments.unsent_limit,
             unsent_total: arguments.unsent_total,
             drain_timeout: arguments.drain_timeout,
+            admin: arguments.admin,
             ring: arguments.ring,
         }
     }
@@ -313,6 +317,7 @@ mod tests {
     fn bad_values_are_refused() {
         for bad in [
             "--listen=localhost:9001",
+            "--admin=9002",
             "--path=ws",
             "--path=/a?b",
             "--workers=0",

@@ -2,12 +2,14 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringback::cli::{self, LogFormat, Task};
 use ringback::config::Config;
 use ringback::doctor;
 use ringback::mask::Kernel;
+use ringback::server::admin::Admin;
 use ringback::server::{Server, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -51,14 +53,18 @@ fn diagnose(config: &Config) -> ExitCode {
 
 /// Serves until a signal says to end.
 fn run(config: &Config) -> Result<(), StartError> {
-    // One thread, for signals only.
+    // One thread, for signals and whoever asks how the server is.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
     runtime.block_on(async {
         // First of all, so that no signal is lost.
         let mut signals = Signals::new().map_err(StartError::Worker)?;
-        let server = Server::start(config)?;
-        announce(&server, config);
+        let admin = config.admin.address.map(Admin::bind).transpose()?;
+        let server = Arc::new(Server::start(config)?);
+        announce(&server, admin.as_ref(), config);
+        if let Some(admin) = admin {
+            tokio::spawn(admin.serve(Arc::clone(&server)));
+        }
         tokio::select! {
             () = signals.until_told_to_end(&server) => {
                 tracing::info!(timeout = ?config.drain_timeout, "draining");
@@ -74,6 +80,8 @@ fn run(config: &Config) -> Result<(), StartError> {
             () = signals.until_told_again(&server) => tracing::warn!("a second signal: what is left is cut"),
         }
         server.stop();
+        // Questions are answered until then.
+        server.all_ended().await;
         let stats = server.join().map_err(StartError::Worker)?;
         tracing::info!("ended: {stats}");
         Ok(())
@@ -81,7 +89,7 @@ fn run(config: &Config) -> Result<(), StartError> {
 }
 
 /// One line on standard output for each address; whoever started the server may wait for it.
-fn announce(server: &Server, config: &Config) {
+fn announce(server: &Server, admin: Option<&Admin>, config: &Config) {
     let mut stdout = io::stdout().lock();
     let mut engines: Vec<_> = server.engines().iter().map(ToString::to_string).collect();
     engines.dedup();
@@ -94,6 +102,9 @@ fn announce(server: &Server, config: &Config) {
             engines.join(" and "),
             server.engines().len(),
         );
+    }
+    if let Some(admin) = admin {
+        let _ = writeln!(stdout, "admin on http://{}", admin.address());
     }
     let _ = stdout.flush();
 }

@@ -311,6 +311,7 @@ impl<B: ReceiveBuffer> Session<B> {
             }
             Step::Page { html } => {
                 context.stats.refusals.add(1);
+                context.stats.pages.add(1);
                 self.queue.push_bytes(&page_response(&context.shared.rules.page, html, &date()), context);
                 self.flush();
             }
@@ -331,6 +332,7 @@ impl<B: ReceiveBuffer> Session<B> {
         if let Some(head) = head {
             self.queue.push_gathered(head, context);
         }
+        let is_told = tail.is_some();
         let mut tail = tail.as_ref().map(<[u8; 4]>::as_slice);
         if let Some(frame) = tail
             && let Some(behind) = buffer.bytes_mut().get_mut(body.end..body.end + frame.len())
@@ -349,7 +351,7 @@ impl<B: ReceiveBuffer> Session<B> {
             Standing::Closed => self.flush(),
             Standing::Failed(error) => {
                 tracing::debug!(%error, "a peer broke the protocol");
-                context.stats.protocol_errors.add(1);
+                context.stats.on_protocol_error(error, is_told);
                 self.flush();
             }
         }
@@ -368,7 +370,7 @@ impl<B: ReceiveBuffer> Session<B> {
     fn refuse(&mut self, refusal: Refusal) {
         tracing::debug!(reason = %refusal, "a request was refused");
         let context = &self.presence.context;
-        context.stats.refusals.add(1);
+        context.stats.on_refusal(refusal);
         self.queue.push_bytes(&refusal.response(&date()), context);
         self.flush();
     }
@@ -445,7 +447,9 @@ impl<B: ReceiveBuffer> Session<B> {
         let frame = connection.close(close::GOING_AWAY);
         let is_closed = connection.standing() == Standing::Closed;
         if let Some(frame) = frame {
-            self.queue.push_bytes(&frame, &self.presence.context);
+            let context = &self.presence.context;
+            context.stats.on_close_sent(close::GOING_AWAY);
+            self.queue.push_bytes(&frame, context);
         }
         if is_closed {
             self.flush();

@@ -5,7 +5,12 @@ use super::close;
 /// A violation of RFC 6455 by the peer, or a limit of ours that it ran into.
 ///
 /// Small and `Copy`: a connection that failed keeps its error and repeats it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::EnumDiscriminants, thiserror::Error)]
+#[strum_discriminants(name(ProtocolErrorKind), derive(strum::IntoStaticStr, strum::VariantArray))]
+#[strum_discriminants(strum(serialize_all = "snake_case"))]
+#[strum_discriminants(
+    doc = "A [`ProtocolError`] without what it says of the bytes; its name is in snake case."
+)]
 #[non_exhaustive]
 pub enum ProtocolError {
     /// One of RSV1–3 is set and no extension was negotiated (RFC 6455 §5.2).

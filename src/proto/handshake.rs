@@ -61,8 +61,11 @@ pub enum Step {
     Refused(Refusal),
 }
 
-/// Why a request was refused, and so the status that answers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+/// Why a request was refused, and so the status that answers it. Counters are kept by these names in snake case.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantArray, thiserror::Error,
+)]
+#[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum Refusal {
     /// The head is not HTTP/1.1 as RFC 9112 has it.

@@ -39,7 +39,7 @@ mod progress;
 pub mod utf8;
 
 pub use connection::{Connection, Settings};
-pub use error::ProtocolError;
+pub use error::{ProtocolError, ProtocolErrorKind};
 pub use progress::{CloseFrame, ControlFrame, Counts, Gathered, Progress, Standing};
 
 /// The room, in bytes, that must lie before received bytes: a header that the client did not send and a code point

@@ -24,7 +24,7 @@ pub(super) fn bind(
     let mut per_worker: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
     let mut bound = Vec::new();
     for &asked in &config.listen {
-        let fail = |source| StartError::Bind { address: asked, source };
+        let fail = |source| StartError::Bind { address: asked, option: "--listen", source };
         let mut address = asked;
         for (worker, listeners) in per_worker.iter_mut().enumerate() {
             let listener = if worker == 0 { take(address) } else { share(address) }.map_err(fail)?;

@@ -1,7 +1,9 @@
 //! The server: listeners, one worker a CPU, and how it ends.
 
 pub(crate) mod accept;
+pub mod admin;
 pub mod drain;
+pub mod families;
 mod limits;
 pub(crate) mod listeners;
 mod page;
@@ -10,7 +12,7 @@ mod workers;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
@@ -26,7 +28,7 @@ pub use drain::Phase;
 pub use limits::{Admission, Limits};
 pub(crate) use limits::{connections_max, direct_connections_max};
 pub(crate) use listeners::BACKLOG;
-pub use stats::{Snapshot, WorkerStats};
+pub use stats::{Life, Snapshot, WorkerStats};
 pub(crate) use workers::Placement;
 
 /// A server that runs in threads of its own.
@@ -35,10 +37,23 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     engines: Vec<Engine>,
     phase: Announcer,
+    shared: Arc<Shared>,
     stats: Vec<Arc<WorkerStats>>,
-    workers: Vec<JoinHandle<io::Result<()>>>,
+    /// Those that were not waited for yet.
+    workers: Mutex<Vec<JoinHandle<io::Result<()>>>>,
     /// How many workers have ended.
     ended: watch::Sender<usize>,
+}
+
+/// A worker, seen from outside.
+#[derive(Clone, Debug)]
+pub struct WorkerView {
+    /// How it moves bytes.
+    pub engine: Engine,
+    /// Whether it lives.
+    pub life: Life,
+    /// Its counters.
+    pub stats: Snapshot,
 }
 
 /// What every worker is told.
@@ -62,7 +77,7 @@ impl Server {
         let (connections_max, per_worker) = match engine {
             Engine::Ring => direct_connections_max(config.max_connections, cpus.workers)?,
             Engine::TokioUring | Engine::Epoll => {
-                let max = connections_max(config.max_connections, cpus.workers, config.listen.len())?;
+                let max = connections_max(config, cpus.workers)?;
                 (max, max)
             }
         };
@@ -77,12 +92,14 @@ impl Server {
             unsent: Total::new(config.unsent_total),
             config: config.clone(),
         });
+        let mut workers = Vec::new();
         let mut server = Self {
             addresses,
             engines: Vec::new(),
             phase: Announcer::new(),
+            shared: Arc::clone(&shared),
             stats: Vec::new(),
-            workers: Vec::new(),
+            workers: Mutex::default(),
             ended: watch::channel(0).0,
         };
         for (index, listeners) in listeners.into_iter().enumerate() {
@@ -104,8 +121,9 @@ impl Server {
             let (worker, taken) = workers::spawn(setup)?;
             engine = taken;
             server.engines.push(engine);
-            server.workers.push(worker);
+            workers.push(worker);
         }
+        server.workers = Mutex::new(workers);
         Ok(server)
     }
 
@@ -127,6 +145,35 @@ impl Server {
         Snapshot::sum(self.stats.iter().map(AsRef::as_ref))
     }
 
+    /// Each worker as it is now.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerView> {
+        let view = |(stats, &engine): (&Arc<WorkerStats>, _)| WorkerView {
+            engine,
+            life: stats.life.life(),
+            stats: Snapshot::sum([stats.as_ref()]),
+        };
+        self.stats.iter().zip(&self.engines).map(view).collect()
+    }
+
+    /// Whether new connections are welcome.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.phase.phase() == Phase::Running
+    }
+
+    /// The most connections that there may be.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.shared.limits.max()
+    }
+
+    /// The most bytes that may wait to be sent.
+    #[must_use]
+    pub fn unsent_max(&self) -> usize {
+        self.shared.config.unsent_total
+    }
+
     /// Stops accepting; what was received is echoed, then every connection gets Close(1001).
     pub fn drain(&self) {
         self.phase.announce(Phase::Draining);
@@ -144,7 +191,7 @@ impl Server {
 
     /// Resolves once all workers have ended.
     pub async fn all_ended(&self) {
-        self.until_ended(self.workers.len()).await;
+        self.until_ended(self.stats.len()).await;
     }
 
     /// Waits until all workers have ended, and gives the last counters.
@@ -152,8 +199,9 @@ impl Server {
     /// # Errors
     ///
     /// When a worker failed or panicked.
-    pub fn join(self) -> io::Result<Snapshot> {
-        for worker in self.workers {
+    pub fn join(&self) -> io::Result<Snapshot> {
+        let workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
+        for worker in workers {
             worker.join().map_err(|_| io::Error::other("a worker panicked"))??;
         }
         Ok(Snapshot::sum(self.stats.iter().map(AsRef::as_ref)))
@@ -178,10 +226,12 @@ pub enum StartError {
         reason: String,
     },
     /// An address cannot be listened at.
-    #[error("cannot listen at {address}: {source}{}", bind_cure(source))]
+    #[error("cannot listen at {address}: {source}{}", bind_cure(source, option))]
     Bind {
         /// Where.
         address: SocketAddr,
+        /// The option that asks for it.
+        option: &'static str,
         /// What the kernel says.
         source: io::Error,
     },
@@ -230,15 +280,17 @@ impl StartError {
     }
 }
 
-fn bind_cure(source: &io::Error) -> &'static str {
+fn bind_cure(source: &io::Error, option: &str) -> String {
     match source.kind() {
-        io::ErrorKind::AddrInUse => "; stop the server that has the port, or choose another with --listen",
+        io::ErrorKind::AddrInUse => {
+            format!("; stop the server that has the port, or choose another with {option}")
+        }
         io::ErrorKind::AddrNotAvailable => {
-            "; --listen takes an address of this machine, 0.0.0.0 or [::] for all"
+            format!("; {option} takes an address of this machine, 0.0.0.0 or [::] for all")
         }
         io::ErrorKind::PermissionDenied => {
-            "; ports under 1024 need CAP_NET_BIND_SERVICE, choose a higher one"
+            "; ports under 1024 need CAP_NET_BIND_SERVICE, choose a higher one".into()
         }
-        _ => "",
+        _ => String::new(),
     }
 }
