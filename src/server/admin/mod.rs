@@ -173,3 +173,84 @@ fn response(status: StatusCode, content_type: &'static str, body: String) -> Res
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpSocket;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::config::{Config, EngineChoice};
+
+    /// An admin listener of a small server. The clock goes on to the next timer whenever nothing can be done.
+    fn start() -> SocketAddr {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let config = Config {
+            listen: vec![anywhere],
+            engine: EngineChoice::Epoll,
+            workers: Some(1),
+            pin: false,
+            ..Config::default()
+        };
+        let server = Server::start(&config).expect("a free port");
+        let admin = Admin::bind(anywhere).expect("a free port");
+        let address = admin.address();
+        tokio::spawn(admin.serve(Arc::new(server)));
+        address
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_slow_to_ask_is_cut_off() {
+        let address = start();
+        let request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+        for (before, answers) in [(&b""[..], 0), (&request[..20], 0), (request, 1)] {
+            let began = Instant::now();
+            let mut client = TcpStream::connect(address).await.expect("it listens");
+            client.write_all(before).await.expect("it listens");
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.expect("an end");
+            assert_eq!(answer.matches("200 OK").count(), answers, "{answer}");
+            assert!((HEAD_TIMEOUT..KEPT_FOR).contains(&began.elapsed()), "{:?}", began.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_no_answers_is_cut_off() {
+        let address = start();
+        let socket = TcpSocket::new_v4().expect("IPv4");
+        socket.set_recv_buffer_size(4096).expect("a size");
+        let mut client = socket.connect(address).await.expect("it listens");
+        // More than the sockets and the server hold.
+        let requests = "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5000);
+        let (mut reading, mut writing) = client.split();
+        let began = Instant::now();
+        // It stops to read them too, and then it ends.
+        let written = tokio::time::timeout(KEPT_FOR, writing.write_all(requests.as_bytes())).await;
+        tokio::time::sleep(2 * WRITE_TIMEOUT).await;
+        let mut answers = Vec::new();
+        let _ = reading.read_to_end(&mut answers).await;
+        let answers = String::from_utf8_lossy(&answers).matches("HTTP/1.1 200 OK").count();
+        assert!(answers < 5000, "{written:?}");
+        assert!(began.elapsed() < KEPT_FOR, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_stays_for_ever() {
+        let address = start();
+        let mut client = TcpStream::connect(address).await.expect("it listens");
+        let began = Instant::now();
+        let mut answers = 0;
+        // A request every 5 s, until the connection ends.
+        loop {
+            let asked = client.write_all(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            let mut answer = [0; 1024];
+            match client.read(&mut answer).await {
+                Ok(read) if read > 0 && asked.is_ok() => answers += 1,
+                _ => break,
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        assert!(answers > 10 && began.elapsed() >= KEPT_FOR, "{answers} answers in {:?}", began.elapsed());
+    }
+}
