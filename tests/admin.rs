@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::admin::{ask, get, start};
-use common::{DEADLINE, Server, close_payload, command, counter_in, filter, frame, handshake};
+use common::{DEADLINE, Server, close_payload, command, counter_in, filter, frame, handshake, read_some};
 use openmetrics_parser::{MetricFamily, openmetrics, prometheus};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
@@ -24,6 +24,7 @@ on_each_engine! {
     ready_until_the_drain_begins_and_healthy_to_the_end,
     answers_while_a_worker_is_busy,
     those_who_say_nonsense_or_nothing_stop_nobody,
+    what_waits_for_a_slow_client_is_seen,
 }
 
 fn every_number_is_exact(engine: &str) {
@@ -38,12 +39,12 @@ fn every_number_is_exact(engine: &str) {
         }
         client
     };
-    // 3 texts of 5 + 7 + 4 bytes, 2 binaries of 300 + 0, 2 pings, a pong.
+    // 3 texts of 5 + 7 + 4 bytes, 2 binaries of 300 + 2, 2 pings, a pong.
     for code in [&close_payload(1000, "bye")[..], &close_payload(1001, ""), &close_payload(4000, ""), b""] {
         speak(&[(OpCode::Close, code)]).expect_end();
     }
     speak(&[(OpCode::Text, b"hello"), (OpCode::Ping, b"?"), (OpCode::Binary, &[7; 300])]);
-    speak(&[(OpCode::Text, "sch\u{F6}n!".as_bytes()), (OpCode::Pong, b""), (OpCode::Binary, b"")]);
+    speak(&[(OpCode::Text, "sch\u{F6}n!".as_bytes()), (OpCode::Pong, b""), (OpCode::Binary, b"12")]);
     speak(&[(OpCode::Ping, b""), (OpCode::Close, &close_payload(4999, ""))]).expect_end();
     // A text in pieces: all of it is copied.
     let mut slow = server.connect();
@@ -101,7 +102,7 @@ fn every_number_is_exact(engine: &str) {
         ("messages_total", "type=text", 3),
         ("messages_total", "type=binary", 2),
         ("payload_bytes_total", "type=text", 16),
-        ("payload_bytes_total", "type=binary", 300),
+        ("payload_bytes_total", "type=binary", 302),
         ("gathered_bytes_total", "", 4),
         ("control_frames_total", "opcode=ping", 2),
         ("control_frames_total", "opcode=pong", 1),
@@ -142,32 +143,39 @@ fn every_number_is_exact(engine: &str) {
     }
     let stats = stats(admin);
     assert_eq!(stats["total"]["refusals"], 7, "the page among them");
-    assert_eq!(stats["total"]["payload_bytes"], 316);
+    assert_eq!(stats["total"]["payload_bytes"], 318);
     assert_eq!(stats["total"]["refusals_by_cause"]["key"], 1);
     assert_eq!(stats["total"]["closes_sent_by_code"]["1007"], 1);
-    assert_eq!((server.counter("texts"), server.counter("payload_bytes")), (3, 316));
+    assert_eq!((server.counter("texts"), server.counter("payload_bytes")), (3, 318));
     drop(stays);
 }
 
 fn ready_until_the_drain_begins_and_healthy_to_the_end(engine: &str) {
     let (server, admin) = start(engine, &["--drain-timeout", "1h"]);
-    let mut client = server.connect();
+    let [mut client, mut other] = [server.connect(), server.connect()];
     assert_eq!(get(admin, "/readyz").status_and_body(), (200, "ready\n"));
     server.signal(Signal::TERM);
-    assert_eq!(client.read_close(), 1001);
+    for client in [&mut client, &mut other] {
+        assert_eq!(client.read_close(), 1001);
+    }
     assert_eq!(get(admin, "/readyz").status_and_body(), (503, "draining\n"));
     assert_eq!(get(admin, "/healthz").status_and_body(), (200, "ok\n"));
     let ready = scrape(admin, Format::Prometheus).into_iter().find(|family| family.name == "ringback_ready");
     assert_eq!(ready.expect("a gauge").samples, [(BTreeMap::new(), 0.0)]);
-    assert_eq!(stats(admin)["total"]["closes_sent_by_code"]["1001"], 1);
-    // The answer is taken, and not answered.
-    client.send(OpCode::Close, &close_payload(1001, ""));
+    assert_eq!(stats(admin)["total"]["closes_sent_by_code"]["1001"], 2);
+    // An answer is taken, and not answered.
+    client.send(OpCode::Close, &close_payload(3000, ""));
     client.expect_end();
-    drop(client);
+    let stats = stats(admin);
+    assert_eq!(stats["total"]["closes_received_by_code"]["3xxx"], 1);
+    assert_eq!(stats["total"]["closes_sent_by_code"]["3xxx"], 0);
+    other.send(OpCode::Close, &close_payload(1001, ""));
+    other.expect_end();
+    drop((client, other));
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0));
     let summary = log.iter().find(|line| line.contains("ended: ")).expect("a summary");
-    assert_eq!(counter_in(summary, "closes"), 1);
+    assert_eq!(counter_in(summary, "closes"), 2);
     assert!(TcpStream::connect(admin).is_err(), "it listens no longer than the process lives");
 }
 
@@ -219,12 +227,40 @@ fn those_who_say_nonsense_or_nothing_stop_nobody(engine: &str) {
     let mut next = connect();
     next.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("it listens");
     server.connect().echo(OpCode::Text, b"none of it is for the workers");
+    next.set_read_timeout(Some(Duration::from_millis(200))).expect("a duration");
+    let early = read_some(&mut next, &mut [0]).expect_err("it waits");
+    assert_eq!(early.kind(), ErrorKind::WouldBlock);
+    next.set_read_timeout(Some(DEADLINE)).expect("a duration");
     silent.pop();
     let mut answer = String::new();
     next.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     drop(silent);
     assert_eq!(server.counter("accepted"), 1);
+}
+
+fn what_waits_for_a_slow_client_is_seen(engine: &str) {
+    let (server, admin) = start(engine, &["--unsent-limit", "1MiB"]);
+    let used = |stats: &Value| {
+        let kind = if engine == "ring" { "ring_buffers" } else { "pooled_buffers" };
+        let count = |size: &str| stats["total"][kind][size]["used"].as_u64().expect("a number");
+        count("small") + count("big")
+    };
+    let client = server.connect();
+    let mut sending = client.stream.try_clone().expect("a second handle");
+    let flood = frame(true, OpCode::Binary, &[7; 60_000]);
+    thread::scope(|scope| {
+        scope.spawn(move || while sending.write_all(&flood).is_ok() {});
+        wait_until(|| total(admin, "read_pauses") > 0);
+        let stats = stats(admin);
+        let unsent = stats["total"]["unsent_bytes"].as_u64().expect("a number");
+        assert!((500_000..10_000_000).contains(&unsent), "{unsent} bytes wait");
+        assert!(used(&stats) > 0, "some of them in the buffers that they were received into");
+        client.stream.shutdown(std::net::Shutdown::Both).expect("a connected socket");
+    });
+    drop(client);
+    wait_until(|| total(admin, "ended") == 1);
+    wait_until(|| total(admin, "unsent_bytes") == 0 && used(&stats(admin)) == 0);
 }
 
 /// A worker fails when its ring does. The filter lets little be submitted at once, and one worker gets much to send.

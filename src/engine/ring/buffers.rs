@@ -102,9 +102,9 @@ impl Group {
         self.0.count.into()
     }
 
-    /// How many of them nobody holds.
+    /// How many of them no lease holds.
     pub(super) fn free(&self) -> usize {
-        self.0.free()
+        self.0.free() + self.0.quarantine.len()
     }
 
     /// Has the kernel take turns with `window` buffers, as long as these are enough.
@@ -142,6 +142,7 @@ impl Group {
 }
 
 impl Inner {
+    /// How many the kernel has or may have.
     #[inline]
     fn free(&self) -> usize {
         usize::from(self.available.get()) + self.withheld.borrow().len()

@@ -251,6 +251,7 @@ mod tests {
             }
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
-        assert!(answers > 10 && began.elapsed() >= KEPT_FOR, "{answers} answers in {:?}", began.elapsed());
+        let kept_for = KEPT_FOR..KEPT_FOR + HEAD_TIMEOUT;
+        assert!(answers > 10 && kept_for.contains(&began.elapsed()), "{answers} in {:?}", began.elapsed());
     }
 }
