@@ -166,10 +166,6 @@ counters! {
     texts,
     /// Binary messages echoed.
     binaries,
-    /// Payload bytes of data frames of text messages echoed.
-    text_bytes,
-    /// Payload bytes of data frames of binary messages echoed.
-    binary_bytes,
     /// Payload bytes that were copied in user space because their frame came in pieces.
     bytes_gathered,
     /// Reply bytes that were copied to the heap because the peer did not take them in time.
@@ -208,6 +204,10 @@ counters! {
     rearms,
     /// Requests answered with the page.
     pages,
+    /// Payload bytes of data frames of text messages echoed.
+    text_bytes,
+    /// Payload bytes of data frames of binary messages echoed.
+    binary_bytes,
 }
 
 families! {
@@ -282,10 +282,15 @@ impl Snapshot {
 impl fmt::Display for Snapshot {
     /// One line of `name=count`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, _, count) in self.counters() {
-            write!(f, "{name}={count} ")?;
+        for (i, (name, _, count)) in self.counters().enumerate() {
+            let space = if i == 0 { "" } else { " " };
+            if name == "bytes_gathered" {
+                // Beside what it is a part of.
+                write!(f, "{space}payload_bytes={}", self.payload_bytes())?;
+            }
+            write!(f, "{space}{name}={count}")?;
         }
-        write!(f, "payload_bytes={}", self.payload_bytes())
+        Ok(())
     }
 }
 
@@ -361,6 +366,7 @@ mod tests {
         let sum = Snapshot::sum([&a, &b]);
         assert_eq!((sum.texts, sum.closes, sum.bytes_gathered, sum.receives), (5, 1, 7, 1));
         assert!(sum.to_string().contains(" texts=5 "), "{sum}");
+        assert!(sum.to_string().contains(" payload_bytes=0 bytes_gathered=7 "), "{sum}");
         assert_eq!(sum.by.closes_received.iter().map(|(_, count)| count).sum::<u64>(), 1);
     }
 }
