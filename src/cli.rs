@@ -9,7 +9,9 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 
-use crate::config::{AccessConfig, Config, DrainConfig, EngineChoice, ListeningConfig, RingConfig, values};
+use crate::config::{
+    AccessConfig, AdminConfig, Config, DrainConfig, EngineChoice, ListeningConfig, RingConfig, values,
+};
 use crate::documents::Document;
 use crate::settings::{Refusal, Settings};
 
@@ -142,6 +144,9 @@ struct Arguments {
     log_format: LogFormat,
 
     #[command(flatten)]
+    admin: AdminConfig,
+
+    #[command(flatten)]
     ring: RingConfig,
 }
 
@@ -259,6 +264,7 @@ impl From<Arguments> for Config {
             unsent_limit: arguments.unsent_limit,
             unsent_total: arguments.unsent_total,
             drain: arguments.drain,
+            admin: arguments.admin,
             ring: arguments.ring,
         }
     }
@@ -295,6 +301,7 @@ mod tests {
             "--backlog=0",
             "--socket-send-buffer=1KiB",
             "--drain-delay=1",
+            "--admin=9002",
             "--path=ws",
             "--path=/a?b",
             "--path=/a,b",

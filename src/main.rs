@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringback::cli::{self, Task};
@@ -11,6 +12,7 @@ use ringback::config::{Config, DrainConfig};
 use ringback::doctor;
 use ringback::logging::Log;
 use ringback::mask::Kernel;
+use ringback::server::admin::Admin;
 use ringback::server::{Inherited, Server, Snapshot, StartError, inherited};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -70,31 +72,40 @@ fn fail(error: &StartError) -> ExitCode {
 
 /// Serves until a signal says to end.
 fn run(config: &Config, inherited: Vec<Inherited>) -> Result<End, StartError> {
-    // One thread, for signals only.
+    // One thread, for signals and whoever asks how the server is.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
     runtime.block_on(async {
         // First of all, so that no signal is lost.
         let mut signals = Signals::new().map_err(StartError::Worker)?;
         let began = Instant::now();
-        let server = Server::start_with(config, inherited)?;
-        log_start(&server, config);
-        announce(&server, config);
+        let admin = config.admin.address.map(Admin::bind).transpose()?;
+        let server = Arc::new(Server::start_with(config, inherited)?);
+        log_start(&server, admin.as_ref(), config);
+        announce(&server, admin.as_ref(), config);
+        if let Some(admin) = admin {
+            tokio::spawn(admin.serve(Arc::clone(&server)));
+        }
         tell_manager(NotifyState::Ready);
         let before = run_to_end(&server, &config.drain, &mut signals).await;
         server.stop();
+        // Questions are answered until then.
+        server.all_ended().await;
         let stats = server.join().map_err(StartError::Worker)?;
         Ok(End { before, stats, uptime: began.elapsed() })
     })
 }
 
 /// What runs, and where.
-fn log_start(server: &Server, config: &Config) {
+fn log_start(server: &Server, admin: Option<&Admin>, config: &Config) {
     let (version, engines, workers) = (env!("CARGO_PKG_VERSION"), engines(server), server.engines().len());
     tracing::info!(version, engine = engines, workers, "started");
     let path = config.access.first_path();
     for address in server.addresses() {
         tracing::info!(%address, path, "listening");
+    }
+    if let Some(admin) = admin {
+        tracing::info!(address = %admin.address(), "admin listening");
     }
 }
 
@@ -122,7 +133,7 @@ impl End {
             proxy_errors = stats.proxy_errors,
             protocol_errors = stats.protocol_errors,
             messages = stats.texts + stats.binaries,
-            payload_bytes = stats.payload_bytes,
+            payload_bytes = stats.payload_bytes(),
             drained = stats.drained,
             cut = stats.cuts - before.cuts,
             "ended"
@@ -185,7 +196,7 @@ fn tell_manager(state: NotifyState<'_>) {
 }
 
 /// One line on standard output for each address; whoever started the server may wait for it.
-fn announce(server: &Server, config: &Config) {
+fn announce(server: &Server, admin: Option<&Admin>, config: &Config) {
     let mut stdout = io::stdout().lock();
     let engines = engines(server);
     for address in server.addresses() {
@@ -197,6 +208,9 @@ fn announce(server: &Server, config: &Config) {
             engines,
             server.engines().len(),
         );
+    }
+    if let Some(admin) = admin {
+        let _ = writeln!(stdout, "admin on http://{}", admin.address());
     }
     let _ = stdout.flush();
 }

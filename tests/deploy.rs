@@ -10,7 +10,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Server, command, filter};
+use common::{DEADLINE, Server, admin, command, filter};
 use ringback::config::Config;
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
@@ -47,8 +47,13 @@ fn the_server_runs_under_the_seccomp_profile() {
         if engine.ends_with("ring") && !common::is_runnable(engine) {
             continue;
         }
-        let server = filter::under(filters(&profile()), move || Server::start(engine, &["--workers", "2"]));
+        let start = move || admin::start(engine, &["--workers", "2"]);
+        let (server, admin) = filter::under(filters(&profile()), start);
         server.connect().echo(OpCode::Text, b"through the filter");
+        let metrics = admin::get(admin, "/metrics").body;
+        for name in ["resident_memory_bytes", "open_fds", "start_time_seconds"] {
+            assert!(metrics.contains(&format!("\nprocess_{name} ")), "{name} in {metrics}");
+        }
         server.signal(Signal::TERM);
         let (status, log) = server.wait();
         assert_eq!(status.code(), Some(0), "{log:?}");
@@ -175,7 +180,15 @@ fn the_manifest_agrees_with_itself_and_with_the_server() {
     assert_eq!(deployment["spec"]["selector"]["matchLabels"], template["metadata"]["labels"]);
     let port = &container["ports"][0];
     assert_eq!(service["spec"]["ports"][0]["targetPort"], port["name"]);
-    assert_eq!(container["readinessProbe"]["tcpSocket"]["port"], port["name"]);
+    let admin_port = &container["ports"][1];
+    for (probe, path) in [("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")] {
+        let asks = &container[probe]["httpGet"];
+        assert_eq!((asks["path"].as_str(), &asks["port"]), (Some(path), &admin_port["name"]));
+    }
+    let admin_port = admin_port["containerPort"].as_i64().expect("a number");
+    let annotated = template["metadata"]["annotations"]["prometheus.io/port"].as_str().expect("a text");
+    assert_eq!(annotated, admin_port.to_string());
+    assert_eq!(service["spec"]["ports"].as_vec().map(Vec::len), Some(1), "the Service does not lead to it");
     let listens = format!("0.0.0.0:{}", port["containerPort"].as_i64().expect("a number"));
     assert!(read("Dockerfile").contains(&listens), "the image listens at {listens}");
 
@@ -196,10 +209,17 @@ fn the_manifest_agrees_with_itself_and_with_the_server() {
     let grace = pod["terminationGracePeriodSeconds"].as_i64().expect("a number").cast_unsigned();
     assert!(Duration::from_secs(grace) > drain + Duration::from_secs(pause.parse().expect("a number")));
 
-    // The server takes these variables; this machine may not have the descriptors of a node.
+    assert_eq!(environment["RINGBACK_ADMIN"], format!("0.0.0.0:{admin_port}"));
+
+    // The server takes these variables; this machine may not have the descriptors of a node, nor its ports.
     let mut server = command(&["--listen", "127.0.0.1:0", "--workers", "1", "--max-connections", "10"]);
-    server.envs(&environment);
-    Server::spawn(server).connect().echo(OpCode::Text, b"as in the pod");
+    server.envs(&environment).args(["--admin", "127.0.0.1:0"]);
+    let server = Server::spawn(server);
+    server.connect().echo(OpCode::Text, b"as in the pod");
+    let address = admin::address(&server);
+    for path in ["/readyz", "/healthz"] {
+        assert_eq!(admin::get(address, path).status, 200, "{path}");
+    }
 }
 
 #[test]
@@ -305,7 +325,9 @@ fn traced() -> Option<BTreeSet<String>> {
         // One that nobody listens at any more.
         drop(UnixListener::bind(&unix).expect("a socket"));
         let unix = format!("--listen=unix:{}", unix.display());
-        strace.args(["--listen=127.0.0.1:0", &unix, "--unix-mode=0600", "--workers=2"]).args(arguments);
+        strace
+            .args(["--listen=127.0.0.1:0", &unix, "--unix-mode=0600", "--admin=127.0.0.1:0", "--workers=2"])
+            .args(arguments);
         let manager = folder.join("notify");
         strace.env("NOTIFY_SOCKET", &manager);
         let _manager = UnixDatagram::bind(&manager).expect("a socket");
@@ -323,6 +345,8 @@ fn traced() -> Option<BTreeSet<String>> {
             server.connect().echo(OpCode::Binary, &common::pattern(200_000));
             server.counter("accepted");
             server.signal(Signal::HUP);
+            let metrics = admin::get(admin::address(&server), "/metrics").body;
+            assert!(metrics.contains("\nprocess_resident_memory_bytes "), "{metrics}");
             server.signal(Signal::TERM);
             assert_eq!(server.wait().0.code(), Some(0));
         }

@@ -2,6 +2,7 @@
 
 mod access;
 mod address;
+mod admin;
 mod drain;
 mod listening;
 mod ring;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 pub use access::{AccessConfig, ProxyProtocol};
 pub use address::Address;
+pub use admin::AdminConfig;
 pub use drain::DrainConfig;
 pub use listening::ListeningConfig;
 pub use ring::RingConfig;
@@ -46,6 +48,8 @@ pub struct Config {
     pub unsent_total: usize,
     /// How much time there is for the end.
     pub drain: DrainConfig,
+    /// Where health checks and metrics are.
+    pub admin: AdminConfig,
     /// How large the rings of the ring engine are.
     pub ring: RingConfig,
 }
@@ -67,6 +71,7 @@ impl Default for Config {
             unsent_limit: 16 << 20,
             unsent_total: 256 << 20,
             drain: DrainConfig::default(),
+            admin: AdminConfig::default(),
             ring: RingConfig::default(),
         }
     }

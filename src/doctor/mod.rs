@@ -70,7 +70,7 @@ pub fn diagnose(config: &Config) -> Diagnosis {
         findings.push(findings::memlock(limit, status.may(CAP_IPC_LOCK), rings, workers));
     }
     let direct = direct_connections_max(config.max_connections, workers);
-    let others = connections_max(config.max_connections, workers, config.listening.addresses.len());
+    let others = connections_max(config, workers, 0);
     findings.extend([
         // Raised to the hard limit meanwhile, as the server raises it.
         findings::open_files(getrlimit(Resource::Nofile).current, workers, &direct, &others),

@@ -41,16 +41,17 @@ impl Context {
     /// The context of a worker that has no connections yet.
     pub(crate) fn new(shared: &Arc<Shared>, stats: Arc<WorkerStats>) -> Self {
         let config = &shared.config;
+        let unsent = Arc::clone(&stats.gauges.unsent_bytes);
         Self {
+            pool: Pool::new(config.receive_buffer_size, Arc::clone(&stats)),
             shared: Arc::clone(shared),
             stats,
             drain: Drain::default(),
             clock: Clock::new(),
-            pool: Pool::new(config.receive_buffer_size),
             settings: Rc::new(Settings {
                 whole_frame_max: config.whole_frame_max,
                 max_message_size: config.max_message_size,
-                budget: Budget::new(Arc::clone(&shared.unsent)),
+                budget: Budget::told(Arc::clone(&shared.unsent), unsent),
             }),
             notices: Notices::default(),
             connections: Cell::new(0),

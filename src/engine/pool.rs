@@ -1,12 +1,14 @@
 //! Receive buffers of two sizes, shared by the connections of a worker.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::mem;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::buffer::{Class, ReceiveBuffer, SMALL};
 use crate::proto::HEADROOM;
 use crate::proto::budget::{Budget, Charge};
+use crate::server::WorkerStats;
 
 /// How many free buffers of a size are kept, and how many bytes of them; one is kept whatever its size.
 const FREE_MAX: usize = 64;
@@ -23,31 +25,34 @@ type Free = RefCell<Vec<Box<Memory>>>;
 #[derive(Debug)]
 pub(super) struct Pool {
     big: usize,
-    /// How many big buffers are out.
-    big_out: Cell<usize>,
     free: [Free; 2],
+    /// Where it says how many buffers are out, which of big ones it counts itself, and how many are free.
+    stats: Arc<WorkerStats>,
 }
 
 impl Pool {
     /// A pool whose big buffers receive up to `big` bytes.
-    pub(super) fn new(big: usize) -> Rc<Self> {
-        Rc::new(Self { big: big + HEADROOM, big_out: Cell::new(0), free: Default::default() })
+    pub(super) fn new(big: usize, stats: Arc<WorkerStats>) -> Rc<Self> {
+        Rc::new(Self { big: big + HEADROOM, free: Default::default(), stats })
     }
 
     /// A buffer of this class, or a small one when as many big ones as may be are out.
     pub(super) fn take(self: &Rc<Self>, mut class: Class) -> PooledBuffer {
-        if class == Class::Big {
-            if (self.big_out.get() + 1) * self.big <= BIG_BYTES_MAX.max(self.big) {
-                self.big_out.set(self.big_out.get() + 1);
-            } else {
-                class = Class::Small;
-            }
+        let gauges = &self.stats.gauges.pooled_buffers;
+        if class == Class::Big
+            && (gauges.used[class as usize].value() + 1) * self.big > BIG_BYTES_MAX.max(self.big)
+        {
+            class = Class::Small;
         }
         let size = match class {
             Class::Small => SMALL.min(self.big),
             Class::Big => self.big,
         };
-        let memory = self.free(class).borrow_mut().pop();
+        let mut free = self.free[class as usize].borrow_mut();
+        let memory = free.pop();
+        gauges.free[class as usize].set(free.len());
+        let used = &gauges.used[class as usize];
+        used.set(used.value() + 1);
         let memory = memory.unwrap_or_else(|| Box::new(Memory { bytes: vec![0; size], class, charge: None }));
         PooledBuffer { memory: Some(memory), pool: Rc::clone(self) }
     }
@@ -55,23 +60,16 @@ impl Pool {
     /// Takes a buffer's memory back, and the buffer out of the count even where its bytes were lost.
     fn give(&self, mut memory: Box<Memory>) {
         memory.charge = None;
-        if memory.class == Class::Big {
-            self.big_out.set(self.big_out.get() - 1);
-        }
+        let gauges = &self.stats.gauges.pooled_buffers;
+        let class = memory.class as usize;
+        gauges.used[class].set(gauges.used[class].value() - 1);
         if memory.bytes.is_empty() {
             return;
         }
-        let mut free = self.free(memory.class).borrow_mut();
+        let mut free = self.free[class].borrow_mut();
         if free.len() < (FREE_BYTES_MAX / memory.bytes.len()).clamp(1, FREE_MAX) {
             free.push(memory);
-        }
-    }
-
-    fn free(&self, class: Class) -> &Free {
-        let [small, big] = &self.free;
-        match class {
-            Class::Small => small,
-            Class::Big => big,
+            gauges.free[class].set(free.len());
         }
     }
 }
@@ -151,24 +149,24 @@ mod tests {
         for (big, out, kept) in
             [(1 << 10, 1000, FREE_MAX), (64 << 10, 255, FREE_MAX), (1 << 20, 15, 7), (16 << 20, 1, 1)]
         {
-            let pool = Pool::new(big);
+            let pool = Pool::new(big, Arc::default());
             for _ in 0..2 {
                 let taken: Vec<_> = (0..1000).map(|_| pool.take(Class::Big)).collect();
                 assert_eq!(taken.iter().filter(|buffer| class(buffer) == Class::Big).count(), out);
                 drop(taken);
-                assert_eq!(pool.free(Class::Big).borrow().len(), kept, "{big} bytes");
+                assert_eq!(pool.free[Class::Big as usize].borrow().len(), kept, "{big} bytes");
             }
         }
     }
 
     #[test]
     fn a_buffer_whose_memory_is_lost_counts_no_longer() {
-        let pool = Pool::new(BIG_BYTES_MAX);
+        let pool = Pool::new(BIG_BYTES_MAX, Arc::default());
         let mut buffer = pool.take(Class::Big);
         assert_eq!(class(&pool.take(Class::Big)), Class::Small, "the one big buffer is out");
         drop(buffer.take_bytes());
         drop(buffer);
-        assert!(pool.free(Class::Big).borrow().is_empty());
+        assert!(pool.free[Class::Big as usize].borrow().is_empty());
         let next = pool.take(Class::Big);
         assert_eq!((class(&next), next.bytes().len()), (Class::Big, BIG_BYTES_MAX + HEADROOM));
     }

@@ -365,7 +365,7 @@ impl<B: ReceiveBuffer> Session<B> {
         if let Stage::Proxied(_, peer) = &self.stage {
             self.presence.context.log_proxy_error(error, *peer);
         }
-        self.presence.context.stats.proxy_errors.add(1);
+        self.presence.context.stats.on_proxy_error(error);
         self.stage = Stage::Over;
     }
 
@@ -386,6 +386,7 @@ impl<B: ReceiveBuffer> Session<B> {
             }
             Step::Page { html } => {
                 context.stats.refusals.add(1);
+                context.stats.pages.add(1);
                 self.queue.push_bytes(&page_response(&context.shared.rules.page, html, &date()), context);
                 self.flush();
             }
@@ -406,6 +407,7 @@ impl<B: ReceiveBuffer> Session<B> {
         if let Some(head) = head {
             self.queue.push_gathered(head, context);
         }
+        let is_told = tail.is_some();
         let mut tail = tail.as_ref().map(<[u8; 4]>::as_slice);
         if let Some(frame) = tail
             && let Some(behind) = buffer.bytes_mut().get_mut(body.end..body.end + frame.len())
@@ -424,7 +426,7 @@ impl<B: ReceiveBuffer> Session<B> {
             Standing::Closed => self.flush(),
             Standing::Failed(error) => {
                 context.log_protocol_error(error);
-                context.stats.protocol_errors.add(1);
+                context.stats.on_protocol_error(error, is_told);
                 self.flush();
             }
         }
@@ -455,7 +457,7 @@ impl<B: ReceiveBuffer> Session<B> {
             Stage::Proxied(_, peer) => context.log_refusal(refusal, &[], *peer),
             _ => {}
         }
-        context.stats.refusals.add(1);
+        context.stats.on_refusal(refusal);
         self.queue.push_bytes(&refusal.response(&date()), context);
         self.flush();
     }
@@ -532,8 +534,10 @@ impl<B: ReceiveBuffer> Session<B> {
         let frame = connection.close(close::GOING_AWAY);
         let is_closed = connection.standing() == Standing::Closed;
         if let Some(frame) = frame {
-            self.presence.context.stats.drained.add(1);
-            self.queue.push_bytes(&frame, &self.presence.context);
+            let context = &self.presence.context;
+            context.stats.drained.add(1);
+            context.stats.on_close_sent(close::GOING_AWAY);
+            self.queue.push_bytes(&frame, context);
         }
         if is_closed {
             self.flush();

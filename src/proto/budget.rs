@@ -49,14 +49,38 @@ pub struct Budget {
     total: Arc<Total>,
     /// Drawn from the total; `used <= drawn`.
     drawn: Cell<usize>,
-    used: Cell<usize>,
+    used: Arc<Usage>,
+}
+
+/// How many bytes of a [`Budget`] are in use: written by its thread, read by any.
+#[derive(Debug, Default)]
+pub struct Usage(AtomicUsize);
+
+impl Usage {
+    /// The bytes.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn set(&self, bytes: usize) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Budget {
     /// A worker's part of `total`.
     #[must_use]
     pub fn new(total: Arc<Total>) -> Rc<Self> {
-        Rc::new(Self { total, drawn: Cell::new(0), used: Cell::new(0) })
+        Self::told(total, Arc::default())
+    }
+
+    /// As [`Self::new`]; others see by `used` how many bytes are charged.
+    #[must_use]
+    pub fn told(total: Arc<Total>, used: Arc<Usage>) -> Rc<Self> {
+        Rc::new(Self { total, drawn: Cell::new(0), used })
     }
 
     /// Charges `bytes`, or says that the total has no room for them.

@@ -239,7 +239,8 @@ impl Connection {
             max => usize::try_from(max).map_or(CONTROL_PAYLOAD_MAX, |max| max.min(CONTROL_PAYLOAD_MAX)),
         };
         let (mut at, mut out) = (turn.at, turn.out.clone());
-        let (mut texts, mut binaries, mut payload_bytes) = (0, 0, 0);
+        let out_before = out.end - out.start;
+        let (mut texts, mut binaries, mut text_bytes) = (0, 0, 0);
         let mut result = Ok(());
         while let Some(&[first, second, a, b, c, d]) =
             turn.buffer.get(at..turn.end).and_then(|bytes| bytes.first_chunk::<6>())
@@ -272,12 +273,15 @@ impl Connection {
             at = payload.end;
             texts += u32::from(is_text);
             binaries += u32::from(is_binary);
-            payload_bytes += len;
+            text_bytes += len * usize::from(is_text);
         }
         turn.counts.frames += texts + binaries;
         turn.counts.texts += texts;
         turn.counts.binaries += binaries;
-        turn.counts.payload_bytes += widen(payload_bytes);
+        // What the reply has grown by, without the header of each frame.
+        let headers = u64::from(2 * (texts + binaries));
+        turn.counts.payload_bytes += widen(out.end - out.start - out_before) - headers;
+        turn.counts.text_bytes += widen(text_bytes);
         (turn.at, turn.out) = (at, out);
         result
     }
@@ -366,6 +370,8 @@ impl Connection {
     /// After our Close only the peer's matters (RFC 6455 §5.5.1); what stands in it does not.
     fn begin_while_closing(&mut self, turn: &mut Turn<'_>, frame: Frame) {
         if frame.opcode == OpCode::Close {
+            turn.counts.close = Some(code_in_answer(turn, frame));
+            turn.counts.is_answer = true;
             turn.at = turn.end;
             self.standing = Standing::Closed;
         } else if frame.remaining > 0 {
@@ -414,9 +420,10 @@ impl Connection {
                 self.judge_close(turn.buffer.get(to..to + len).unwrap_or_default(), &mut turn.counts)?;
             }
         }
+        let is_text = self.message == Message::Text;
         self.end_frame(turn, frame)?;
         if !opcode.is_control() {
-            turn.counts.payload_bytes += widen(len);
+            turn.counts.add_payload(len, is_text);
         }
         put_header(turn.buffer, start, frame.fin, opcode, len);
         if turn.out.is_empty() {
@@ -490,6 +497,19 @@ impl Connection {
         self.gathered = None;
         tail
     }
+}
+
+/// The code of a Close that answers ours, as far as it is here: none where the payload is empty, else 0 at worst.
+fn code_in_answer(turn: &mut Turn<'_>, frame: Frame) -> Option<u16> {
+    if frame.remaining == 0 {
+        return None;
+    }
+    let code = turn.at..turn.at + 2;
+    if frame.remaining == 1 || code.end > turn.end {
+        return Some(0);
+    }
+    mask::apply_shifted(turn.buffer, code.clone(), code.start, frame.key);
+    turn.buffer.get(code).and_then(<[u8]>::first_chunk).map(|code| u16::from_be_bytes(*code))
 }
 
 /// Writes the header of an unmasked frame at `start`.

@@ -345,15 +345,19 @@ impl Peer {
         self.sent.extend_from_slice(progress.tail.as_ref().map_or(&[][..], |tail| tail));
         assert!(before == Standing::Open || self.sent.len() == was_sent, "sent while {before:?}");
         self.given.extend_from_slice(piece);
-        let Counts { frames, texts, binaries, pings, pongs, payload_bytes, .. } = progress.counts;
+        let Counts { frames, texts, binaries, pings, pongs, payload_bytes, text_bytes, .. } = progress.counts;
         self.counts.frames += frames;
         self.counts.texts += texts;
         self.counts.binaries += binaries;
         self.counts.pings += pings;
         self.counts.pongs += pongs;
         self.counts.payload_bytes += payload_bytes;
+        self.counts.text_bytes += text_bytes;
         self.counts.fragments_streamed += progress.counts.fragments_streamed;
-        self.counts.close = self.counts.close.or(progress.counts.close);
+        // What stands in an answer is not judged, and not waited for.
+        let is_answer = progress.counts.is_answer;
+        let close = progress.counts.close.map(|code| code.filter(|_| !is_answer));
+        self.counts.close = self.counts.close.or(close);
     }
 
     fn ping(&mut self, payload: &[u8]) {
@@ -375,6 +379,7 @@ impl Peer {
         let mut events = Vec::new();
         let mut rest = &self.sent[..];
         let (mut in_message, mut is_closed, mut payload_bytes) = (false, false, 0);
+        let (mut in_text, mut text_bytes) = (false, 0);
         while !rest.is_empty() {
             assert!(!is_closed, "nothing follows a Close");
             let Ok(Some((header, header_len))) = Header::parse(rest, Sender::Server) else {
@@ -393,6 +398,8 @@ impl Peer {
                     assert_eq!(in_message, opcode == OpCode::Continuation);
                     in_message = !header.fin;
                     payload_bytes += header.payload_len;
+                    in_text = opcode == OpCode::Text || in_text && opcode == OpCode::Continuation;
+                    text_bytes += if in_text { header.payload_len } else { 0 };
                     match events.last_mut() {
                         Some(Event::Data { payload: run, ends: ends @ false, .. }) => {
                             run.extend(payload);
@@ -404,6 +411,7 @@ impl Peer {
             }
         }
         assert_eq!(payload_bytes, self.counts.payload_bytes);
+        assert_eq!(text_bytes, self.counts.text_bytes);
         let standing = self.connection.standing();
         Seen { standing, events, sent: self.sent.clone(), counts: self.counts }
     }

@@ -106,9 +106,10 @@ impl Connection {
             data => data,
         };
         let payload_len = payload.len();
+        let is_text = self.message == Message::Text;
         self.end_frame(turn, frame)?;
         if !opcode.is_control() {
-            turn.counts.payload_bytes += widen(payload_len);
+            turn.counts.add_payload(payload_len, is_text);
         }
         finish_gathered(&mut gathered.bytes, frame.fin, opcode);
         turn.head = Some(gathered);
@@ -128,7 +129,7 @@ impl Connection {
             return (false, held);
         }
         gathered.bytes.truncate(REPLY_HEADER_MAX + fragment_len);
-        turn.counts.payload_bytes += widen(fragment_len);
+        turn.counts.add_payload(fragment_len, self.message == Message::Text);
         turn.counts.fragments_streamed += 1;
         finish_gathered(&mut gathered.bytes, false, opcode);
         turn.head = Some(gathered);
@@ -147,7 +148,8 @@ impl Connection {
         let piece = turn.at..turn.at + len;
         let is_last = frame.remaining == widen(len);
         let before = self.text;
-        if self.message == Message::Text {
+        let is_text = self.message == Message::Text;
+        if is_text {
             self.unmask_text(turn.buffer, piece.clone(), piece.start, frame.key)?;
         } else {
             mask::apply_shifted(turn.buffer, piece.clone(), piece.start, frame.key);
@@ -184,7 +186,7 @@ impl Connection {
         };
         put_header(turn.buffer, start, frame.fin && is_last, opcode, fragment_len);
         turn.out.end = start + header_len + fragment_len;
-        turn.counts.payload_bytes += widen(fragment_len);
+        turn.counts.add_payload(fragment_len, is_text);
         turn.counts.fragments_streamed += 1;
         Ok(())
     }

@@ -75,12 +75,26 @@ pub struct Counts {
     pub pongs: u32,
     /// Payload bytes of data frames echoed.
     pub payload_bytes: u64,
+    /// Those of them that are of text messages.
+    pub text_bytes: u64,
     /// Payload bytes that were copied, since their frame came in pieces.
     pub bytes_gathered: u64,
     /// Fragments sent of frames that were too long to be echoed whole.
     pub fragments_streamed: u32,
     /// The code of the peer's Close: `Some(None)` when it gave none.
     pub close: Option<Option<u16>>,
+    /// The peer's Close answers ours, and is not answered again. What stands in it is not judged (RFC 6455 §5.5.1), so its
+    /// code may be any number, and 0 where it came in pieces.
+    pub is_answer: bool,
+}
+
+impl Counts {
+    /// Counts payload that is echoed.
+    #[inline]
+    pub(super) fn add_payload(&mut self, len: usize, is_text: bool) {
+        self.payload_bytes += widen(len);
+        self.text_bytes += if is_text { widen(len) } else { 0 };
+    }
 }
 
 /// A control frame of our own, as it goes out.

@@ -47,6 +47,11 @@ impl Announcer {
         Ok(waker)
     }
 
+    /// The phase.
+    pub(super) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
     /// Moves on to `phase`, if it is a later one.
     pub(super) fn announce(&self, phase: Phase) {
         self.phase.send_if_modified(|current| {

@@ -8,7 +8,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::StartError;
 use super::accept::REFUSALS_MAX;
+use super::admin;
 use super::sources::{Source, Sources};
+use crate::config::Config;
 
 /// Descriptors that are not connections: standard streams, listeners, what each worker's runtime opens, and those who
 /// are told that there is no room.
@@ -32,6 +34,11 @@ impl Limits {
     pub fn new(connections_max: usize, per_source_max: usize) -> Arc<Self> {
         let sources = Sources::new(per_source_max);
         Arc::new(Self { connections_max, connections: AtomicUsize::new(0), sources })
+    }
+
+    /// The most connections.
+    pub(super) const fn max(&self) -> usize {
+        self.connections_max
     }
 
     /// Admits one connection more, until the admission is dropped; `None` when there are as many as may be.
@@ -103,14 +110,17 @@ impl Drop for Admission {
 ///
 /// # Errors
 ///
-/// [`StartError::Descriptors`] when that is fewer than `wanted`, or none at all.
+/// [`StartError::Descriptors`] when that is fewer than asked for, or none at all.
 pub(crate) fn connections_max(
-    wanted: Option<usize>,
+    config: &Config,
     workers: usize,
-    listeners: usize,
+    inherited: usize,
 ) -> Result<usize, StartError> {
+    let wanted = config.max_connections;
     let descriptors = descriptors();
-    let fixed = DESCRIPTORS_FIXED + workers * (DESCRIPTORS_PER_WORKER + listeners);
+    let fixed = DESCRIPTORS_FIXED
+        + config.admin.address.map_or(0, |_| admin::DESCRIPTORS_MAX)
+        + workers * (DESCRIPTORS_PER_WORKER + config.listening.addresses.len() + inherited);
     let allowed = descriptors.saturating_sub(fixed);
     let wanted_or_one = wanted.unwrap_or(1);
     if allowed < wanted_or_one {
@@ -193,9 +203,14 @@ mod tests {
     #[test]
     fn more_connections_than_descriptors_are_refused() {
         for wanted in [usize::MAX / 2, usize::MAX] {
-            let error = connections_max(Some(wanted), 2, 1).unwrap_err();
+            let config = Config { max_connections: Some(wanted), ..Config::default() };
+            let error = connections_max(&config, 2, 0).unwrap_err();
             assert!(error.to_string().contains("ulimit -n"), "{error}");
         }
-        assert!(connections_max(None, 2, 1).unwrap() > 0);
+        let mut config = Config::default();
+        let without = connections_max(&config, 2, 0).unwrap();
+        config.admin.address = Some(([127, 0, 0, 1], 0).into());
+        let with = connections_max(&config, 2, 0).unwrap();
+        assert!(with > 0 && without == with + admin::DESCRIPTORS_MAX, "{without} and {with}");
     }
 }

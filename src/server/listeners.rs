@@ -17,6 +17,9 @@ use crate::system;
 /// What the kernel cuts an accept queue to, where it does not say.
 const SOMAXCONN: usize = 4096;
 
+/// Who asks for what is listened at.
+const OPTION: &str = "--listen";
+
 /// A listening socket of a worker.
 #[derive(Debug)]
 pub struct Listener {
@@ -101,12 +104,12 @@ pub(super) fn bind(
     let is_default_wanted = inherited.is_empty() || config.is_asked_for;
     for Inherited { socket, address } in inherited {
         set_tcp_options(&socket, &address, config)?;
-        let fail = |source| StartError::Bind { address: address.clone(), source };
+        let fail = |source| StartError::Bind { address: address.clone(), option: OPTION, source };
         bound.share_out(socket, somaxconn(), true).map_err(fail)?;
         bound.addresses.push(address);
     }
     for asked in config.addresses.iter().filter(|_| is_default_wanted) {
-        let fail = |source| StartError::Bind { address: asked.clone(), source };
+        let fail = |source| StartError::Bind { address: asked.clone(), option: OPTION, source };
         let queue_max = somaxconn().min(config.backlog.unsigned_abs() as usize);
         let address = match asked {
             Address::Ip(address) => Address::Ip(bound.take_port(*address, config)?),
@@ -131,7 +134,7 @@ pub(super) fn bind(
 impl Bound {
     /// A socket for each worker that share the port. Gives the address with its real port.
     fn take_port(&mut self, asked: SocketAddr, config: &ListeningConfig) -> Result<SocketAddr, StartError> {
-        let fail = |source| StartError::Bind { address: Address::Ip(asked), source };
+        let fail = |source| StartError::Bind { address: Address::Ip(asked), option: OPTION, source };
         let queue_max = somaxconn().min(config.backlog.unsigned_abs() as usize);
         let mut address = asked;
         for (worker, listeners) in self.per_worker.iter_mut().enumerate() {
@@ -210,7 +213,7 @@ fn set_tcp_options(socket: &Socket, address: &Address, config: &ListeningConfig)
     if address.ip().is_none() {
         return Ok(());
     }
-    let fail = |source| StartError::Bind { address: address.clone(), source };
+    let fail = |source| StartError::Bind { address: address.clone(), option: OPTION, source };
     socket.set_tcp_nodelay(true).map_err(fail)?;
     if let Some(size) = config.send_buffer {
         socket.set_send_buffer_size(size).map_err(fail)?;

@@ -2,7 +2,9 @@
 
 pub(crate) mod accept;
 mod activation;
+pub mod admin;
 pub mod drain;
+pub mod families;
 mod limits;
 mod listeners;
 mod page;
@@ -12,8 +14,8 @@ pub mod stats;
 mod workers;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
@@ -33,7 +35,7 @@ pub use limits::{Admission, Limits};
 pub(crate) use limits::{connections_max, direct_connections_max};
 pub use listeners::Listener;
 pub use sources::Source;
-pub use stats::{Snapshot, WorkerStats};
+pub use stats::{Life, Snapshot, WorkerStats};
 pub(crate) use workers::Placement;
 
 /// A server that runs in threads of its own.
@@ -42,14 +44,27 @@ pub struct Server {
     addresses: Vec<Address>,
     engines: Vec<Engine>,
     phase: Announcer,
+    shared: Arc<Shared>,
     stats: Vec<Arc<WorkerStats>>,
-    workers: Vec<JoinHandle<io::Result<()>>>,
+    /// Those that were not waited for yet.
+    workers: Mutex<Vec<JoinHandle<io::Result<()>>>>,
     /// How many workers have ended.
     ended: watch::Sender<usize>,
     is_leaving: AtomicBool,
     /// Removed when the workers have ended.
     #[expect(dead_code, reason = "it is there to be dropped")]
     files: Vec<SocketFile>,
+}
+
+/// A worker, seen from outside.
+#[derive(Clone, Debug)]
+pub struct WorkerView {
+    /// How it moves bytes.
+    pub engine: Engine,
+    /// Whether it lives.
+    pub life: Life,
+    /// Its counters.
+    pub stats: Snapshot,
 }
 
 /// What every worker is told.
@@ -83,8 +98,7 @@ impl Server {
         let (connections_max, per_worker) = match engine {
             Engine::Ring => direct_connections_max(config.max_connections, cpus.workers)?,
             Engine::TokioUring | Engine::Epoll => {
-                let listeners = config.listening.addresses.len() + inherited.len();
-                let max = connections_max(config.max_connections, cpus.workers, listeners)?;
+                let max = connections_max(config, cpus.workers, inherited.len())?;
                 (max, max)
             }
         };
@@ -101,12 +115,14 @@ impl Server {
             unsent: Total::new(config.unsent_total),
             config: config.clone(),
         });
+        let mut workers = Vec::new();
         let mut server = Self {
             addresses,
             engines: Vec::new(),
             phase: Announcer::new(),
+            shared: Arc::clone(&shared),
             stats: Vec::new(),
-            workers: Vec::new(),
+            workers: Mutex::default(),
             ended: watch::channel(0).0,
             is_leaving: AtomicBool::new(false),
             files,
@@ -130,8 +146,9 @@ impl Server {
             let (worker, taken) = workers::spawn(setup)?;
             engine = taken;
             server.engines.push(engine);
-            server.workers.push(worker);
+            workers.push(worker);
         }
+        server.workers = Mutex::new(workers);
         Ok(server)
     }
 
@@ -156,12 +173,37 @@ impl Server {
     /// Whether further connections should be sent here: not since [`Self::leave`], nor without one of its workers.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.is_leaving.load(Ordering::Relaxed) && *self.ended.borrow() == 0
+        !self.is_leaving.load(Ordering::Relaxed)
+            && self.phase.phase() == Phase::Running
+            && *self.ended.borrow() == 0
     }
 
     /// Says by [`Self::is_ready`] that the end is near. Everything goes on until then.
     pub fn leave(&self) {
         self.is_leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Each worker as it is now.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerView> {
+        let view = |(stats, &engine): (&Arc<WorkerStats>, _)| WorkerView {
+            engine,
+            life: stats.life.life(),
+            stats: Snapshot::sum([stats.as_ref()]),
+        };
+        self.stats.iter().zip(&self.engines).map(view).collect()
+    }
+
+    /// The most connections that there may be.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.shared.limits.max()
+    }
+
+    /// The most bytes that may wait to be sent.
+    #[must_use]
+    pub fn unsent_max(&self) -> usize {
+        self.shared.config.unsent_total
     }
 
     /// Stops accepting; what was received is echoed, then every connection gets Close(1001).
@@ -182,7 +224,7 @@ impl Server {
 
     /// Resolves once all workers have ended.
     pub async fn all_ended(&self) {
-        self.until_ended(self.workers.len()).await;
+        self.until_ended(self.stats.len()).await;
     }
 
     /// Waits until all workers have ended, and gives the last counters.
@@ -190,8 +232,9 @@ impl Server {
     /// # Errors
     ///
     /// When a worker failed or panicked.
-    pub fn join(self) -> io::Result<Snapshot> {
-        for worker in self.workers {
+    pub fn join(&self) -> io::Result<Snapshot> {
+        let workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
+        for worker in workers {
             worker.join().map_err(|_| io::Error::other("a worker panicked"))??;
         }
         Ok(Snapshot::sum(self.stats.iter().map(AsRef::as_ref)))
@@ -216,10 +259,12 @@ pub enum StartError {
         reason: String,
     },
     /// An address cannot be listened at.
-    #[error("cannot listen at {address}: {source}{}", bind_cure(address, source))]
+    #[error("cannot listen at {address}: {source}{}", bind_cure(address, source, option))]
     Bind {
         /// Where.
         address: Address,
+        /// The option that asks for it.
+        option: &'static str,
         /// What the kernel says.
         source: io::Error,
     },
@@ -278,23 +323,25 @@ impl StartError {
     }
 }
 
-fn bind_cure(address: &Address, source: &io::Error) -> &'static str {
+fn bind_cure(address: &Address, source: &io::Error, option: &str) -> String {
     match (source.kind(), address) {
         (io::ErrorKind::AddrInUse, Address::Ip(_)) => {
-            "; stop the server that has the port, or choose another with --listen"
+            format!("; stop the server that has the port, or choose another with {option}")
         }
         (io::ErrorKind::AddrInUse, _) => {
-            "; stop the server that has the socket, or choose another with --listen"
+            format!("; stop the server that has the socket, or choose another with {option}")
         }
-        (io::ErrorKind::AlreadyExists, _) => "; it is left alone: choose another path with --listen",
+        (io::ErrorKind::AlreadyExists, _) => {
+            format!("; it is left alone: choose another path with {option}")
+        }
         (io::ErrorKind::AddrNotAvailable, _) => {
-            "; --listen takes an address of this machine, 0.0.0.0 or [::] for all"
+            format!("; {option} takes an address of this machine, 0.0.0.0 or [::] for all")
         }
         (io::ErrorKind::PermissionDenied, Address::Ip(_)) => {
-            "; ports under 1024 need CAP_NET_BIND_SERVICE, choose a higher one"
+            "; ports under 1024 need CAP_NET_BIND_SERVICE, choose a higher one".into()
         }
-        (io::ErrorKind::PermissionDenied, _) => "; choose a directory that the server may write to",
-        (io::ErrorKind::NotFound, _) => "; its directory has to be there",
-        _ => "",
+        (io::ErrorKind::PermissionDenied, _) => "; choose a directory that the server may write to".into(),
+        (io::ErrorKind::NotFound, _) => "; its directory has to be there".into(),
+        _ => String::new(),
     }
 }

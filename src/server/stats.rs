@@ -1,9 +1,14 @@
-//! Counters: each worker writes its own, whoever asks sums them.
+//! Counters and gauges: each worker writes its own, whoever asks sums them.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-use crate::proto::Counts;
+use super::families::{CloseCode, Family, Tally};
+use crate::proto::budget::Usage;
+use crate::proto::handshake::Refusal;
+use crate::proto::proxy::ProxyError;
+use crate::proto::{Counts, ProtocolError, ProtocolErrorKind};
 
 /// A counter with one writer: adding is a load and a store, not a locked instruction.
 #[derive(Debug, Default)]
@@ -25,6 +30,58 @@ impl Counter {
     }
 }
 
+/// What goes up and down, with one writer.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicUsize);
+
+impl Gauge {
+    /// Says what it is now; only the worker that owns the gauge may.
+    #[inline]
+    pub fn set(&self, value: usize) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// What it was last said to be.
+    #[must_use]
+    #[inline]
+    pub fn value(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a worker lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Life {
+    /// Its thread runs.
+    #[default]
+    Running,
+    /// It has ended because it was told to.
+    Ended,
+    /// It has failed, or ended untold.
+    Failed,
+}
+
+/// Where a worker says that it has ended.
+#[derive(Debug, Default)]
+pub struct Lifeline(AtomicU8);
+
+impl Lifeline {
+    /// The worker has ended.
+    pub fn end(&self, has_failed: bool) {
+        self.0.store(1 + u8::from(has_failed), Ordering::Release);
+    }
+
+    /// Whether it has.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        match self.0.load(Ordering::Acquire) {
+            0 => Life::Running,
+            1 => Life::Ended,
+            _ => Life::Failed,
+        }
+    }
+}
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// The counters of one worker, on cache lines of their own.
@@ -32,12 +89,22 @@ macro_rules! counters {
         #[repr(align(128))]
         pub struct WorkerStats {
             $($(#[doc = $doc])+ pub $name: Counter,)+
+            /// Those that are kept by a label.
+            pub by: Families,
+            /// What goes up and down.
+            pub gauges: Gauges,
+            /// Whether the worker lives.
+            pub life: Lifeline,
         }
 
-        /// The counters of all workers, summed at one moment.
+        /// The counters of one worker, or of all summed, at one moment.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Snapshot {
             $($(#[doc = $doc])+ pub $name: u64,)+
+            /// Those that are kept by a label.
+            pub by: Tallies,
+            /// What went up and down.
+            pub levels: Levels,
         }
 
         impl Snapshot {
@@ -45,21 +112,41 @@ macro_rules! counters {
             pub fn sum<'a>(workers: impl IntoIterator<Item = &'a WorkerStats>) -> Self {
                 let mut sum = Self::default();
                 for worker in workers {
+                    // Its ended connections before its accepted ones: no more have ended than were accepted.
+                    let ended = worker.ended.count();
+                    sum.levels.connections += worker.accepted.count().wrapping_sub(ended);
                     $(sum.$name = sum.$name.wrapping_add(worker.$name.count());)+
+                    sum.by.add(&worker.by);
+                    sum.levels.add(&worker.gauges);
                 }
                 sum
             }
+
+            /// Each counter without a label: its name, what it means, and its count.
+            pub fn counters(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($name), concat!($($doc),+).trim_ascii(), self.$name),)+].into_iter()
+            }
+        }
+    };
+}
+
+macro_rules! families {
+    ($($(#[doc = $doc:literal])+ $name:ident: $label:ty,)+) => {
+        /// The counters of one worker that are kept by a label.
+        #[derive(Debug, Default)]
+        pub struct Families {
+            $($(#[doc = $doc])+ pub $name: Family<$label>,)+
         }
 
-        impl fmt::Display for Snapshot {
-            /// One line of `name=count`.
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let fields = [$((stringify!($name), self.$name),)+];
-                for (i, (name, count)) in fields.into_iter().enumerate() {
-                    let space = if i == 0 { "" } else { " " };
-                    write!(f, "{space}{name}={count}")?;
-                }
-                Ok(())
+        /// The counts of [`Families`] at one moment.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Tallies {
+            $($(#[doc = $doc])+ pub $name: Tally<$label>,)+
+        }
+
+        impl Tallies {
+            fn add(&mut self, families: &Families) {
+                $(self.$name.add(&families.$name);)+
             }
         }
     };
@@ -84,8 +171,6 @@ counters! {
     texts,
     /// Binary messages echoed.
     binaries,
-    /// Payload bytes of data frames echoed.
-    payload_bytes,
     /// Payload bytes that were copied in user space because their frame came in pieces.
     bytes_gathered,
     /// Reply bytes that were copied to the heap because the peer did not take them in time.
@@ -124,6 +209,98 @@ counters! {
     short_sends,
     /// Receives that were begun, the first of each connection among them.
     rearms,
+    /// Requests answered with the page.
+    pages,
+    /// Payload bytes of data frames of text messages echoed.
+    text_bytes,
+    /// Payload bytes of data frames of binary messages echoed.
+    binary_bytes,
+}
+
+families! {
+    /// Requests refused, by cause.
+    refusals: Refusal,
+    /// Connections failed, by what the peer did wrong.
+    protocol_errors: ProtocolErrorKind,
+    /// Closes taken from peers, by code.
+    closes_received: CloseCode,
+    /// Closes given out, by code.
+    closes_sent: CloseCode,
+    /// PROXY headers refused, by cause.
+    proxy_errors: ProxyError,
+}
+
+/// What goes up and down on one worker.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// Bytes charged to `--unsent-total`.
+    pub unsent_bytes: Arc<Usage>,
+    /// The buffers that the ring engine's kernel receives into.
+    pub ring_buffers: Buffers<Gauge>,
+    /// The buffers of the other engines.
+    pub pooled_buffers: Buffers<Gauge>,
+}
+
+/// What [`Gauges`] were at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Levels {
+    /// Connections that are there.
+    pub connections: u64,
+    /// Bytes charged to `--unsent-total`.
+    pub unsent_bytes: usize,
+    /// The buffers that the ring engine's kernel receives into.
+    pub ring_buffers: Buffers<usize>,
+    /// The buffers of the other engines.
+    pub pooled_buffers: Buffers<usize>,
+}
+
+/// Receive buffers, small and big ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Buffers<T> {
+    /// Those that can be received into.
+    pub free: [T; 2],
+    /// Those that hold what was received.
+    pub used: [T; 2],
+}
+
+impl Levels {
+    fn add(&mut self, gauges: &Gauges) {
+        self.unsent_bytes += gauges.unsent_bytes.get();
+        self.ring_buffers.add(&gauges.ring_buffers);
+        self.pooled_buffers.add(&gauges.pooled_buffers);
+    }
+}
+
+impl Buffers<usize> {
+    fn add(&mut self, gauges: &Buffers<Gauge>) {
+        let sums = self.free.iter_mut().chain(&mut self.used);
+        for (sum, gauge) in sums.zip(gauges.free.iter().chain(&gauges.used)) {
+            *sum += gauge.value();
+        }
+    }
+}
+
+impl Snapshot {
+    /// Payload bytes of data frames echoed.
+    #[must_use]
+    pub const fn payload_bytes(&self) -> u64 {
+        self.text_bytes + self.binary_bytes
+    }
+}
+
+impl fmt::Display for Snapshot {
+    /// One line of `name=count`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (name, _, count)) in self.counters().enumerate() {
+            let space = if i == 0 { "" } else { " " };
+            if name == "bytes_gathered" {
+                // Beside what it is a part of.
+                write!(f, "{space}payload_bytes={}", self.payload_bytes())?;
+            }
+            write!(f, "{space}{name}={count}")?;
+        }
+        Ok(())
+    }
 }
 
 impl WorkerStats {
@@ -134,12 +311,60 @@ impl WorkerStats {
         self.frames.add(counts.frames.into());
         self.texts.add(counts.texts.into());
         self.binaries.add(counts.binaries.into());
-        self.payload_bytes.add(counts.payload_bytes);
+        self.text_bytes.add(counts.text_bytes);
+        self.binary_bytes.add(counts.payload_bytes - counts.text_bytes);
+        // Most receives bring nothing but whole messages: one look says so.
+        let rest = u64::from(counts.pings | counts.pongs | counts.fragments_streamed) | counts.bytes_gathered;
+        if rest != 0 || counts.close.is_some() {
+            self.add_rest(counts);
+        }
+    }
+
+    /// Adds what is rare.
+    #[inline(never)]
+    fn add_rest(&self, counts: &Counts) {
         self.bytes_gathered.add(counts.bytes_gathered);
         self.fragments_streamed.add(counts.fragments_streamed.into());
         self.pings.add(counts.pings.into());
         self.pongs.add(counts.pongs.into());
-        self.closes.add(counts.close.is_some().into());
+        if let Some(code) = counts.close {
+            self.on_close(code, counts.is_answer);
+        }
+    }
+
+    /// A Close was taken from a peer, and answered with the same code unless it `is_answer` itself.
+    fn on_close(&self, code: Option<u16>, is_answer: bool) {
+        self.closes.add(1);
+        self.by.closes_received.add(code.into(), 1);
+        if !is_answer {
+            self.by.closes_sent.add(code.into(), 1);
+        }
+    }
+
+    /// A Close of our own was given out.
+    pub fn on_close_sent(&self, code: u16) {
+        self.by.closes_sent.add(Some(code).into(), 1);
+    }
+
+    /// A request was refused.
+    pub fn on_refusal(&self, refusal: Refusal) {
+        self.refusals.add(1);
+        self.by.refusals.add(refusal, 1);
+    }
+
+    /// A connection has ended for want of a valid PROXY header.
+    pub fn on_proxy_error(&self, error: ProxyError) {
+        self.proxy_errors.add(1);
+        self.by.proxy_errors.add(error, 1);
+    }
+
+    /// A peer broke the protocol, and was told so by a Close if it could be.
+    pub fn on_protocol_error(&self, error: ProtocolError, is_told: bool) {
+        self.protocol_errors.add(1);
+        self.by.protocol_errors.add(error.into(), 1);
+        if is_told {
+            self.on_close_sent(error.close_code());
+        }
     }
 }
 
@@ -156,5 +381,7 @@ mod tests {
         let sum = Snapshot::sum([&a, &b]);
         assert_eq!((sum.texts, sum.closes, sum.bytes_gathered, sum.receives), (5, 1, 7, 1));
         assert!(sum.to_string().contains(" texts=5 "), "{sum}");
+        assert!(sum.to_string().contains(" payload_bytes=0 bytes_gathered=7 "), "{sum}");
+        assert_eq!(sum.by.closes_received.iter().map(|(_, count)| count).sum::<u64>(), 1);
     }
 }

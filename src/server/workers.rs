@@ -44,11 +44,29 @@ pub(super) struct Setup {
 type Ready = mpsc::SyncSender<Result<Engine, StartError>>;
 
 /// Counts its worker among those that have ended, in whatever way.
-struct Ended(watch::Sender<usize>);
+struct Ended {
+    count: watch::Sender<usize>,
+    stats: Arc<WorkerStats>,
+    phase: watch::Receiver<Phase>,
+    has_failed: bool,
+}
+
+impl Ended {
+    fn new(setup: &Setup) -> Self {
+        Self {
+            count: setup.ended.clone(),
+            stats: Arc::clone(&setup.stats),
+            phase: setup.phase.clone(),
+            has_failed: false,
+        }
+    }
+}
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.send_modify(|ended| *ended += 1);
+        let is_untold = *self.phase.borrow() == Phase::Running;
+        self.stats.life.end(self.has_failed || is_untold || thread::panicking());
+        self.count.send_modify(|ended| *ended += 1);
     }
 }
 
@@ -106,8 +124,14 @@ pub(super) fn spawn(setup: Setup) -> Result<(JoinHandle<io::Result<()>>, Engine)
 }
 
 /// A worker's thread.
-fn run(mut setup: Setup, ready: &Ready) -> io::Result<()> {
-    let _ended = Ended(setup.ended.clone());
+fn run(setup: Setup, ready: &Ready) -> io::Result<()> {
+    let mut ended = Ended::new(&setup);
+    let result = run_pinned(setup, ready);
+    ended.has_failed = result.is_err();
+    result
+}
+
+fn run_pinned(mut setup: Setup, ready: &Ready) -> io::Result<()> {
     if let Some(cpu) = setup.cpu {
         let mut only = CpuSet::new();
         only.set(cpu);

@@ -2,6 +2,7 @@
 
 #![expect(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod admin;
 pub(crate) mod filter;
 
 use std::fmt::Write as _;

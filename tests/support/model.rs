@@ -205,8 +205,19 @@ pub(crate) fn check(settings: &Rc<Settings>, stream: &[u8], cuts: &Cuts, ample: 
     let data = sent.iter().filter(|reply| !reply.opcode.is_control());
     let payload_bytes: usize = data.map(|reply| reply.payload.len()).sum();
     assert_eq!(pair.counts.payload_bytes, payload_bytes as u64, "what is counted was echoed: {}", context());
+    assert_eq!(pair.counts.text_bytes, text_bytes(&sent), "of text: {}", context());
     check_replies(&sent, &expected, settings.whole_frame_max, ample, &context);
     pair
+}
+
+/// How many bytes of payload belong to text messages.
+fn text_bytes(replies: &[Reply]) -> u64 {
+    let (mut is_text, mut bytes) = (false, 0);
+    for reply in replies.iter().filter(|reply| !reply.opcode.is_control()) {
+        is_text = reply.opcode == OpCode::Text || is_text && reply.opcode == OpCode::Continuation;
+        bytes += if is_text { reply.payload.len() as u64 } else { 0 };
+    }
+    bytes
 }
 
 fn check_replies(

@@ -227,6 +227,7 @@ fn add(sum: &mut Counts, counts: &Counts) {
     sum.pings += counts.pings;
     sum.pongs += counts.pongs;
     sum.payload_bytes += counts.payload_bytes;
+    sum.text_bytes += counts.text_bytes;
     sum.bytes_gathered += counts.bytes_gathered;
     sum.fragments_streamed += counts.fragments_streamed;
     sum.close = sum.close.or(counts.close);

@@ -97,6 +97,16 @@ impl Group {
         self.0.available.get()
     }
 
+    /// How many buffers there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.count.into()
+    }
+
+    /// How many of them no lease holds.
+    pub(super) fn free(&self) -> usize {
+        self.0.free() + self.0.quarantine.len()
+    }
+
     /// Has the kernel take turns with `window` buffers, as long as these are enough.
     pub(super) fn set_window(&self, window: u16) {
         self.0.window.set(window.min(self.0.count));
@@ -132,6 +142,12 @@ impl Group {
 }
 
 impl Inner {
+    /// How many the kernel has or may have.
+    #[inline]
+    fn free(&self) -> usize {
+        usize::from(self.available.get()) + self.withheld.borrow().len()
+    }
+
     /// Takes a buffer back from a lease.
     #[inline]
     fn take_back(&self, index: u16) {
@@ -216,8 +232,7 @@ impl Lease {
     #[must_use]
     #[inline]
     pub fn is_scarce(&self) -> bool {
-        usize::from(self.group.available.get()) + self.group.withheld.borrow().len()
-            < usize::from(self.group.count / 4)
+        self.group.free() < usize::from(self.group.count / 4)
     }
 }
 

@@ -46,6 +46,11 @@ impl Quarantine {
     ) -> Option<Option<u16>> {
         None
     }
+
+    #[inline]
+    pub(super) const fn len(&self) -> usize {
+        0
+    }
 }
 
 #[cfg(debug_assertions)]
@@ -82,5 +87,10 @@ impl Quarantine {
             mprotect(start.as_ptr().cast(), stride, access).expect("pages of our own");
         }
         Some(Some(released))
+    }
+
+    /// How many are inside.
+    pub(super) fn len(&self) -> usize {
+        self.inside.borrow().len()
     }
 }

@@ -494,6 +494,12 @@ impl Ring {
 
     fn enter_with(&mut self, want: u32, timeout: Option<&Timespec>, flags: EnterFlags) -> io::Result<()> {
         self.stats.enters.add(1);
+        let gauges = &self.stats.gauges.ring_buffers;
+        for (class, group) in [&self.small, &self.big].into_iter().enumerate() {
+            let free = group.free();
+            gauges.free[class].set(free);
+            gauges.used[class].set(group.count() - free);
+        }
         let submissions = u32::try_from(self.uring.submission().len()).expect("a queue of a u32");
         let mut args = SubmitArgs::new();
         if let Some(timeout) = timeout {
