@@ -97,7 +97,7 @@ fn those_of_one_address_do_not_stop_accepting(engine: &str) {
 fn addresses_that_come_and_go_are_counted_right(engine: &str) {
     let options = ["--max-connections-per-ip", "8", "--workers", "2", "--no-pin"];
     let server = Server::start(engine, &options);
-    let rounds = 100;
+    let rounds = 20;
     thread::scope(|scope| {
         for last in 1..5 {
             let address = server.address;
