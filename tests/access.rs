@@ -5,12 +5,13 @@ mod common;
 use std::net::Shutdown;
 use std::thread;
 
-use common::{Client, Server, handshake};
+use common::{Client, Server, command, handshake};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 
 on_each_engine! {
     an_address_has_so_many_connections_and_others_have_theirs,
+    addresses_of_ipv6_are_counted_too,
     those_of_one_address_do_not_stop_accepting,
     addresses_that_come_and_go_are_counted_right,
     a_limit_of_addresses_keeps_to_the_limit_of_all,
@@ -68,6 +69,19 @@ fn an_address_has_so_many_connections_and_others_have_theirs(engine: &str) {
     assert_eq!(server.wait().0.code(), Some(0));
 }
 
+fn addresses_of_ipv6_are_counted_too(engine: &str) {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return println!("SKIPPED: IPv6, which this machine does not have");
+    }
+    let options = ["--listen", "[::1]:0", "--engine", engine, "--max-connections-per-ip", "2"];
+    let server = Server::spawn(command(&options));
+    let mut clients = [server.connect(), server.connect()];
+    expect_503(&mut server.connect_raw());
+    for client in &mut clients {
+        client.echo(OpCode::Text, b"over IPv6");
+    }
+}
+
 /// More than are told so at once, none of which goes away.
 fn those_of_one_address_do_not_stop_accepting(engine: &str) {
     let server = Server::start(engine, &["--max-connections-per-ip", "1"]);
@@ -83,7 +97,7 @@ fn those_of_one_address_do_not_stop_accepting(engine: &str) {
 fn addresses_that_come_and_go_are_counted_right(engine: &str) {
     let options = ["--max-connections-per-ip", "8", "--workers", "2", "--no-pin"];
     let server = Server::start(engine, &options);
-    let rounds = 100;
+    let rounds = 20;
     thread::scope(|scope| {
         for last in 1..5 {
             let address = server.address;

@@ -14,9 +14,14 @@ pub(crate) fn start(engine: &str, more: &[&str]) -> (Server, SocketAddr) {
 
 /// Where the admin listener is, by its line, which is read once.
 pub(crate) fn address(server: &Server) -> SocketAddr {
-    let line = server.stdout.recv_timeout(DEADLINE).expect("a line for the admin listener");
-    let address = line.strip_prefix("admin on http://").expect("the line that scripts wait for");
-    address.parse().expect("an address")
+    loop {
+        let line = server.stdout.recv_timeout(DEADLINE).expect("a line for the admin listener");
+        if let Some(address) = line.strip_prefix("admin on http://") {
+            return address.parse().expect("an address");
+        }
+        // That of a further listener.
+        assert!(line.starts_with("listening on "), "{line}");
+    }
 }
 
 /// What was answered.
