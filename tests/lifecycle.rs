@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Server, close_payload, command, filter, frame, handshake, pattern, read_some};
+use common::{Server, close_payload, command, filter, frame, handshake, pattern, read_some, restart};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 
@@ -21,6 +21,7 @@ on_each_engine! {
     started_twice_on_one_port,
     ipv6_and_several_listeners,
     several_workers_share_a_port,
+    killed_under_load_it_starts_again_at_its_address,
 }
 
 fn a_drain_echoes_what_was_received_then_says_1001(engine: &str) {
@@ -195,6 +196,12 @@ fn several_workers_share_a_port(engine: &str) {
         client.expect_end();
     }
     assert_eq!(server.wait().0.code(), Some(0));
+}
+
+/// The volume tests say how fast.
+fn killed_under_load_it_starts_again_at_its_address(engine: &str) {
+    let took = restart::first_echoes_after_kills(engine, 3);
+    println!("{engine}: the first echoes came {took:?} after the starts");
 }
 
 fn run(arguments: &[&str]) -> Output {

@@ -3,6 +3,7 @@
 #![expect(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod filter;
+pub(crate) mod restart;
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write as _};
@@ -179,6 +180,12 @@ impl Server {
         }
     }
 
+    /// Kills it by SIGKILL and waits until the process is no more.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("a child can be waited for");
+    }
+
     /// Waits for the end of the process; gives its status and the log lines not read yet.
     pub(crate) fn wait(mut self) -> (ExitStatus, Vec<String>) {
         let deadline = Instant::now() + DEADLINE;
@@ -198,8 +205,7 @@ impl Server {
 
     /// As [`Self::connect`], over a socket whose options a test has set.
     pub(crate) fn connect_over(&self, socket: socket2::Socket) -> Client {
-        socket.connect(&self.address.into()).expect("the server listens");
-        let mut client = Client::new(socket.into());
+        let mut client = Client::over(socket, self.address);
         client.open();
         client
     }
@@ -289,6 +295,12 @@ impl Client {
         let mut client = Self::new(TcpStream::connect(address).expect("the server listens"));
         client.open();
         client
+    }
+
+    /// One that has said nothing yet, over a socket whose options a test has set.
+    pub(crate) fn over(socket: socket2::Socket, address: SocketAddr) -> Self {
+        socket.connect(&address.into()).expect("the server listens");
+        Self::new(socket.into())
     }
 
     fn new(stream: TcpStream) -> Self {
