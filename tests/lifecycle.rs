@@ -220,6 +220,9 @@ fn mistakes_end_with_what_to_do() {
         (&["--path", "ws"], 64, "begins with `/`"),
         (&["--handshake-timeout", "soon"], 64, "--handshake-timeout"),
         (&["--no-such-option"], 64, "--no-such-option"),
+        (&["--lisen", "127.0.0.1:0"], 64, "'--listen'"),
+        (&["--path", "echo"], 64, "begins with `/`"),
+        (&["doktor"], 64, "doctor"),
         (&["--listen", "192.0.2.1:0", "--engine", "epoll"], 69, "an address of this machine"),
         (&["--congestion-control", "none", "--listen", "127.0.0.1:0"], 69, "tcp_allowed_congestion_control"),
         (&["--max-connections", "2000000000", "--listen", "127.0.0.1:0"], 71, "ulimit -n"),
@@ -227,6 +230,8 @@ fn mistakes_end_with_what_to_do() {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(says), "{arguments:?}: {}", stderr(&output));
+        let is_one_line = stderr(&output).starts_with("ringback: ") && stderr(&output).lines().count() == 1;
+        assert!(is_one_line, "{arguments:?}: {}", stderr(&output));
         assert!(output.stdout.is_empty(), "{arguments:?}");
     }
 }
@@ -248,6 +253,11 @@ fn help_and_version() {
     {
         assert!(text.contains(said), "{said} in {text}");
     }
+    for word in ["doctor", "man", "completions", "example-config", "help"] {
+        assert!(text.lines().any(|line| line.split_whitespace().next() == Some(word)), "{word} in {text}");
+    }
+    let same = run(&["help"]);
+    assert_eq!((same.status.code(), same.stdout), (Some(0), text.into_bytes()));
     let version = run(&["--version"]);
     assert_eq!(
         String::from_utf8(version.stdout).expect("UTF-8"),
