@@ -1,12 +1,13 @@
 //! The command line, the environment and the configuration file.
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::config::{
@@ -25,13 +26,7 @@ const UNWRITTEN: u8 = 74;
 /// It answers every message with the same message. Each option can also be given as an environment variable or in a
 /// configuration file.
 #[derive(Debug, Parser)]
-#[command(
-    name = "ringback",
-    version,
-    max_term_width = 110,
-    args_override_self = true,
-    disable_help_subcommand = true
-)]
+#[command(name = "ringback", version, max_term_width = 110, args_override_self = true)]
 struct Arguments {
     #[command(subcommand)]
     task: Option<Task>,
@@ -64,7 +59,7 @@ struct Arguments {
     )]
     busy_poll: Duration,
 
-    /// Number of worker threads [default: as many as the process may use CPUs]
+    /// Number of worker threads [default: one for each CPU that the process may use]
     #[arg(long, env = "RINGBACK_WORKERS", value_name = "N", value_parser = values::parse_workers)]
     workers: Option<usize>,
 
@@ -82,7 +77,7 @@ struct Arguments {
     )]
     receive_buffer_size: usize,
 
-    /// Longest frame that is sure to come back as one; longer ones come back in fragments, as they arrive
+    /// Longest frame that is put together to be echoed as one; a longer one that comes in pieces goes back in fragments
     #[arg(
         long,
         env = "RINGBACK_WHOLE_FRAME_MAX",
@@ -102,7 +97,8 @@ struct Arguments {
     )]
     max_message_size: u64,
 
-    /// Most connections; further ones get 503 [default: what the limit of open files allows]
+    /// Most connections of the process; further ones get 503 [default: what `ulimit -n` allows; on the ring engine, where
+    /// they take no descriptor, that many for each worker, 65,520 at most]
     #[arg(long, env = "RINGBACK_MAX_CONNECTIONS", value_name = "N", value_parser = values::parse_connections)]
     max_connections: Option<usize>,
 
@@ -206,19 +202,46 @@ pub fn command() -> Command {
 /// Says what is wrong, or the help that was asked for, and how to end.
 fn refuse(refusal: Refusal) -> ExitCode {
     match refusal {
-        Refusal::CommandLine(error) => {
-            // Nothing can be done where standard error is closed.
+        Refusal::CommandLine(error) if !error.use_stderr() => {
+            // The help or the version; nobody is left to tell where standard output is closed.
             let _ = error.print();
-            match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ => ExitCode::from(USAGE),
-            }
+            ExitCode::SUCCESS
         }
-        Refusal::File(mistake) => {
+        Refusal::CommandLine(error) => {
+            eprintln!("ringback: {} (`ringback --help` tells more)", one_line(&error));
+            ExitCode::from(USAGE)
+        }
+        Refusal::Mistake(mistake) => {
             eprintln!("ringback: {mistake}");
             ExitCode::from(USAGE)
         }
     }
+}
+
+/// A message of clap in one line, without its usage, and with the variable that a bad value came from.
+fn one_line(error: &clap::Error) -> String {
+    let message = error.render().to_string();
+    let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines: Vec<_> = lines.take_while(|line| !line.starts_with("Usage: ")).collect();
+    let lines = lines.into_iter().filter(|line| !line.starts_with("For more information"));
+    let told = lines.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
+    let told = told.trim_start_matches("error: ");
+    match variable_of(error, std::env::args_os()) {
+        Some(variable) => format!("{variable}: {told}"),
+        None => told.to_owned(),
+    }
+}
+
+/// The variable that a bad value came from: that of its option, where the option is not on the command line.
+fn variable_of(error: &clap::Error, arguments: impl IntoIterator<Item = OsString>) -> Option<String> {
+    // As `--workers <N>`.
+    let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else { return None };
+    let name = option.split_whitespace().next()?;
+    let command = command();
+    let argument = command.get_arguments().find(|argument| argument.get_long() == name.strip_prefix("--"))?;
+    let is_said = |word: OsString| word.to_string_lossy().split('=').next() == Some(name);
+    let variable = argument.get_env().filter(|variable| std::env::var_os(variable).is_some())?;
+    (!arguments.into_iter().any(is_said)).then(|| variable.to_string_lossy().into_owned())
 }
 
 /// How to end after writing to standard output.
@@ -342,8 +365,9 @@ mod tests {
         assert_eq!(parse(&["--workers=3"]).unwrap().task, None);
         let doctor = parse(&["--workers=3", "doctor"]).unwrap();
         assert_eq!((doctor.task, doctor.workers), (Some(Task::Doctor), Some(3)));
-        for bad in [&["doctor", "--workers=3"][..], &["surgeon"], &["serve"], &["help"]] {
+        for bad in [&["doctor", "--workers=3"][..], &["surgeon"], &["serve"]] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
+        assert_eq!(parse(&["help"]).unwrap_err().kind(), ErrorKind::DisplayHelp);
     }
 }

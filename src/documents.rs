@@ -13,16 +13,13 @@ use crate::settings;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum Document {
     /// Write the manual page
-    #[command(hide = true)]
     Man,
     /// Write the completions of a shell
-    #[command(hide = true)]
     Completions {
         /// The shell that completes
         shell: Shell,
     },
     /// Write a configuration file with every option in it, commented out
-    #[command(hide = true)]
     ExampleConfig,
 }
 
@@ -50,7 +47,6 @@ impl Document {
 fn visible(command: &Command) -> Command {
     Command::new(command.get_name().to_owned())
         .version(command.get_version().unwrap_or_default().to_owned())
-        .disable_help_subcommand(true)
         .args(command.get_arguments().filter(|argument| !argument.is_hide_set()))
         .subcommands(command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()))
 }

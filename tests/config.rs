@@ -57,7 +57,7 @@ fn a_default_gives_way_to_the_file_then_the_environment_then_the_command_line() 
     ] {
         let line = printed(&mut command(&[]), name);
         if default.is_empty() {
-            assert_eq!(line, format!("# {name} is not set # default"));
+            assert_eq!(line, format!("# {name} = any # default"));
         } else {
             assert_eq!(line, format!("{name} = {default} # default"));
         }
@@ -161,6 +161,56 @@ fn a_mistake_is_one_line_and_ends_with_64() {
     let file = Scratch::file("text", "");
     fs::write(&file.path, b"path = '/\xFF'").expect("a file");
     expect_refusal(&file.path, &[], "UTF-8");
+}
+
+/// A slip there would otherwise be a default that nobody asked for.
+#[test]
+fn a_variable_that_no_option_has_is_a_mistake() {
+    for arguments in [&[][..], &["--print-config"], &["doctor"]] {
+        let output = run(command(arguments).env("RINGBACK_WORKRES", "1"));
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(64), ""));
+        let said =
+            "ringback: RINGBACK_WORKRES: no option has this variable; the nearest is RINGBACK_WORKERS\n";
+        assert_eq!(stderr(&output), said);
+    }
+    let mut command = command(&["--print-config"]);
+    command.env("RINGBACK_MASK", "scalar").env("RINGBACK_PORT", "tcp://10.0.0.1:9001");
+    assert_eq!(run(&mut command).status.code(), Some(0));
+}
+
+/// Whoever starts the server by a unit or a manifest has written no option.
+#[test]
+fn a_bad_value_of_a_variable_names_it() {
+    for (variable, value, option) in [
+        ("RINGBACK_WORKERS", "x", "--workers <N>"),
+        ("RINGBACK_LISTEN", "127.0.0.1:1,localhost:1", "--listen <IP:PORT>"),
+        ("RINGBACK_NO_PIN", "perhaps", "--no-pin"),
+        ("RINGBACK_ENGINE", "kqueue", "--engine <ENGINE>"),
+    ] {
+        let output = run(command(&["--drain-timeout", "1s"]).env(variable, value));
+        assert_eq!(output.status.code(), Some(64), "{}", stderr(&output));
+        let said = stderr(&output);
+        assert!(said.starts_with(&format!("ringback: {variable}: ")) && said.contains(option), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    // The one that is told is the one that is wrong.
+    for arguments in [&["--workers", "0"][..], &["--workers=0"]] {
+        let said = stderr(&run(command(arguments).env("RINGBACK_WORKERS", "1")));
+        assert!(said.starts_with("ringback: invalid value '0' for '--workers <N>'"), "{said}");
+    }
+}
+
+#[test]
+fn what_is_found_at_run_time_is_printed_as_a_comment() {
+    let text = stdout(&run(&mut command(&["--print-config"])));
+    for line in [
+        "# workers = one for each CPU that the process may use # default",
+        "# congestion-control = the system's # default",
+        "# allowed-origin = any # default",
+    ] {
+        assert!(text.lines().any(|printed| printed == line), "{line} in {text}");
+    }
+    assert!(!text.contains("not set"), "{text}");
 }
 
 /// What no option can say by itself is judged when all are known.

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Server, close_payload, command, filter, frame, handshake, pattern, read_some};
+use common::{Server, close_payload, command, filter, frame, handshake, pattern, read_some, restart};
 use ringback::config::{Config, EngineChoice, ListeningConfig};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
@@ -27,6 +27,7 @@ on_each_engine! {
     started_twice_on_one_port,
     ipv6_and_several_listeners,
     several_workers_share_a_port,
+    killed_under_load_it_starts_again_at_its_address,
 }
 
 fn a_drain_echoes_what_was_received_then_says_1001(engine: &str) {
@@ -308,6 +309,12 @@ fn a_server_that_leaves_is_not_ready_and_goes_on() {
     assert_eq!(server.join().expect("its workers end").texts, 1);
 }
 
+/// The volume tests say how fast.
+fn killed_under_load_it_starts_again_at_its_address(engine: &str) {
+    let took = restart::first_echoes_after_kills(engine, 3);
+    println!("{engine}: the first echoes came {took:?} after the starts");
+}
+
 fn run(arguments: &[&str]) -> Output {
     command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("the binary runs")
 }
@@ -329,6 +336,9 @@ fn mistakes_end_with_what_to_do() {
         (&["--subprotocol", "a", "--subprotocol", "a"], 64, "--subprotocol a is given twice"),
         (&["--handshake-timeout", "soon"], 64, "--handshake-timeout"),
         (&["--no-such-option"], 64, "--no-such-option"),
+        (&["--lisen", "127.0.0.1:0"], 64, "'--listen'"),
+        (&["--path", "echo"], 64, "begins with `/`"),
+        (&["doktor"], 64, "doctor"),
         (&["--listen", "192.0.2.1:0", "--engine", "epoll"], 69, "an address of this machine"),
         (&["--congestion-control", "none", "--listen", "127.0.0.1:0"], 69, "tcp_allowed_congestion_control"),
         (&["--max-connections", "2000000000", "--listen", "127.0.0.1:0"], 71, "ulimit -n"),
@@ -336,6 +346,8 @@ fn mistakes_end_with_what_to_do() {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(says), "{arguments:?}: {}", stderr(&output));
+        let is_one_line = stderr(&output).starts_with("ringback: ") && stderr(&output).lines().count() == 1;
+        assert!(is_one_line, "{arguments:?}: {}", stderr(&output));
         assert!(output.stdout.is_empty(), "{arguments:?}");
     }
 }
@@ -357,6 +369,11 @@ fn help_and_version() {
     {
         assert!(text.contains(said), "{said} in {text}");
     }
+    for word in ["doctor", "man", "completions", "example-config", "help"] {
+        assert!(text.lines().any(|line| line.split_whitespace().next() == Some(word)), "{word} in {text}");
+    }
+    let same = run(&["help"]);
+    assert_eq!((same.status.code(), same.stdout), (Some(0), text.into_bytes()));
     let version = run(&["--version"]);
     assert_eq!(
         String::from_utf8(version.stdout).expect("UTF-8"),

@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, Command, Id};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{CONFIG, PRINT_CONFIG, is_flag, is_list, key, options};
+use super::{CONFIG, PRINT_CONFIG, is_flag, is_list, key, nearest, options};
 
 /// A file whose values are good, each by itself.
 pub(super) struct File {
@@ -30,13 +30,20 @@ pub(super) struct Entry {
     pub(super) values: Vec<String>,
 }
 
-/// What is wrong with a file, in one line that says where.
+/// What is wrong with a file or a variable, in one line that says where.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}: {what}")]
 pub(crate) struct Mistake {
-    /// The file, and the line if it is in one.
+    /// The file, and the line if it is in one; or the variable.
     place: String,
     what: String,
+}
+
+impl Mistake {
+    /// `what` is wrong at `place`, neither of more than one line.
+    pub(super) fn new(place: String, what: String) -> Self {
+        Self { place, what }
+    }
 }
 
 impl File {
@@ -96,9 +103,8 @@ fn unknown(word: &str, command: &Command) -> String {
     if command.get_arguments().filter(is_outside).any(|argument| argument.get_long() == Some(word)) {
         return format!("{word} is for the command line, not for the file");
     }
-    let likeness = |key: &str| strsim::normalized_damerau_levenshtein(word, key);
-    let nearest = options(command).map(key).max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    format!("unknown key {word:?}; the nearest option is {}", nearest.unwrap_or_default())
+    let nearest = nearest(word, options(command).map(key)).unwrap_or_default();
+    format!("unknown key {word:?}; the nearest option is {nearest}")
 }
 
 /// What the command line would have for a value of the file; where it is wrong, and what would be right.

@@ -4,6 +4,7 @@
 //! the default of its option before the command line is parsed, so that the environment and the command line stand above
 //! it, and a list of theirs replaces the file's.
 
+mod environment;
 mod example;
 mod file;
 
@@ -36,9 +37,9 @@ pub(crate) enum Refusal {
     /// A mistake on the command line or in the environment, or help was asked for.
     #[error(transparent)]
     CommandLine(#[from] clap::Error),
-    /// The file is not there, or has a mistake.
+    /// The file is not there, or has a mistake; or a variable is no option's.
     #[error(transparent)]
-    File(#[from] Mistake),
+    Mistake(#[from] Mistake),
 }
 
 impl Settings {
@@ -51,6 +52,7 @@ impl Settings {
     ) -> Result<Self, Refusal> {
         let arguments: Vec<_> = arguments.into_iter().collect();
         let matches = command.clone().try_get_matches_from(&arguments)?;
+        environment::check(&command, std::env::vars_os())?;
         let Some(path) = matches.get_one::<std::path::PathBuf>(CONFIG) else {
             return Ok(Self { command, matches, file: None });
         };
@@ -73,15 +75,15 @@ impl Settings {
         beneath || self.matches.value_source(id).is_some_and(|source| source != ValueSource::DefaultValue)
     }
 
-    /// The value of an option as a file would have it, or why it has none.
-    fn value(&self, argument: &Arg) -> Result<String, &'static str> {
+    /// The value of an option as a file would have it, or what is so where it has none.
+    fn value(&self, argument: &Arg) -> Result<String, String> {
         let id = argument.get_id().as_str();
         if is_flag(argument) {
             return Ok(self.matches.get_flag(id).to_string());
         }
-        let words = self.matches.get_raw(id).ok_or("not set")?;
+        let words = self.matches.get_raw(id).ok_or_else(|| found_at_run_time(argument))?;
         let words: Option<Vec<_>> = words.map(|word| word.to_str().map(str::to_owned)).collect();
-        Ok(toml_value(argument, words.ok_or("not UTF-8, which a file has to be")?))
+        Ok(toml_value(argument, words.ok_or("what is not UTF-8, which a file has to be")?))
     }
 
     fn source(&self, argument: &Arg) -> String {
@@ -107,7 +109,7 @@ impl fmt::Display for Settings {
             match self.value(argument) {
                 _ if argument.is_hide_set() && source == "default" => {}
                 Ok(value) => writeln!(f, "{key} = {value} # {source}")?,
-                Err(why) => writeln!(f, "# {key} is {why} # {source}")?,
+                Err(instead) => writeln!(f, "# {key} = {instead} # {source}")?,
             }
         }
         Ok(())
@@ -125,6 +127,19 @@ pub(crate) fn options(command: &Command) -> impl Iterator<Item = &Arg> {
             && !asks
             && ![CONFIG, PRINT_CONFIG].contains(&argument.get_id().as_str())
     })
+}
+
+/// What its help says of a default that clap does not know, for it is found at run time: `[default: the system's]`.
+fn found_at_run_time(argument: &Arg) -> String {
+    let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+    let (_, default) = help.rsplit_once("[default: ").unwrap_or_default();
+    if default.is_empty() { "not set".into() } else { default.trim_end_matches(']').into() }
+}
+
+/// The name that is most like the word.
+fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = |name: &str| strsim::normalized_damerau_levenshtein(word, name);
+    names.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
 }
 
 /// The key of an option in the file: its name on the command line.
@@ -166,6 +181,18 @@ mod tests {
         for option in super::options(&command) {
             assert!(command.get_arg_conflicts_with(option).is_empty(), "{option}: see Arguments::checked");
             assert!(!option.is_required_set(), "{option} would be missing before the file is read");
+        }
+    }
+
+    /// `--print-config` has no other word for it.
+    #[test]
+    fn a_default_that_is_found_at_run_time_is_told_by_the_help() {
+        let command = cli::command();
+        for option in super::options(&command).filter(|option| !option.is_hide_set()) {
+            let has_default = super::is_flag(option) || !option.get_default_values().is_empty();
+            let help = option.get_help().expect("a meaning").to_string();
+            let is_told = help.contains("[default: ") && help.ends_with(']');
+            assert_eq!(is_told, !has_default, "{option}: {help}");
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod filter;
+pub(crate) mod restart;
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write as _};
@@ -194,6 +195,12 @@ impl Server {
         }
     }
 
+    /// Kills it by SIGKILL and waits until the process is no more.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("a child can be waited for");
+    }
+
     /// Waits for the end of the process; gives its status and the log lines not read yet.
     pub(crate) fn wait(mut self) -> (ExitStatus, Vec<String>) {
         let deadline = Instant::now() + DEADLINE;
@@ -213,8 +220,7 @@ impl Server {
 
     /// As [`Self::connect`], over a socket whose options a test has set.
     pub(crate) fn connect_over(&self, socket: socket2::Socket) -> Client {
-        socket.connect(&self.address.into()).expect("the server listens");
-        let mut client = Client::new(socket.into());
+        let mut client = Client::by(socket, self.address);
         client.open();
         client
     }
@@ -316,6 +322,11 @@ impl Client {
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of this machine");
+        Self::by(socket, address)
+    }
+
+    /// One that has said nothing yet, over a socket whose options a test has set.
+    pub(crate) fn by(socket: socket2::Socket, address: SocketAddr) -> Self {
         socket.connect(&address.into()).expect("the server listens");
         Self::new(socket.into())
     }

@@ -1,4 +1,4 @@
-//! Connections that come and go: by resets, at a drain, and where there is no room for them.
+//! Connections that come and go: at a drain, and where there is no room for them.
 
 use std::io::Write as _;
 use std::net::Shutdown;
@@ -8,101 +8,19 @@ use std::time::{Duration, Instant};
 
 use ringback::proto::frame::OpCode;
 use rustix::process::{Resource, Rlimit, Signal, prlimit};
-use socket2::SockRef;
 
 use crate::common::{
-    Client, Server, close_payload, command, counter_in, frame, handshake, header, limited, pattern, volume,
+    Client, Server, close_payload, command, counter_in, frame, handshake, limited, pattern, volume,
 };
-use crate::{MIB, connections, on_each_engine, wait_until_open};
+use crate::{connections, on_each_engine, wait_until_open};
 
 on_each_engine! {
-    resets_with_unread_echoes_end,
-    #[ignore = "volume: 60,000 resets, 15 s"]
-    resets_at_every_stage_leave_nothing,
     #[ignore = "volume: a drain of 10,000 busy connections, 15 s"]
     a_drain_loses_no_message_that_was_sent_before,
     #[ignore = "volume: 200 connections where 64 files may be open, 5 s"]
     connections_beyond_the_limit_of_files_wait_or_get_503,
     #[ignore = "volume: no file more may be opened, 3 s"]
     without_a_free_file_accepting_waits,
-}
-
-/// When a client resets its connection.
-const STAGES: [fn(&Server) -> Client; 6] =
-    [silent, mid_request, open, mid_frame, with_unread_echoes, after_our_close];
-
-fn silent(server: &Server) -> Client {
-    server.connect_raw()
-}
-
-fn mid_request(server: &Server) -> Client {
-    let mut client = server.connect_raw();
-    client.send_bytes(b"GET /ws HTTP/1.1\r\nHost: loc");
-    client
-}
-
-fn open(server: &Server) -> Client {
-    server.connect()
-}
-
-fn mid_frame(server: &Server) -> Client {
-    let mut client = server.connect();
-    client.send_bytes(&header(true, OpCode::Binary, 1000));
-    client.send_bytes(&[0; 500]);
-    client
-}
-
-fn with_unread_echoes(server: &Server) -> Client {
-    let mut client = server.connect();
-    client.send_bytes(&frame(false, OpCode::Binary, &[0; 3000]));
-    client.send_bytes(&frame(false, OpCode::Continuation, &[0; 3000]).repeat(10));
-    client
-}
-
-fn after_our_close(server: &Server) -> Client {
-    let mut client = server.connect();
-    client.send(OpCode::Continuation, b"of nothing");
-    assert_eq!(client.read_close(), 1002);
-    client
-}
-
-fn resets_at_every_stage_leave_nothing(engine: &str) {
-    let server = Server::start(engine, &[]);
-    let descriptors = server.descriptors();
-    let reset = |count: usize| {
-        for _ in 0..count {
-            for connect in STAGES {
-                let client = connect(&server);
-                // Closing sends RST, whatever is unsent or unread (socket(7)).
-                SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("a socket");
-            }
-        }
-        wait_until_open(&server, 0);
-        server.resident()
-    };
-    let count = volume(10_000);
-    // What the first ones allocate is there for the later ones.
-    let before = reset(500.min(count));
-    let after = reset(count);
-    println!(
-        "{engine}: resident {} KiB, and {} KiB after {count} resets at each stage",
-        before / 1024,
-        after / 1024
-    );
-    assert!(after < before + 2 * MIB, "memory grows from {before} to {after} bytes");
-    assert_eq!(server.descriptors(), descriptors);
-    assert_eq!(server.counter("accepted"), server.counter("ended"));
-    server.connect().echo(OpCode::Text, b"served as ever");
-}
-
-/// On epoll the write of an echo fails before the reset is read: the connection must end by that too.
-fn resets_with_unread_echoes_end(engine: &str) {
-    let server = Server::start(engine, &[]);
-    for _ in 0..100 {
-        let client = with_unread_echoes(&server);
-        SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("a socket");
-    }
-    wait_until_open(&server, 0);
 }
 
 /// How long after the signal a server is gone whose clients answer its Close at once.

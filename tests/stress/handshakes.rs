@@ -1,8 +1,10 @@
 //! Handshakes that never come to their end.
 
 use std::net::SocketAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use ringback::proto::frame::OpCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval};
@@ -32,19 +34,40 @@ fn slow_handshakes_are_cut_in_time_and_leave_nothing(engine: &str) {
             assert!(first >= Duration::from_millis(4500), "cut early, after {first:?}");
             assert!(most <= Duration::from_millis(5500), "cut late, after {most:?}");
             wait_until_open(&server, 1);
-            server.resident()
+            resident_at_rest(&server)
         })
     });
     echoes.sort_unstable();
-    println!("{engine}: {} echoes meanwhile took at most {:?}", echoes.len(), echoes.last());
     assert!(echoes.len() > 100, "{} echoes beside slow handshakes", echoes.len());
+    let most = percentile(&echoes, 99);
+    println!(
+        "{engine}: of {} echoes meanwhile 99 % took {most:?} at most, all {:?}",
+        echoes.len(),
+        echoes.last()
+    );
+    assert!(most <= Duration::from_millis(50), "an honest client's echoes take {most:?}");
     assert_eq!(server.counter("refusals"), 2 * count as u64);
-    assert_eq!(server.counter("handshakes"), 1);
+    assert_eq!(server.counter("handshakes"), 1 + 2 * PROBES);
     wait_until_open(&server, 0);
     assert_eq!(server.descriptors(), descriptors);
     let [once, twice] = residents;
     println!("{engine}: resident {} KiB after once, {} KiB after twice", once / 1024, twice / 1024);
     assert!(twice < once + 2 * MIB, "memory grows from {once} to {twice} bytes");
+}
+
+/// Visits while memory is looked at.
+const PROBES: u64 = 10;
+
+/// The least resident memory within the next second. The allocator gives pages back a while after they are free, and only
+/// when it is asked for others: what is resident right behind a wave is as much as it has not come to yet, which may be
+/// twice what is in use and more after the one wave than after the other.
+fn resident_at_rest(server: &Server) -> u64 {
+    let residents = (0..PROBES).map(|_| {
+        server.connect().echo(OpCode::Text, b"so that it allocates");
+        thread::sleep(Duration::from_millis(100));
+        server.resident()
+    });
+    residents.min().expect("there are some")
 }
 
 /// How long each of `count` slow clients was listened to before it got 408 and the end.
@@ -53,8 +76,10 @@ fn slow_handshakes(address: SocketAddr, count: usize) -> Vec<Duration> {
     runtime.block_on(async {
         let mut clients = Vec::new();
         for _ in 0..count {
+            // Before the server can have begun to count, whenever this thread comes to look at the clock again.
+            let began = Instant::now();
             let stream = TcpStream::connect(address).await.expect("the server listens");
-            clients.push(tokio::spawn(slow_handshake(stream)));
+            clients.push(tokio::spawn(slow_handshake(stream, began)));
         }
         let mut took = Vec::new();
         for client in clients {
@@ -64,8 +89,7 @@ fn slow_handshakes(address: SocketAddr, count: usize) -> Vec<Duration> {
     })
 }
 
-async fn slow_handshake(mut stream: TcpStream) -> Duration {
-    let began = Instant::now();
+async fn slow_handshake(mut stream: TcpStream, began: Instant) -> Duration {
     let mut beat = interval(Duration::from_secs(1));
     beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let request = handshake("/ws", "");

@@ -11,6 +11,8 @@ mod answers;
 mod connections;
 mod handshakes;
 mod memory;
+mod resets;
+mod restart;
 mod ring;
 mod traffic;
 mod unsent;

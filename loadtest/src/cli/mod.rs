@@ -167,10 +167,12 @@ impl Args {
     }
 }
 
-/// A message of clap without its usage and hints.
+/// A message of clap without its usage, and with its hint if it has one.
 fn one_line(message: &str) -> String {
     let lines: Vec<_> = message.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
-    lines.join(" ").trim_start_matches("error: ").to_owned()
+    let hint = message.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+    let hint = hint.map_or_else(String::new, |hint| format!("; {hint}"));
+    format!("{}{hint}", lines.join(" ").trim_start_matches("error: "))
 }
 
 #[cfg(test)]
@@ -198,5 +200,8 @@ mod tests {
             let told = one_line(&error);
             assert!(told.len() > 20 && !told.contains('\n') && !told.starts_with("error"), "{told}");
         }
+        let error = CommandLine::try_parse_from(["loadtest", "ws://h/", "--dpeth", "1"]).expect_err("a slip");
+        let told = one_line(&error.to_string());
+        assert_eq!(told, "unexpected argument '--dpeth' found; a similar argument exists: '--depth'");
     }
 }

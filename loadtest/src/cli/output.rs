@@ -62,6 +62,12 @@ impl OutputArgs {
             };
             return Err(Failure::Usage(format!("{condition} is not known without {missing}")));
         }
+        if let Some(condition) = self.find_max.as_ref().filter(|condition| condition.begins_with_load()) {
+            return Err(Failure::Usage(format!(
+                "--find-max {condition} is so only once the load is too much; what has to be so is meant, as in --find-max {}",
+                condition.reversed()
+            )));
+        }
         let open = |path: &Option<PathBuf>| path.as_deref().map(OutputFile::open).transpose();
         Ok(Files { hdr: open(&self.hdr)?, html: open(&self.html)? })
     }

@@ -52,7 +52,7 @@ pub(crate) struct RunArgs {
     pub(super) spin: bool,
 
     /// TCP congestion control of the connections [default: cubic where there is, since BBR paces on loopback too]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, visible_alias = "congestion-control", value_name = "NAME")]
     congestion: Option<String>,
 }
 
@@ -177,7 +177,9 @@ impl RunArgs {
         };
         let name = match asked {
             Some(name) => {
-                probe(asked).map_err(|error| Failure::Usage(format!("--congestion {name}: {error}")))?
+                let cannot =
+                    |error| Failure::Usage(format!("--congestion {name}: {error}; {CONGESTION_CURE}"));
+                probe(asked).map_err(cannot)?
             }
             None => probe(Some(CUBIC))
                 .or_else(|_| probe(None))
@@ -205,3 +207,5 @@ pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
 const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 const CUBIC: &str = "cubic";
+
+const CONGESTION_CURE: &str = "`sysctl net.ipv4.tcp_available_congestion_control` has the names, tcp_allowed_congestion_control those for users";

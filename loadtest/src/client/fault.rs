@@ -125,10 +125,24 @@ impl fmt::Display for Fault {
             Self::NotBegun => f.write_str("there was no connection, or no time, for what was due"),
             Self::ConnectFailed(kind) => write!(f, "cannot connect: {kind}"),
             Self::ConnectTimeout => f.write_str("connecting came to no end"),
-            Self::HandshakeRefused(status) => write!(f, "the handshake was refused with status {status}"),
+            Self::HandshakeRefused(status) => {
+                write!(f, "the handshake was refused with status {status}{}", cure(*status))
+            }
             Self::HandshakeInvalid(why) => write!(f, "the handshake's answer is not valid: {why}"),
             Self::HandshakeTimeout => f.write_str("the handshake was not answered"),
         }
+    }
+}
+
+/// What may be behind a status that refuses, to be said after it.
+const fn cure(status: u16) -> &'static str {
+    match status {
+        200..=299 => ": a page or a file is there; is WebSocket spoken on another path, such as /ws?",
+        300..=399 => ": it is elsewhere, and a redirect is not followed",
+        401 | 403 => ": it may ask for --origin or --header",
+        404 | 405 => ": is WebSocket spoken on another path, such as /ws?",
+        503 => ": there may be too many connections",
+        _ => "",
     }
 }
 

@@ -58,10 +58,19 @@ impl Server {
         let port = free_port().map_err(cannot)?;
         let words = spec.words(port, core)?;
         let log = Log::new().map_err(cannot)?;
-        let mut command = Command::new(&words[0]);
+        let program = &words[0];
+        let not_started = |error: io::Error| {
+            let cure = match error.kind() {
+                io::ErrorKind::NotFound => "; is it built? A path counts from the folder you are in",
+                io::ErrorKind::PermissionDenied => "; is it a program?",
+                _ => "",
+            };
+            End::failed(format!("{name} does not start: {program}: {error}{cure}"))
+        };
+        let mut command = Command::new(program);
         command.args(&words[1..]).envs(environment.iter().copied());
         command.stdout(log.writer().map_err(cannot)?).stderr(log.writer().map_err(cannot)?);
-        let process = Process::spawn(&mut command, Some(core)).map_err(cannot)?;
+        let process = Process::spawn(&mut command, Some(core)).map_err(not_started)?;
         let mut server = Self { spec: spec.clone(), port, process, log, stop_by: None };
         server.await_listening(signals)?;
         Ok(server)

@@ -102,6 +102,18 @@ impl Condition {
         matches!(self.figure, Figure::ServerCpu)
     }
 
+    /// Whether it begins to be so as the rate grows, and is not so before: the wrong way round for a search of the rate up to
+    /// which it is so.
+    pub(crate) const fn begins_with_load(&self) -> bool {
+        matches!(self.figure, Figure::Latency(_) | Figure::Lateness(_) | Figure::Errors)
+            && matches!(self.relation, Relation::More | Relation::AtLeast)
+    }
+
+    /// The same with the relation turned round.
+    pub(crate) fn reversed(&self) -> String {
+        self.text.replace(['<', '>'], if self.text.contains('>') { "<" } else { ">" })
+    }
+
     /// Whether it is about messages that are due at a time of their own.
     pub(crate) const fn needs_rate(&self) -> bool {
         matches!(self.figure, Figure::Lateness(_))

@@ -60,7 +60,8 @@ pub(crate) fn a_server_that_cannot_start_stops_the_others() {
     let bench = Bench::new();
     let ran = bench.compare("", &["third=/nonexistent {port}"], &[]);
     assert_eq!((ran.code(), ran.started), (69, 2));
-    assert!(ran.stderr.contains("third does not start: "), "{}", ran.stderr);
+    let told = "third does not start: /nonexistent: No such file or directory (os error 2); is it built?";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
 }
 
 pub(crate) fn a_server_that_never_listens_fails_the_run() {

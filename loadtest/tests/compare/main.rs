@@ -20,8 +20,19 @@ fn main() -> ExitCode {
         Some("fake-server") => fakes::server::serve(),
         Some("fake-loadtest") => fakes::generate(),
         Some("ringback" | "tungstenite-echo") => fakes::server::serve_tungstenite(),
-        _ => libtest_mimic::run(&Arguments::from_args(), trials()).exit_code(),
+        _ => libtest_mimic::run(&arguments(), trials()).exit_code(),
     }
+}
+
+/// Those of the command line, and RUST_TEST_THREADS as the other test binaries take it.
+fn arguments() -> Arguments {
+    let mut arguments = Arguments::from_args();
+    if arguments.test_threads.is_none() {
+        let threads = std::env::var("RUST_TEST_THREADS").ok();
+        arguments.test_threads =
+            threads.map(|threads| threads.parse().expect("RUST_TEST_THREADS is a number"));
+    }
+    arguments
 }
 
 fn trials() -> Vec<Trial> {

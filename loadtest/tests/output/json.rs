@@ -153,6 +153,8 @@ fn conditions_that_cannot_be_are_told_before_the_load() {
         (&["--fail-if", "server_cpu>5us"], &["server_cpu>5us", "--server-pid"]),
         (&["--fail-if", "lateness_p99>5us"], &["lateness_p99>5us", "--rate"]),
         (&["--find-max", "p99<5ms", "--spin"], &["--find-max", "--spin"]),
+        (&["--find-max", "p99>5ms"], &["--find-max p99>5ms is so only", "--find-max p99<5ms"]),
+        (&["--find-max", "errors >= 1"], &["--find-max errors<=1"]),
     ] {
         // Nobody listens there: a load would end with 69.
         let ran = loadtest(&[args, &["ws://127.0.0.1:1/"]].concat());

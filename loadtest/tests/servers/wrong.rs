@@ -192,11 +192,17 @@ fn a_bad_accept_key() {
 
 #[test]
 fn a_refused_handshake() {
-    let address = serve(|stream| {
-        let refuse = |_: &str| "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".to_owned();
-        let _ = Peer::handshake(stream, refuse).and_then(|mut peer| peer.frame());
-    });
-    assert_found(&load_ws(address, &["-c", "2"]), "handshake_refused_503", 2);
+    for (status, cure) in
+        [("503 Service Unavailable", "too many connections"), ("200 OK", "another path, such as /ws?")]
+    {
+        let address = serve(move |stream| {
+            let refuse = |_: &str| format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+            let _ = Peer::handshake(stream, refuse).and_then(|mut peer| peer.frame());
+        });
+        let ran = load_ws(address, &["-c", "2"]);
+        assert_found(&ran, &format!("handshake_refused_{}", &status[..3]), 2);
+        assert!(ran.stdout.contains(cure), "{}", ran.stdout);
+    }
 }
 
 #[test]
@@ -339,6 +345,9 @@ fn mistakes_on_the_command_line() {
         (&[&url, "--churn", "--depth", "2"], "'--churn' cannot be used with '--depth"),
         (&[&url, "--pin", "9999"], "--pin 9999"),
         (&[&url, "--congestion", "none-such"], "--congestion none-such: No such file"),
+        // As the server calls it.
+        (&[&url, "--congestion-control", "none-such"], "tcp_available_congestion_control"),
+        (&[&url, "--conections", "2"], "'--connections'"),
         (&[&url, "-d", "0s"], "--duration"),
         (&[&url, "-d", "10"], "time unit"),
         (&[&url, "--size", "3GiB"], "at most 1GiB"),
