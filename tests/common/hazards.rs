@@ -329,7 +329,7 @@ pub(crate) fn signals_under_load(time: Duration) {
     server.signal(Signal::TERM);
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0));
-    let summary = log.iter().find(|line| line.contains("ended: ")).expect("a summary");
+    let summary = log.iter().rfind(|line| line.contains("counters: ")).expect("a summary");
     assert_eq!(counter_in(summary, "binaries"), echoes as u64);
 }
 
