@@ -10,7 +10,7 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 
-use crate::config::{Config, EngineChoice, RingConfig, values};
+use crate::config::{Config, EngineChoice, KeepAliveConfig, RingConfig, values};
 use crate::documents::Document;
 use crate::settings::{Refusal, Settings};
 
@@ -166,6 +166,9 @@ struct Arguments {
     log_format: LogFormat,
 
     #[command(flatten)]
+    keep_alive: KeepAliveConfig,
+
+    #[command(flatten)]
     ring: RingConfig,
 }
 
@@ -283,6 +286,7 @@ impl From<Arguments> for Config {
             unsent_limit: arguments.unsent_limit,
             unsent_total: arguments.unsent_total,
             drain_timeout: arguments.drain_timeout,
+            keep_alive: arguments.keep_alive,
             ring: arguments.ring,
         }
     }
@@ -328,6 +332,9 @@ mod tests {
             "--ring-buffer-size=10",
             "--ring-big-buffers=many",
             "--ring-files=0",
+            "--keep-alive-interval=25",
+            "--keep-alive-timeout=1ms",
+            "--idle-timeout=1year",
         ] {
             assert!(Arguments::try_parse_from(["ringback", bad]).is_err(), "{bad}");
         }

@@ -1,11 +1,13 @@
 //! What a server is told: the options, whatever they came from.
 
+mod keep_alive;
 mod ring;
 pub(crate) mod values;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+pub use keep_alive::KeepAliveConfig;
 pub use ring::RingConfig;
 
 /// The options of a server. `--help` says what each means to a user.
@@ -43,6 +45,8 @@ pub struct Config {
     pub unsent_total: usize,
     /// How long the end of the open connections is waited for.
     pub drain_timeout: Duration,
+    /// How long a peer may be silent, and idle.
+    pub keep_alive: KeepAliveConfig,
     /// How large the rings of the ring engine are.
     pub ring: RingConfig,
 }
@@ -66,6 +70,7 @@ impl Default for Config {
             unsent_limit: 16 << 20,
             unsent_total: 256 << 20,
             drain_timeout: Duration::from_secs(10),
+            keep_alive: KeepAliveConfig::default(),
             ring: RingConfig::default(),
         }
     }

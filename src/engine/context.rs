@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use super::alarms::Alarms;
 use super::clock::Clock;
+use super::keep_alive::Terms;
 use super::pool::Pool;
 use crate::proto::Settings;
 use crate::proto::budget::Budget;
@@ -19,6 +21,9 @@ pub(crate) struct Context {
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) drain: Drain,
     pub(super) clock: Clock,
+    /// What wakes the tasks of connections, on the engines that have such.
+    pub(super) alarms: Alarms,
+    pub(super) terms: Terms,
     pub(super) pool: Rc<Pool>,
     pub(super) settings: Rc<Settings>,
     connections: Cell<usize>,
@@ -36,6 +41,8 @@ impl Context {
             stats,
             drain: Drain::default(),
             clock: Clock::new(),
+            alarms: Alarms::default(),
+            terms: Terms::new(&config.keep_alive),
             pool: Pool::new(config.receive_buffer_size),
             settings: Rc::new(Settings {
                 whole_frame_max: config.whole_frame_max,

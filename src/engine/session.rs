@@ -13,6 +13,7 @@ use super::Context;
 use super::buffer::{Class, ReceiveBuffer, SMALL};
 use super::clock::Moment;
 use super::context::Presence;
+use super::keep_alive::{Finding, Sight, Watch};
 use super::outgoing::Outgoing;
 use super::send_queue::SendQueue;
 use crate::proto::handshake::{Handshake, Refusal, Step, page_response};
@@ -25,6 +26,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long, and how many bytes long, the peer's end is waited for after ours.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 << 20;
+
+/// How long the peer's answer to our Close is waited for; at a drain, as long as that lasts.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// At a drain, what arrives within this time of the last bytes counts as received before.
 const DRAIN_QUIET: Duration = Duration::from_millis(50);
@@ -54,7 +58,8 @@ pub(crate) struct Session<B> {
     presence: Presence,
     stage: Stage,
     queue: SendQueue<B>,
-    /// Of the handshake, of the next step of a farewell, of a last write, or of lingering: as the stage has it.
+    /// Of the handshake, of the next look at an open connection or step of its farewell, of a last write, or of lingering: as
+    /// the stage has it.
     deadline: Option<Moment>,
     class: Class,
     short_receives: u8,
@@ -62,6 +67,7 @@ pub(crate) struct Session<B> {
     end_of_stream: bool,
     is_paused: bool,
     farewell: Farewell,
+    watch: Watch,
 }
 
 enum Stage {
@@ -80,12 +86,14 @@ enum Stage {
 /// What an open connection waits for before its Close(1001).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Farewell {
-    /// Nothing: there is no drain, or the Close is given out.
+    /// Nothing: there is no reason for it.
     NotDue,
     /// That nothing comes for a while.
     Quiet,
     /// The rest of a message.
     Message,
+    /// It is given out, and the peer's is awaited.
+    Said,
 }
 
 impl<B: ReceiveBuffer> Session<B> {
@@ -101,6 +109,7 @@ impl<B: ReceiveBuffer> Session<B> {
             end_of_stream: false,
             is_paused: false,
             farewell: Farewell::NotDue,
+            watch: Watch::new(),
         };
         if let Start::Refuse(refusal) = start {
             session.refuse(refusal);
@@ -208,6 +217,7 @@ impl<B: ReceiveBuffer> Session<B> {
                 self.adapt_class(received, buffer.bytes().len() - HEADROOM);
                 let filled = HEADROOM..HEADROOM + received;
                 if matches!(self.stage, Stage::Open(_)) {
+                    self.watch.hear();
                     let frames = self.receive(buffer, filled);
                     self.await_farewell();
                     return frames;
@@ -230,6 +240,7 @@ impl<B: ReceiveBuffer> Session<B> {
     pub(super) fn on_sent(&mut self, result: &io::Result<()>, outgoing: Outgoing<B>) {
         self.queue.on_sent(&outgoing);
         drop(outgoing);
+        self.watch.take();
         if result.is_err() {
             self.stage = Stage::Over;
         }
@@ -238,9 +249,17 @@ impl<B: ReceiveBuffer> Session<B> {
         }
     }
 
+    /// Some of what is under way has gone out.
+    pub(super) const fn on_taken(&mut self) {
+        self.watch.take();
+    }
+
     /// Of `outgoing` only the first `sent` bytes went out: the rest is what is sent next. With `spill` it is copied to
     /// the heap, so that its receive buffer is free again.
     pub(super) fn on_sent_in_part(&mut self, outgoing: Outgoing<B>, sent: usize, spill: bool) {
+        if sent > 0 {
+            self.watch.take();
+        }
         self.queue.on_sent_in_part(outgoing, sent, spill, &self.presence.context);
     }
 
@@ -249,13 +268,12 @@ impl<B: ReceiveBuffer> Session<B> {
         self.deadline = None;
         match &mut self.stage {
             Stage::Handshake(_) => self.refuse(Refusal::Timeout),
-            Stage::Open(connection) => {
-                if self.farewell == Farewell::Quiet && connection.is_mid_message() {
-                    self.await_message();
-                } else {
-                    self.say_farewell();
-                }
-            }
+            Stage::Open(connection) => match self.farewell {
+                Farewell::Quiet if connection.is_mid_message() => self.await_message(),
+                Farewell::Quiet | Farewell::Message => self.say_farewell(),
+                Farewell::Said => self.cut(),
+                Farewell::NotDue => self.look(),
+            },
             Stage::Flushing { .. } | Stage::Lingering { .. } => self.cut(),
             Stage::Over => {}
         }
@@ -266,7 +284,7 @@ impl<B: ReceiveBuffer> Session<B> {
         match (phase, &self.stage) {
             (Phase::Stopping, _) => self.cut(),
             (Phase::Draining, Stage::Handshake(_)) => self.refuse(Refusal::Draining),
-            (Phase::Draining, Stage::Open(_)) => {
+            (Phase::Draining, Stage::Open(_)) if self.farewell != Farewell::Said => {
                 self.farewell = Farewell::Quiet;
                 self.await_farewell();
             }
@@ -301,7 +319,7 @@ impl<B: ReceiveBuffer> Session<B> {
             Step::More => {}
             Step::Accepted { response, consumed } => {
                 context.stats.handshakes.add(1);
-                self.deadline = None;
+                self.deadline = context.terms.first_look().map(|after| context.clock.after(after));
                 self.queue.push_bytes(&response, context);
                 self.stage = Stage::Open(Connection::new(Rc::clone(&context.settings)));
                 let frames = filled.start + consumed..filled.end;
@@ -328,6 +346,7 @@ impl<B: ReceiveBuffer> Session<B> {
         let Progress { head, mut body, tail, standing, counts } =
             connection.receive(buffer.bytes_mut(), filled);
         context.stats.add(&counts);
+        self.watch.hear_data(counts.texts | counts.binaries != 0 || counts.payload_bytes != 0);
         if let Some(head) = head {
             self.queue.push_gathered(head, context);
         }
@@ -381,6 +400,48 @@ impl<B: ReceiveBuffer> Session<B> {
         }
     }
 
+    /// Looks whether the peer of an open connection is still there.
+    fn look(&mut self) {
+        let Stage::Open(connection) = &self.stage else {
+            return;
+        };
+        let context = &*self.presence.context;
+        let now = context.clock.now();
+        let sight = Sight {
+            now: now.millis_modulo(),
+            is_owed: self.queue.unsent() > 0,
+            is_mid_message: connection.is_mid_message(),
+        };
+        match self.watch.look(sight, &context.terms) {
+            Finding::Fine(next) => self.deadline = Some(now.after(next)),
+            Finding::Silent(next) => {
+                self.deadline = Some(now.after(next));
+                if let Some(ping) = connection.ping(b"") {
+                    context.stats.pings_sent.add(1);
+                    self.queue.push_bytes(ping.as_ref(), context);
+                }
+            }
+            Finding::Gone => {
+                tracing::debug!("a peer neither answers a ping nor takes anything");
+                context.stats.keep_alive_timeouts.add(1);
+                self.dismiss();
+            }
+            Finding::Idle => {
+                tracing::debug!("a peer has nothing to say");
+                context.stats.idle_timeouts.add(1);
+                self.dismiss();
+            }
+        }
+    }
+
+    /// Gives out Close(1001) outside of a drain.
+    fn dismiss(&mut self) {
+        self.say_farewell();
+        if matches!(self.stage, Stage::Open(_)) {
+            self.expire_after(CLOSE_TIMEOUT);
+        }
+    }
+
     fn cut(&mut self) {
         self.presence.context.stats.cuts.add(1);
         self.stage = Stage::Over;
@@ -420,7 +481,7 @@ impl<B: ReceiveBuffer> Session<B> {
         let context = &self.presence.context;
         let is_busy = context.drain.elapsed() > DRAIN_BUSY.min(context.shared.config.drain_timeout / 2);
         match (self.farewell, connection.is_mid_message()) {
-            (Farewell::NotDue, _) | (Farewell::Message, true) => {}
+            (Farewell::NotDue | Farewell::Said, _) | (Farewell::Message, true) => {}
             (Farewell::Quiet, true) if is_busy => self.await_message(),
             (Farewell::Quiet | Farewell::Message, false) if is_busy => self.say_farewell(),
             (Farewell::Quiet, _) | (Farewell::Message, false) => {
@@ -437,7 +498,7 @@ impl<B: ReceiveBuffer> Session<B> {
 
     /// Gives out Close(1001). From then on the peer's is awaited, as long as the drain lasts.
     fn say_farewell(&mut self) {
-        self.farewell = Farewell::NotDue;
+        self.farewell = Farewell::Said;
         self.deadline = None;
         let Stage::Open(connection) = &mut self.stage else {
             return;

@@ -11,8 +11,8 @@ use std::os::fd::AsFd as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::super::wheel::TICK;
 use super::ring::{Descriptor, Ring};
-use super::wheel::TICK;
 use super::worker::Service;
 use crate::server::Phase;
 use crate::server::accept::is_the_peers;
