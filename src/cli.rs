@@ -11,7 +11,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::config::{
-    AccessConfig, AdminConfig, Config, DrainConfig, EngineChoice, ListeningConfig, RingConfig, values,
+    AccessConfig, AdminConfig, Config, DrainConfig, EngineChoice, KeepAliveConfig, ListeningConfig,
+    RingConfig, values,
 };
 use crate::documents::Document;
 use crate::settings::{Refusal, Settings};
@@ -141,6 +142,9 @@ struct Arguments {
 
     #[command(flatten)]
     admin: AdminConfig,
+
+    #[command(flatten)]
+    keep_alive: KeepAliveConfig,
 
     #[command(flatten)]
     ring: RingConfig,
@@ -288,6 +292,7 @@ impl From<Arguments> for Config {
             unsent_total: arguments.unsent_total,
             drain: arguments.drain,
             admin: arguments.admin,
+            keep_alive: arguments.keep_alive,
             ring: arguments.ring,
         }
     }
@@ -345,6 +350,9 @@ mod tests {
             "--ring-buffer-size=10",
             "--ring-big-buffers=many",
             "--ring-files=0",
+            "--keep-alive-interval=25",
+            "--keep-alive-timeout=1ms",
+            "--idle-timeout=1year",
         ] {
             assert!(Arguments::try_parse_from(["ringback", bad]).is_err(), "{bad}");
         }

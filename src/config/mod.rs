@@ -4,6 +4,7 @@ mod access;
 mod address;
 mod admin;
 mod drain;
+mod keep_alive;
 mod listening;
 mod ring;
 pub(crate) mod values;
@@ -14,6 +15,7 @@ pub use access::{AccessConfig, ProxyProtocol};
 pub use address::Address;
 pub use admin::AdminConfig;
 pub use drain::DrainConfig;
+pub use keep_alive::KeepAliveConfig;
 pub use listening::ListeningConfig;
 pub use ring::RingConfig;
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub drain: DrainConfig,
     /// Where health checks and metrics are.
     pub admin: AdminConfig,
+    /// How long a peer may be silent, and idle.
+    pub keep_alive: KeepAliveConfig,
     /// How large the rings of the ring engine are.
     pub ring: RingConfig,
 }
@@ -72,6 +76,7 @@ impl Default for Config {
             unsent_total: 256 << 20,
             drain: DrainConfig::default(),
             admin: AdminConfig::default(),
+            keep_alive: KeepAliveConfig::default(),
             ring: RingConfig::default(),
         }
     }

@@ -1,5 +1,7 @@
 //! The values of options, read strictly. Each error says what a value looks like.
 
+use std::time::Duration;
+
 use bytesize::ByteSize;
 
 use super::address::Address;
@@ -103,6 +105,18 @@ pub(crate) fn parse_receive_buffer_size(size: &str) -> Result<usize, String> {
     match parse_memory(size)? {
         size @ 1024..=0x0100_0000 => Ok(size),
         _ => Err("a receive buffer is 1KiB to 16MiB".into()),
+    }
+}
+
+/// What a silence is at least, and at most: two of them are counted together, in milliseconds modulo 2^32, which is
+/// 49 days.
+const SILENCE_MIN: Duration = Duration::from_millis(10);
+const SILENCE_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+pub(crate) fn parse_silence(time: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(time) {
+        Ok(time) if time.is_zero() || (SILENCE_MIN..=SILENCE_MAX).contains(&time) => Ok(time),
+        _ => Err("a time is 10ms to 7days, like 25s or 2min, or 0s to turn it off".into()),
     }
 }
 

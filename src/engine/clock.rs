@@ -17,13 +17,35 @@ impl Moment {
         Self(NonZero::<u64>::MIN.saturating_add(elapsed_us))
     }
 
+    /// So many milliseconds since the clock was made.
+    pub(super) const fn at_millis(millis: u64) -> Self {
+        Self::at(millis.saturating_mul(1000))
+    }
+
     /// Milliseconds since the clock was made, rounded up: when [`Clock::elapsed_millis`] says so, it has surely come.
     pub(super) const fn millis(self) -> u64 {
         (self.0.get() - 1).div_ceil(1000)
     }
 
-    const fn elapsed(self) -> Duration {
-        Duration::from_micros(self.0.get() - 1)
+    /// Whole milliseconds since the clock was made.
+    pub(super) const fn whole_millis(self) -> u64 {
+        (self.0.get() - 1) / 1000
+    }
+
+    /// The same modulo 2^32.
+    #[expect(clippy::cast_possible_truncation, reason = "the upper bits are cut off on purpose")]
+    pub(super) const fn millis_modulo(self) -> u32 {
+        self.whole_millis() as u32
+    }
+
+    /// `timeout` later.
+    pub(super) fn after(self, timeout: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long it is until then, or no time at all.
+    pub(super) const fn until(self, then: Self) -> Duration {
+        Duration::from_micros(then.0.get().saturating_sub(self.0.get()))
     }
 }
 
@@ -45,9 +67,9 @@ impl Clock {
         }
     }
 
-    #[cfg(test)]
+    /// The present moment.
     pub(super) fn now(&self) -> Moment {
-        self.after(Duration::ZERO)
+        Moment::at(u64::try_from(self.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
     /// Whole milliseconds since the clock was made.
@@ -57,13 +79,7 @@ impl Clock {
 
     /// `timeout` from now.
     pub(super) fn after(&self, timeout: Duration) -> Moment {
-        let elapsed = self.elapsed().saturating_add(timeout);
-        Moment::at(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
-    }
-
-    /// The same moment by the system's clock; `None` for one so far away that the system cannot say it.
-    pub(super) fn instant(&self, moment: Moment) -> Option<Instant> {
-        self.made.checked_add(moment.elapsed())
+        self.now().after(timeout)
     }
 
     fn elapsed(&self) -> Duration {
@@ -93,15 +109,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_found_again_on_the_clock_of_the_system() {
+    fn a_moment_comes_when_its_time_has_passed() {
         let clock = Clock::still();
-        clock.advance(Duration::from_secs(1));
+        clock.advance(Duration::from_micros(1_000_001));
         let (now, soon) = (clock.now(), clock.after(Duration::from_millis(50)));
-        let (now_instant, soon_instant) =
-            (clock.instant(now).expect("near"), clock.instant(soon).expect("near"));
-        assert!(now < soon);
-        assert_eq!(now_instant - clock.made, Duration::from_secs(1));
-        assert_eq!(soon_instant - now_instant, Duration::from_millis(50));
+        assert!(now < soon && now.after(Duration::from_millis(50)) == soon);
+        assert_eq!((now.until(soon), soon.until(now)), (Duration::from_millis(50), Duration::ZERO));
+        assert_eq!((soon.millis(), soon.millis_modulo()), (1051, 1050), "rounded up, and down");
         clock.advance(Duration::from_millis(50));
         assert_eq!(clock.now(), soon);
         assert!(clock.after(Duration::MAX) > soon, "a timeout without end does not overflow");

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use super::alarms::Alarms;
 use super::clock::Clock;
+use super::keep_alive::Terms;
 use super::notices::Notices;
 use super::pool::Pool;
 use super::session::Start;
@@ -27,6 +29,9 @@ pub(crate) struct Context {
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) drain: Drain,
     pub(super) clock: Clock,
+    /// What wakes the tasks of connections, on the engines that have such.
+    pub(super) alarms: Alarms,
+    pub(super) terms: Terms,
     pub(super) pool: Rc<Pool>,
     pub(super) settings: Rc<Settings>,
     /// What was logged lately.
@@ -48,6 +53,8 @@ impl Context {
             stats,
             drain: Drain::default(),
             clock: Clock::new(),
+            alarms: Alarms::default(),
+            terms: Terms::new(&config.keep_alive),
             settings: Rc::new(Settings {
                 whole_frame_max: config.whole_frame_max,
                 max_message_size: config.max_message_size,

@@ -1,5 +1,6 @@
 //! The epoll engine: the owned-buffer loop over tokio's sockets, for places where io_uring is refused.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
@@ -76,10 +77,18 @@ impl Stream for EpollStream {
         self.0.try_write(bytes)
     }
 
-    async fn write_rest(&self, outgoing: Outgoing<PooledBuffer>, mut sent: usize) -> Sent {
+    async fn write_rest(
+        &self,
+        outgoing: Outgoing<PooledBuffer>,
+        mut sent: usize,
+        is_taken: &Cell<bool>,
+    ) -> Sent {
         while sent < outgoing.bytes().len() {
             match self.0.try_write(&outgoing.bytes()[sent..]) {
-                Ok(written) => sent += written,
+                Ok(written) => {
+                    sent += written;
+                    is_taken.set(true);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if let Err(error) = self.0.writable().await {

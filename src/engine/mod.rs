@@ -2,10 +2,12 @@
 //!
 //! The engine is chosen once, at the start: [`choose`] says which, and why not a better one.
 
+mod alarms;
 mod buffer;
 mod clock;
 mod context;
 mod epoll;
+mod keep_alive;
 mod notices;
 mod outgoing;
 mod owned;
@@ -15,6 +17,7 @@ pub mod ring;
 mod send_queue;
 mod session;
 mod tokio_uring;
+mod wheel;
 
 use std::fmt;
 use std::io;
@@ -27,6 +30,7 @@ use crate::config::EngineChoice;
 use crate::server::{Admission, StartError};
 use ring::obstacle::Obstacle;
 
+pub(crate) use alarms::watch as watch_alarms;
 pub(crate) use context::Context;
 pub(crate) use session::Start;
 

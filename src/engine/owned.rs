@@ -3,18 +3,16 @@
 //! One loop: it keeps at most one read and one write under way, at the same time, and hands what comes of them to the
 //! [`Session`]. Reading goes on while a write is pending, for a client may send much before it reads.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{self, Poll};
-
-use tokio::time::{Instant, Sleep, sleep_until};
+use std::task::Poll;
 
 use super::Context;
 use super::buffer::Class;
-use super::clock::{Clock, Moment};
 use super::outgoing::Outgoing;
 use super::pool::PooledBuffer;
 use super::session::{Session, Start};
@@ -37,8 +35,8 @@ pub(super) trait Stream {
     /// Writes what the socket takes without waiting, where the engine can; else nothing.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Writes all of `outgoing` but its first `sent` bytes.
-    async fn write_rest(&self, outgoing: Outgoing<PooledBuffer>, sent: usize) -> Sent;
+    /// Writes all of `outgoing` but its first `sent` bytes. Each time that some of it goes out, `is_taken` is set.
+    async fn write_rest(&self, outgoing: Outgoing<PooledBuffer>, sent: usize, is_taken: &Cell<bool>) -> Sent;
 
     /// shutdown(2).
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
@@ -69,6 +67,8 @@ pub(super) fn serve<S: Stream>(
 ) -> impl Future<Output = ()> {
     let mut session = Session::new(start, &context, admission);
     async move {
+        // Some of what is being written has gone out.
+        let is_taken = Cell::new(false);
         let mut reading = pin!(None);
         let mut writing = None;
         let mut alarm = None;
@@ -78,7 +78,7 @@ pub(super) fn serve<S: Stream>(
         let mut is_settled = false;
         while !session.is_over() {
             if writing.is_none() {
-                writing = write(&stream, &mut session);
+                writing = write(&stream, &mut session, &is_taken);
                 if session.is_over() {
                     // The peer was found gone. With no read under way nothing else would say so.
                     break;
@@ -104,6 +104,9 @@ pub(super) fn serve<S: Stream>(
 
             let mut waited = false;
             let event = poll_fn(|task| {
+                let key = listener.get_or_insert_with(|| context.drain.listen(task.waker().clone())).key();
+                let deadline = session.deadline();
+                context.alarms.enter(&mut alarm, key, deadline, &context.clock);
                 if let Some(write) = &mut writing
                     && let Poll::Ready((result, outgoing)) = write.as_mut().poll(task)
                 {
@@ -114,9 +117,7 @@ pub(super) fn serve<S: Stream>(
                 }
                 // A read comes before a deadline, for what is here came in time. But a peer whose bytes never cease
                 // does not put the deadline off for ever.
-                if turn == TURN - 1
-                    && poll_alarm(&mut alarm, session.deadline(), &context.clock, task).is_ready()
-                {
+                if turn == TURN - 1 && context.alarms.have_passed(deadline) {
                     return Poll::Ready(Event::Overdue);
                 }
                 if let Some(read) = reading.as_mut().as_pin_mut()
@@ -124,10 +125,9 @@ pub(super) fn serve<S: Stream>(
                 {
                     return Poll::Ready(Event::Received(result, buffer));
                 }
-                if poll_alarm(&mut alarm, session.deadline(), &context.clock, task).is_ready() {
+                if context.alarms.have_passed(deadline) {
                     return Poll::Ready(Event::Deadline);
                 }
-                listener.get_or_insert_with(|| context.drain.listen(task.waker().clone()));
                 waited = true;
                 Poll::Pending
             });
@@ -146,7 +146,12 @@ pub(super) fn serve<S: Stream>(
                     is_settled = true;
                     Box::pin(stream.settle()).await;
                 }
-                Event::Deadline | Event::Overdue => session.on_deadline(),
+                Event::Deadline | Event::Overdue => {
+                    if is_taken.take() {
+                        session.on_taken();
+                    }
+                    session.on_deadline();
+                }
                 Event::Phase(phase) => {
                     heard = phase;
                     session.on_phase(phase);
@@ -170,37 +175,20 @@ pub(super) fn serve<S: Stream>(
     }
 }
 
-/// Resolves at `deadline`. The alarm, in a box as it is rare, is set anew when the deadline has changed.
-fn poll_alarm(
-    alarm: &mut Option<Pin<Box<Sleep>>>,
-    deadline: Option<Moment>,
-    clock: &Clock,
-    task: &mut task::Context<'_>,
-) -> Poll<()> {
-    let Some(deadline) = deadline.and_then(|moment| clock.instant(moment)).map(Instant::from_std) else {
-        *alarm = None;
-        return Poll::Pending;
-    };
-    let sleep = alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-    if sleep.deadline() != deadline {
-        sleep.as_mut().reset(deadline);
-    }
-    sleep.as_mut().poll(task)
-}
-
 /// Writes what is due as far as the socket takes it. What has to be waited for is the future that comes back: rare on
 /// epoll, and so in a box.
 fn write<'a, S: Stream>(
     stream: &'a S,
     session: &mut Session<PooledBuffer>,
+    is_taken: &'a Cell<bool>,
 ) -> Option<Pin<Box<impl Future<Output = Sent> + use<'a, S>>>> {
     for _ in 0..TURN {
         let outgoing = session.next_outgoing()?;
         match stream.try_write(outgoing.bytes()) {
             Ok(sent) if sent == outgoing.bytes().len() => session.on_sent(&Ok(()), outgoing),
-            Ok(sent) => return Some(Box::pin(stream.write_rest(outgoing, sent))),
+            Ok(sent) => return Some(Box::pin(stream.write_rest(outgoing, sent, is_taken))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Some(Box::pin(stream.write_rest(outgoing, 0)));
+                return Some(Box::pin(stream.write_rest(outgoing, 0, is_taken)));
             }
             Err(error) => session.on_sent(&Err(error), outgoing),
         }

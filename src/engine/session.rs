@@ -4,6 +4,8 @@
 //! comes is read and dropped until the peer ends too. Closing at once would make the kernel answer unread bytes with
 //! RST, and the peer would lose our Close.
 
+mod farewell;
+
 use std::io;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -14,13 +16,15 @@ use super::Context;
 use super::buffer::{Class, ReceiveBuffer, SMALL};
 use super::clock::Moment;
 use super::context::Presence;
+use super::keep_alive::Watch;
 use super::outgoing::Outgoing;
 use super::peer::Peer;
 use super::send_queue::SendQueue;
 use crate::proto::handshake::{Handshake, Refusal, Step, page_response};
 use crate::proto::proxy::{self, ProxyError};
-use crate::proto::{Connection, HEADROOM, Progress, Standing, close};
+use crate::proto::{Connection, HEADROOM, Progress, Standing};
 use crate::server::{Admission, Phase};
+use farewell::Farewell;
 
 /// How long each of the last writes may take: a peer that goes on reading gets everything.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,16 +32,6 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long, and how many bytes long, the peer's end is waited for after ours.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 << 20;
-
-/// At a drain, what arrives within this time of the last bytes counts as received before.
-const DRAIN_QUIET: Duration = Duration::from_millis(50);
-
-/// At a drain, how long a peer that never pauses is echoed: no longer than half of the drain's timeout. From then on
-/// its Close is due at the next end of a message.
-const DRAIN_BUSY: Duration = Duration::from_secs(1);
-
-/// At a drain, how long the rest of a message that has begun is waited for: no longer than a quarter of its timeout.
-const DRAIN_MESSAGE: Duration = Duration::from_secs(1);
 
 /// After so many receives of less than a small buffer in a row, small buffers do again.
 const SHORT_RECEIVES: u8 = 16;
@@ -75,7 +69,8 @@ pub(crate) struct Session<B> {
     presence: Presence,
     stage: Stage,
     queue: SendQueue<B>,
-    /// Of the handshake, of the next step of a farewell, of a last write, or of lingering: as the stage has it.
+    /// Of the handshake, of the next look at an open connection or step of its farewell, of a last write, or of lingering: as
+    /// the stage has it.
     deadline: Option<Moment>,
     class: Class,
     short_receives: u8,
@@ -83,6 +78,7 @@ pub(crate) struct Session<B> {
     end_of_stream: bool,
     is_paused: bool,
     farewell: Farewell,
+    watch: Watch,
 }
 
 enum Stage {
@@ -100,17 +96,6 @@ enum Stage {
     Over,
 }
 
-/// What an open connection waits for before its Close(1001).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Farewell {
-    /// Nothing: there is no drain, or the Close is given out.
-    NotDue,
-    /// That nothing comes for a while.
-    Quiet,
-    /// The rest of a message.
-    Message,
-}
-
 impl<B: ReceiveBuffer> Session<B> {
     /// A connection that was just accepted.
     pub(super) fn new(start: Start, context: &Rc<Context>, admission: Option<Admission>) -> Self {
@@ -124,6 +109,7 @@ impl<B: ReceiveBuffer> Session<B> {
             end_of_stream: false,
             is_paused: false,
             farewell: Farewell::NotDue,
+            watch: Watch::new(),
         };
         match start {
             Start::Handshake { peer } => session.stage = Stage::Handshake(Handshake::new(), Peer::new(peer)),
@@ -244,6 +230,7 @@ impl<B: ReceiveBuffer> Session<B> {
                 self.adapt_class(received, buffer.bytes().len() - HEADROOM);
                 let filled = HEADROOM..HEADROOM + received;
                 if matches!(self.stage, Stage::Open(_)) {
+                    self.watch.hear();
                     let frames = self.receive(buffer, filled);
                     self.await_farewell();
                     return frames;
@@ -266,6 +253,7 @@ impl<B: ReceiveBuffer> Session<B> {
     pub(super) fn on_sent(&mut self, result: &io::Result<()>, outgoing: Outgoing<B>) {
         self.queue.on_sent(&outgoing);
         drop(outgoing);
+        self.watch.take();
         if result.is_err() {
             self.stage = Stage::Over;
         }
@@ -274,9 +262,17 @@ impl<B: ReceiveBuffer> Session<B> {
         }
     }
 
+    /// Some of what is under way has gone out.
+    pub(super) const fn on_taken(&mut self) {
+        self.watch.take();
+    }
+
     /// Of `outgoing` only the first `sent` bytes went out: the rest is what is sent next. With `spill` it is copied to
     /// the heap, so that its receive buffer is free again.
     pub(super) fn on_sent_in_part(&mut self, outgoing: Outgoing<B>, sent: usize, spill: bool) {
+        if sent > 0 {
+            self.watch.take();
+        }
         self.queue.on_sent_in_part(outgoing, sent, spill, &self.presence.context);
     }
 
@@ -286,13 +282,12 @@ impl<B: ReceiveBuffer> Session<B> {
         match &mut self.stage {
             Stage::Proxied(..) => self.fail_proxy(ProxyError::Timeout),
             Stage::Handshake(..) => self.refuse(Refusal::Timeout),
-            Stage::Open(connection) => {
-                if self.farewell == Farewell::Quiet && connection.is_mid_message() {
-                    self.await_message();
-                } else {
-                    self.say_farewell();
-                }
-            }
+            Stage::Open(connection) => match self.farewell {
+                Farewell::Quiet if connection.is_mid_message() => self.await_message(),
+                Farewell::Quiet | Farewell::Message => self.say_farewell(),
+                Farewell::Said => self.cut(),
+                Farewell::NotDue => self.look(),
+            },
             Stage::Flushing { .. } | Stage::Lingering { .. } => self.cut(),
             Stage::Over => {}
         }
@@ -303,7 +298,7 @@ impl<B: ReceiveBuffer> Session<B> {
         match (phase, &self.stage) {
             (Phase::Stopping, _) => self.cut(),
             (Phase::Draining, Stage::Handshake(..) | Stage::Proxied(..)) => self.refuse(Refusal::Draining),
-            (Phase::Draining, Stage::Open(_)) => {
+            (Phase::Draining, Stage::Open(_)) if self.farewell != Farewell::Said => {
                 self.farewell = Farewell::Quiet;
                 self.await_farewell();
             }
@@ -376,7 +371,7 @@ impl<B: ReceiveBuffer> Session<B> {
             Step::Accepted { response, consumed } => {
                 context.stats.handshakes.add(1);
                 tracing::debug!("connection open");
-                self.deadline = None;
+                self.deadline = context.terms.first_look().map(|after| context.clock.after(after));
                 self.queue.push_bytes(&response, context);
                 self.stage = Stage::Open(Connection::new(Rc::clone(&context.settings)));
                 let frames = filled.start + consumed..filled.end;
@@ -404,6 +399,7 @@ impl<B: ReceiveBuffer> Session<B> {
         let Progress { head, mut body, tail, standing, counts } =
             connection.receive(buffer.bytes_mut(), filled);
         context.stats.add(&counts);
+        self.watch.hear_data(counts.texts | counts.binaries != 0 || counts.payload_bytes != 0);
         if let Some(head) = head {
             self.queue.push_gathered(head, context);
         }
@@ -499,48 +495,6 @@ impl<B: ReceiveBuffer> Session<B> {
     fn await_farewell(&mut self) {
         if self.farewell != Farewell::NotDue {
             self.approach_farewell();
-        }
-    }
-
-    fn approach_farewell(&mut self) {
-        let Stage::Open(connection) = &self.stage else {
-            return;
-        };
-        let context = &self.presence.context;
-        let is_busy = context.drain.elapsed() > DRAIN_BUSY.min(context.shared.config.drain.timeout / 2);
-        match (self.farewell, connection.is_mid_message()) {
-            (Farewell::NotDue, _) | (Farewell::Message, true) => {}
-            (Farewell::Quiet, true) if is_busy => self.await_message(),
-            (Farewell::Quiet | Farewell::Message, false) if is_busy => self.say_farewell(),
-            (Farewell::Quiet, _) | (Farewell::Message, false) => {
-                self.farewell = Farewell::Quiet;
-                self.expire_after(DRAIN_QUIET);
-            }
-        }
-    }
-
-    fn await_message(&mut self) {
-        self.farewell = Farewell::Message;
-        self.expire_after(DRAIN_MESSAGE.min(self.presence.context.shared.config.drain.timeout / 4));
-    }
-
-    /// Gives out Close(1001). From then on the peer's is awaited, as long as the drain lasts.
-    fn say_farewell(&mut self) {
-        self.farewell = Farewell::NotDue;
-        self.deadline = None;
-        let Stage::Open(connection) = &mut self.stage else {
-            return;
-        };
-        let frame = connection.close(close::GOING_AWAY);
-        let is_closed = connection.standing() == Standing::Closed;
-        if let Some(frame) = frame {
-            let context = &self.presence.context;
-            context.stats.drained.add(1);
-            context.stats.on_close_sent(close::GOING_AWAY);
-            self.queue.push_bytes(&frame, context);
-        }
-        if is_closed {
-            self.flush();
         }
     }
 }

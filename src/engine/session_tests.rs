@@ -7,8 +7,9 @@ use bytes::BytesMut;
 
 use super::super::clock::Clock;
 use super::super::pool::PooledBuffer;
+use super::farewell::CLOSE_TIMEOUT;
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, KeepAliveConfig};
 use crate::proto::Gathered;
 use crate::proto::budget::{Budget, Total};
 use crate::proto::frame::{HEADER_MAX, Header, OpCode};
@@ -65,7 +66,7 @@ const _: () = {
     assert!(size_of::<Lent>() == 16);
     assert!(size_of::<Outgoing<Lent>>() == 24);
     assert!(size_of::<Option<Outgoing<Lent>>>() == 24);
-    assert!(size_of::<Session<Lent>>() <= 136);
+    assert!(size_of::<Session<Lent>>() <= 144);
 };
 
 /// A session with buffers of the pool, whose handshake is answered.
@@ -74,7 +75,10 @@ fn open() -> Session<PooledBuffer> {
 }
 
 fn open_with<B: ReceiveBuffer>(take: impl Fn(&Session<B>) -> B) -> Session<B> {
-    let config = Config::default();
+    open_by(Config::default(), take)
+}
+
+fn open_by<B: ReceiveBuffer>(config: Config, take: impl Fn(&Session<B>) -> B) -> Session<B> {
     let shared = Arc::new(Shared {
         rules: Rules {
             paths: config.access.paths.clone(),
@@ -326,4 +330,268 @@ fn a_gathered_frame_too_long_for_one_write_goes_out_in_pieces() {
         session.on_sent(&Ok(()), outgoing);
     }
     assert!(sent == (0..=255).collect::<Vec<u8>>() && !budget.is_exhausted_for(all));
+}
+
+const INTERVAL: Duration = Duration::from_secs(8);
+const TIMEOUT: Duration = Duration::from_secs(5);
+const PING: [u8; 2] = [0x89, 0];
+const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xE9];
+
+/// A session that is held to these times, in seconds.
+fn watched(interval: u64, timeout: u64, idle: u64) -> Session<PooledBuffer> {
+    let [interval, timeout, idle] = [interval, timeout, idle].map(Duration::from_secs);
+    let keep_alive = KeepAliveConfig { interval, timeout, idle };
+    open_by(Config { keep_alive, ..Config::default() }, |session| {
+        session.presence.context.pool.take(session.class())
+    })
+}
+
+/// Lets time pass, a tenth of a second after the other, as an engine does; gives what is sent meanwhile and when, in
+/// tenths of a second from now.
+fn pass(session: &mut Session<PooledBuffer>, time: Duration) -> Vec<(u128, Vec<u8>)> {
+    let mut said = Vec::new();
+    for tenth in 1..=time.as_millis() / 100 {
+        advance(session, Duration::from_millis(100));
+        if is_overdue(session) {
+            session.on_deadline();
+            let sent = send_all(session);
+            if !sent.is_empty() {
+                said.push((tenth, sent));
+            }
+        }
+    }
+    said
+}
+
+fn snapshot<B: ReceiveBuffer>(session: &Session<B>) -> Snapshot {
+    Snapshot::sum([&*session.presence.context.stats])
+}
+
+const PONG: &[u8] = &[0x8A, 0x80, 0, 0, 0, 0];
+
+#[test]
+fn a_silent_peer_is_pinged_when_it_is_due() {
+    let mut session = watched(8, 5, 0);
+    let said = pass(&mut session, INTERVAL * 5 / 4);
+    let [(first, ping)] = &said[..] else { panic!("{said:?}") };
+    assert_eq!(ping[..], PING);
+    assert!((80..=100).contains(first), "at {first} tenths of a second");
+    // Whatever comes counts from then on: a pong that does not match, any other byte.
+    for sign in [PONG, b"\x8A\x82\0\0\0\0no", &frame(OpCode::Text, b"a"), &[0x82]] {
+        feed(&mut session, sign);
+        send_all(&mut session);
+        let said = pass(&mut session, INTERVAL * 5 / 4);
+        let [(at, ping)] = &said[..] else { panic!("after {sign:?}: {said:?}") };
+        assert_eq!(ping[..], PING);
+        assert!((80..=100).contains(at), "after {sign:?} at {at} tenths of a second");
+    }
+    let Snapshot { pings_sent, keep_alive_timeouts, .. } = snapshot(&session);
+    assert_eq!((pings_sent, keep_alive_timeouts), (5, 0));
+}
+
+#[test]
+fn a_peer_from_which_anything_comes_is_never_pinged() {
+    let mut session = watched(8, 5, 0);
+    for _ in 0..100 {
+        feed(&mut session, PONG);
+        assert!(pass(&mut session, INTERVAL - Duration::from_millis(100)).is_empty());
+    }
+    // Byte by byte, a frame is signs of life too.
+    let bytes = frame(OpCode::Binary, &[7; 20]);
+    let (last, bytes) = bytes.split_last().expect("a frame");
+    for byte in bytes {
+        feed(&mut session, &[*byte]);
+        assert!(pass(&mut session, INTERVAL - Duration::from_millis(100)).is_empty());
+    }
+    feed(&mut session, &[*last]);
+    assert_eq!(send_all(&mut session), reply(OpCode::Binary, &[7; 20]));
+}
+
+#[test]
+fn a_peer_that_does_not_answer_gets_1001_and_is_cut() {
+    let mut session = watched(8, 5, 0);
+    let said = pass(&mut session, INTERVAL * 5 / 4 + TIMEOUT + CLOSE_TIMEOUT);
+    let [(ping_at, ping), (close_at, close)] = &said[..] else { panic!("{said:?}") };
+    assert_eq!((&ping[..], &close[..]), (&PING[..], &GOING_AWAY[..]));
+    assert_eq!(close_at - ping_at, 50);
+    assert!(session.is_over());
+    let Snapshot { pings_sent, keep_alive_timeouts, cuts, .. } = snapshot(&session);
+    assert_eq!((pings_sent, keep_alive_timeouts, cuts), (1, 1, 1));
+}
+
+#[test]
+fn a_peer_that_answers_that_close_ends_as_any_other() {
+    let mut session = watched(8, 5, 0);
+    while snapshot(&session).keep_alive_timeouts == 0 {
+        pass(&mut session, Duration::from_millis(100));
+    }
+    // Too late, and no reason for another ping.
+    feed(&mut session, PONG);
+    feed(&mut session, &frame(OpCode::Close, b"\x03\xE9"));
+    assert!(session.should_end_writing() && send_all(&mut session).is_empty());
+    session.on_writing_ended();
+    session.on_received(Ok(0), None);
+    assert!(session.is_over());
+    assert_eq!(snapshot(&session).cuts, 0);
+}
+
+#[test]
+fn zero_turns_it_off() {
+    let day = Duration::from_secs(24 * 60 * 60);
+    let mut session = watched(0, 5, 0);
+    assert_eq!(session.deadline(), None);
+    assert!(pass(&mut session, day).is_empty());
+    let mut session = watched(8, 0, 0);
+    let said = pass(&mut session, day);
+    assert!(
+        said.len() > 24 * 60 * 6 && said.iter().all(|(_, ping)| ping[..] == PING),
+        "{} pings",
+        said.len()
+    );
+    assert!(!session.is_over());
+}
+
+#[test]
+fn pongs_do_not_keep_an_idle_peer() {
+    let mut session = watched(8, 5, 60);
+    let mut pinged = 0;
+    let mut ended = None;
+    for tenth in 0..700 {
+        for (_, sent) in pass(&mut session, Duration::from_millis(100)) {
+            if sent == PING {
+                pinged += 1;
+                feed(&mut session, PONG);
+            } else {
+                assert_eq!(sent, GOING_AWAY);
+                ended = Some(tenth);
+            }
+        }
+    }
+    assert!(pinged >= 4 && ended.is_some_and(|tenth| (599..=620).contains(&tenth)), "{pinged}, {ended:?}");
+    let Snapshot { idle_timeouts, keep_alive_timeouts, cuts, .. } = snapshot(&session);
+    assert_eq!((idle_timeouts, keep_alive_timeouts, cuts, session.is_over()), (1, 0, 1, true));
+}
+
+#[test]
+fn messages_keep_an_idle_peer_and_so_does_a_long_one() {
+    let mut session = watched(0, 0, 60);
+    for message in [frame(OpCode::Text, b""), frame(OpCode::Binary, b"ab")] {
+        assert!(pass(&mut session, Duration::from_secs(59)).is_empty());
+        feed(&mut session, &message);
+        send_all(&mut session);
+    }
+    for byte in &frame(OpCode::Binary, &[7; 9])[..14] {
+        assert!(pass(&mut session, Duration::from_secs(59)).is_empty());
+        feed(&mut session, &[*byte]);
+    }
+    let said = pass(&mut session, Duration::from_secs(76));
+    assert!(matches!(&said[..], [(600..=750, close)] if close[..] == GOING_AWAY), "{said:?}");
+}
+
+#[test]
+fn a_ping_goes_between_the_fragments_of_a_message() {
+    let mut session = watched(8, 5, 0);
+    let mut begun = frame(OpCode::Text, b"half");
+    begun[0] &= 0x7F;
+    feed(&mut session, &begun);
+    assert_eq!(send_all(&mut session)[1..], reply(OpCode::Text, b"half")[1..]);
+    let said = pass(&mut session, INTERVAL * 5 / 4);
+    assert!(matches!(&said[..], [(_, ping)] if ping[..] == PING), "{said:?}");
+    // In the middle of a frame of theirs, which is not in the middle of one of ours.
+    let rest = frame(OpCode::Continuation, b" a text");
+    let (first, last) = rest.split_at(9);
+    feed(&mut session, first);
+    assert_eq!(pass(&mut session, INTERVAL * 5 / 4)[0].1, PING);
+    feed(&mut session, last);
+    assert_eq!(send_all(&mut session), reply(OpCode::Continuation, b" a text"));
+}
+
+/// What it has said may lie in our socket unread, and a ping would wait behind what it is owed.
+#[test]
+fn a_peer_that_is_owed_something_is_neither_pinged_nor_given_up() {
+    let mut session = watched(8, 5, 60);
+    for pinged_first in [false, true] {
+        while pinged_first && snapshot(&session).pings_sent == 0 {
+            pass(&mut session, Duration::from_millis(100));
+        }
+        feed(&mut session, &frame(OpCode::Binary, &[7; 60_000]));
+        // A byte now and then, none of them from the peer.
+        for _ in 0..60 {
+            let under_way = session.next_outgoing().expect("the echo");
+            assert!(pass(&mut session, INTERVAL + TIMEOUT - Duration::from_millis(100)).is_empty());
+            session.on_sent_in_part(under_way, 1, false);
+        }
+        assert!(!session.is_over() && !send_all(&mut session).is_empty());
+        assert!(pass(&mut session, INTERVAL - Duration::from_secs(2)).is_empty(), "its time begins anew");
+    }
+    assert!(pass(&mut session, TIMEOUT)[0].1 == PING);
+    assert_eq!(snapshot(&session).keep_alive_timeouts, 0);
+}
+
+/// TCP would go on for ever to ask for a window that stays closed.
+#[test]
+fn a_peer_that_takes_nothing_of_what_it_is_owed_is_given_up() {
+    let mut session = watched(8, 5, 0);
+    feed(&mut session, &frame(OpCode::Binary, &[7; 60_000]));
+    let _under_way = session.next_outgoing().expect("the echo");
+    let (mut tenths, step) = (0, Duration::from_millis(100));
+    while snapshot(&session).keep_alive_timeouts == 0 {
+        advance(&session, step);
+        if is_overdue(&session) {
+            session.on_deadline();
+        }
+        tenths += 1;
+    }
+    assert!((130..=151).contains(&tenths), "{tenths} tenths of a second");
+    assert_eq!(session.queue.len(), 1, "a Close");
+    assert!(pass(&mut session, CLOSE_TIMEOUT).len() <= 1 && session.is_over());
+}
+
+#[test]
+fn a_drain_and_keep_alive_do_not_get_into_each_others_way() {
+    // The drain comes while a pong is awaited: one Close, no ping, and no end before that of the drain.
+    let mut session = watched(8, 5, 10);
+    assert_eq!(pass(&mut session, INTERVAL * 5 / 4)[0].1, PING);
+    session.on_phase(Phase::Draining);
+    let said = pass(&mut session, Duration::from_secs(600));
+    assert!(matches!(&said[..], [(1, close)] if close[..] == GOING_AWAY), "{said:?}");
+    assert!(!session.is_over(), "its Close is awaited as long as the drain lasts");
+    feed(&mut session, &frame(OpCode::Close, b""));
+    assert!(session.should_end_writing());
+
+    // It comes when the Close is given out already: no second one, and no longer wait.
+    let mut session = watched(8, 5, 0);
+    while snapshot(&session).keep_alive_timeouts == 0 {
+        pass(&mut session, Duration::from_millis(100));
+    }
+    session.on_phase(Phase::Draining);
+    feed(&mut session, PONG);
+    assert!(pass(&mut session, CLOSE_TIMEOUT).is_empty() && session.is_over());
+}
+
+#[test]
+fn nothing_is_pinged_before_its_handshake_is_answered_and_sent() {
+    let mut session = watched(1, 5, 0);
+    let context = Rc::clone(&session.presence.context);
+    session = Session::new(Start::Handshake { peer: None }, &context, None);
+    assert!(pass(&mut session, Duration::from_secs(4)).is_empty(), "the handshake's time has not passed");
+    feed(&mut session, HANDSHAKE);
+    let response = session.next_outgoing().expect("the 101");
+    assert!(pass(&mut session, TIMEOUT).is_empty());
+    session.on_sent(&Ok(()), response);
+    assert_eq!(pass(&mut session, INTERVAL)[0].1, PING);
+}
+
+#[test]
+fn connections_of_one_moment_are_not_pinged_in_one() {
+    let first = watched(8, 5, 0);
+    let context = Rc::clone(&first.presence.context);
+    let mut buckets = [0; 10];
+    for _ in 0..1000 {
+        let mut session = Session::new(Start::Handshake { peer: None }, &context, None);
+        feed(&mut session, HANDSHAKE);
+        let look = context.clock.now().until(session.deadline().expect("a first look"));
+        buckets[usize::try_from(look.as_millis() / 200).expect("within 2 s")] += 1;
+    }
+    assert!(buckets.iter().all(|&count| (90..=110).contains(&count)), "{buckets:?}");
 }

@@ -16,19 +16,25 @@ pub(crate) fn is_token(word: &[u8]) -> bool {
 }
 
 /// The names of the sub-protocols that a client offers in these lists, one for each header line; `None` when one is no
-/// token, or given twice: they "MUST be non-empty strings" and "MUST all be unique" (RFC 6455 §4.1, item 10). A list
-/// with an empty element in it is refused too: whoever sends it has put it together wrong.
+/// token, or given twice, or where there is a line and no name: they "MUST all be unique" (RFC 6455 §4.1, item 10) and are
+/// `1#token` (§4.3). Empty elements between commas have to be passed over (RFC 9110 §5.6.1.2); the head bounds how many.
 pub(super) fn parse_subprotocols<'a>(lists: &[&'a [u8]]) -> Option<Vec<&'a [u8]>> {
     let mut names = Vec::new();
     for list in lists {
         for name in list.split(|&byte| byte == b',') {
             // OWS (RFC 9110 §5.6.3).
             let name = name.trim_ascii();
+            if name.is_empty() {
+                continue;
+            }
             if !is_token(name) {
                 return None;
             }
             names.push(name);
         }
+    }
+    if names.is_empty() && !lists.is_empty() {
+        return None;
     }
     // 8 KiB have room for four thousand names: each is not held against each.
     names.sort_unstable();
@@ -94,10 +100,12 @@ mod tests {
             (&["v1.example.org,!#$%&'*+-.^_`|~"], Some(2)),
             (&[""], None),
             (&[" "], None),
-            (&["chat,"], None),
-            (&[",chat"], None),
-            (&["chat,,superchat"], None),
-            (&["chat", ""], None),
+            (&[", ,", ""], None),
+            (&["chat,"], Some(1)),
+            (&[",chat"], Some(1)),
+            (&["chat,, superchat"], Some(2)),
+            (&["chat", ""], Some(1)),
+            (&["chat,,chat"], None),
             (&["chat superchat"], None),
             (&["\"chat\""], None),
             (&["chat;q=1"], None),

@@ -103,6 +103,13 @@ impl Drain {
         }
     }
 
+    /// Wakes one of those who listen; nobody, if it does so no more.
+    pub fn wake(&self, key: usize) {
+        if let Some(waker) = self.waiting.borrow().get(key) {
+            waker.wake_by_ref();
+        }
+    }
+
     /// Has `waker` woken at each change, until the listener is dropped.
     pub fn listen(&self, waker: Waker) -> Listener<'_> {
         Listener { drain: self, key: self.waiting.borrow_mut().insert(waker) }
@@ -114,6 +121,13 @@ impl Drain {
 pub struct Listener<'a> {
     drain: &'a Drain,
     key: usize,
+}
+
+impl Listener<'_> {
+    /// By which [`Drain::wake`] finds it.
+    pub const fn key(&self) -> usize {
+        self.key
+    }
 }
 
 impl Drop for Listener<'_> {

@@ -181,6 +181,12 @@ counters! {
     pings,
     /// Pongs taken.
     pongs,
+    /// Pings sent to peers that were silent.
+    pings_sent,
+    /// Peers given up because they said nothing after a ping, or took nothing of what was sent to them.
+    keep_alive_timeouts,
+    /// Connections closed because no message came for the idle timeout.
+    idle_timeouts,
     /// Closes taken from peers.
     closes,
     /// Connections failed for breaking the protocol.

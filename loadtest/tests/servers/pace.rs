@@ -163,6 +163,43 @@ fn connections_that_are_held_are_pinged_once_and_their_memory_is_told() {
     assert_eq!(counts, [("[Ping, Close]".to_owned(), 40)].into());
 }
 
+/// A server with keep-alive, in each pace: those that are held say nothing else meanwhile.
+#[test]
+fn a_servers_pings_are_answered_at_any_pace() {
+    for engine in ["epoll", "auto"] {
+        for pace in [&["--idle"][..], &["--rate", "100"], &["--depth", "2"], &["--churn"]] {
+            let pongs = Arc::new(AtomicUsize::new(0));
+            let seen = Arc::clone(&pongs);
+            let address = serve(move |stream| {
+                let mut peer = Peer::accept(stream).expect("a handshake");
+                let mut is_held = peer.send(&frame(true, OpCode::Ping, b"there?")).is_ok();
+                while is_held && let Ok((opcode, payload)) = peer.frame() {
+                    let answer = match opcode {
+                        OpCode::Pong => {
+                            assert_eq!(payload, b"there?");
+                            seen.fetch_add(1, Ordering::Relaxed);
+                            continue;
+                        }
+                        OpCode::Ping => OpCode::Pong,
+                        opcode => opcode,
+                    };
+                    is_held = peer.send(&frame(true, answer, &payload)).is_ok() && opcode != OpCode::Close;
+                }
+            });
+            let pid = std::process::id().to_string();
+            let mut args = vec!["-c", "10", "--engine", engine, "--server-pid", &pid];
+            args.extend(pace);
+            assert_fine(&load_ws(address, &args));
+            let pongs = pongs.load(Ordering::Relaxed);
+            // A connection that comes and goes may have gone before it looked.
+            assert!(
+                pongs == 10 || (pace[0] == "--churn" && pongs > 0),
+                "{pace:?} on {engine}: {pongs} pongs"
+            );
+        }
+    }
+}
+
 /// What is due at a rate comes back or is told of: nothing is lost with its connection.
 #[test]
 fn messages_that_go_with_their_connection_are_told() {

@@ -13,9 +13,9 @@ use std::rc::Rc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::super::wheel::TICK;
 use super::event::Accepting;
 use super::ring::{Descriptor, Ring};
-use super::wheel::TICK;
 use super::worker::Service;
 use crate::server::accept::is_the_peers;
 use crate::server::{Listener, Phase};

@@ -8,18 +8,18 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::super::send_queue::BUFFERS_SHARE;
+use super::super::wheel::{TICK, Wheel};
 use super::Class;
-use super::event::{Manner, Pieces};
+use super::event::{Manner, Pieces, WAITING_MAX};
 use super::ring::{Descriptor, Ring};
 use super::token::Key;
-use super::wheel::{TICK, Wheel};
 use super::worker::Handler;
 use crate::server::WorkerStats;
 
 /// The ring, and what goes with it.
 pub(super) struct Driver {
     pub(super) ring: Ring,
-    pub(super) wheel: Wheel,
+    pub(super) wheel: Wheel<Key>,
     /// How many connections receive into big buffers.
     pub(super) bulk: u32,
     pub(super) stats: Arc<WorkerStats>,
@@ -191,10 +191,17 @@ impl<H: Handler> Connection<H> {
     /// Sends what there is to send, in one go.
     fn send(&mut self, key: Key, ring: &mut Ring) {
         if let Some(first) = self.handler.next_outgoing() {
+            let at_most = if self.sending == Sending::Behind { WAITING_MAX } else { usize::MAX };
+            let mut len = first.len();
             let mut pieces = Pieces { first, more: Vec::new() };
             while pieces.more.len() + 1 < Pieces::MAX
                 && let Some(piece) = self.handler.next_outgoing()
             {
+                len = len.saturating_add(piece.len());
+                if len > at_most {
+                    self.handler.on_sent_in_part(piece, 0, false);
+                    break;
+                }
                 pieces.more.push(piece);
             }
             let (sending, manner) = match self.sending {
@@ -273,7 +280,7 @@ impl<H: Handler> Connection<H> {
     }
 
     /// Puts the deadline into the wheel, unless it is there or something earlier is.
-    fn enter_deadline(&mut self, key: Key, deadline: u64, wheel: &mut Wheel) {
+    fn enter_deadline(&mut self, key: Key, deadline: u64, wheel: &mut Wheel<Key>) {
         let tick = deadline.div_ceil(TICK);
         let is_earlier = low(tick).wrapping_sub(self.wheel_tick).cast_signed() < 0;
         if !self.is_in_wheel || is_earlier {

@@ -1,7 +1,6 @@
 //! The ring engine: raw io_uring (io_uring(7)), one ring a worker.
 //!
-//! From the outside in: [`Worker`] is the loop, [`Handler`] what it drives; `acceptor` decides when to accept and
-//! `wheel` keeps deadlines; `ring` is the safe surface over the kernel's queues, with `buffers`, which the kernel
+//! From the outside in: [`Worker`] is the loop, [`Handler`] what it drives; `acceptor` decides when to accept; `ring` is the safe surface over the kernel's queues, with `buffers`, which the kernel
 //! receives into, `slots`, the tables that completions are found in, and `token`, how they are. `probe` finds out
 //! whether all of it can run here, and `obstacle` what would help where it cannot.
 
@@ -20,7 +19,6 @@ mod serve;
 mod setup;
 mod slots;
 mod token;
-mod wheel;
 mod worker;
 
 use std::ops::RangeInclusive;

@@ -25,7 +25,7 @@ use rustix::net::SendFlags;
 use socket2::SockAddr;
 
 use super::buffers::Group;
-use super::event::{Accepting, Event, Manner, Pieces, Wait};
+use super::event::{Accepting, Event, Manner, Pieces, WAITING_MAX, Wait};
 use super::gather::Gather;
 use super::peer::PeerAddress;
 use super::setup::set_up;
@@ -79,6 +79,8 @@ pub(super) struct Ring {
     /// Scatter lists of sends not submitted yet.
     gathers: Vec<Gather>,
     spare_gathers: Vec<Gather>,
+    /// The time of the last alarm, which the kernel reads when it is submitted.
+    alarm: Box<Timespec>,
     /// Submissions that the full queue had no room for.
     backlog: VecDeque<squeue::Entry>,
     stats: Arc<WorkerStats>,
@@ -122,6 +124,7 @@ impl Ring {
             held: [0; 2],
             gathers: Vec::new(),
             spare_gathers: Vec::new(),
+            alarm: Box::default(),
             backlog: VecDeque::new(),
             stats,
         })
@@ -227,7 +230,8 @@ impl Ring {
         let flags = flags.bits().cast_signed();
         let entry = if pieces.more.is_empty() {
             let bytes = pieces.first.bytes();
-            let len = u32::try_from(bytes.len()).expect("a piece is shorter than 4 GiB");
+            let len = if manner == Manner::Waiting { bytes.len().min(WAITING_MAX) } else { bytes.len() };
+            let len = u32::try_from(len).expect("a piece is shorter than 4 GiB");
             opcode::Send::new(Fixed(descriptor.0), bytes.as_ptr(), len).flags(flags).build()
         } else {
             let mut gather = self.spare_gathers.pop().unwrap_or_default();
@@ -279,6 +283,16 @@ impl Ring {
         let entry = opcode::PollAdd::new(Fd(eventfd.as_raw_fd()), events).multi(true).build();
         let token = Token { op: Op::Wake, key: Key { slot: 0, generation: 0 } };
         // SAFETY: the operation names no memory.
+        unsafe { self.push(&entry.user_data(token.to_bits())) };
+    }
+
+    /// Has [`Event::Elapsed`] come after so long. Of several alarms the last one counts; those before it come at whatever time.
+    pub(super) fn set_alarm(&mut self, number: u32, after: Duration) {
+        *self.alarm = Timespec::from(after);
+        let entry = opcode::Timeout::new(&raw const *self.alarm).build();
+        let token = Token { op: Op::Alarm, key: Key { slot: number, generation: 0 } };
+        // SAFETY: the time lies on the heap as long as the ring, and is read when the entry is submitted
+        // (IORING_FEAT_SUBMIT_STABLE).
         unsafe { self.push(&entry.user_data(token.to_bits())) };
     }
 
@@ -419,6 +433,7 @@ impl Ring {
                 debug_assert!(result.is_ok(), "the place was taken");
                 Some(Event::Closed { key })
             }
+            Op::Alarm => Some(Event::Elapsed { number: key.slot }),
             Op::Wake => Some(Event::Woken { is_last }),
             Op::Shutdown => Some(Event::ShutDown { key }),
             Op::Cancel => None,

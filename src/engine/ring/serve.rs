@@ -24,8 +24,8 @@ const _: () = {
     let session = size_of::<Session<Lease>>() - protocol;
     let place = Slots::<Connection<Session<Lease>>>::PLACE;
     let under_way = place - session - protocol;
-    assert!(protocol <= 64 && session <= 80 && under_way <= 40);
-    assert!(protocol + session + under_way <= 184);
+    assert!(protocol <= 64 && session <= 88 && under_way <= 40);
+    assert!(protocol + session + under_way <= 192);
 };
 
 /// A worker of the server.

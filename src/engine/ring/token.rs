@@ -17,10 +17,11 @@ pub(super) enum Op {
     Close,
     Wake,
     Connect,
+    Alarm,
 }
 
 impl Op {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Accept,
         Self::ReceiveSmall,
         Self::ReceiveBig,
@@ -30,6 +31,7 @@ impl Op {
         Self::Close,
         Self::Wake,
         Self::Connect,
+        Self::Alarm,
     ];
 
     pub(super) const fn receive(class: Class) -> Self {

@@ -18,13 +18,13 @@ use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use socket2::SockAddr;
 
+use super::super::wheel::{TICK, Wheel};
 use super::acceptor::Acceptors;
 use super::connection::{Connection, Driver, Receiving};
 use super::event::{Event, Pieces, Wait};
 use super::ring::{Descriptor, Ring};
 use super::slots::Slots;
 use super::token::Key;
-use super::wheel::{TICK, Wheel};
 use super::{Class, Outgoing, Received, Sizes};
 use crate::server::{Listener, Phase, WorkerStats};
 
@@ -141,6 +141,11 @@ pub struct Worker<S: Service> {
     wake: Arc<OwnedFd>,
     phase: Phase,
     turn: u32,
+    /// The tick at which the kernel wakes the worker for its deadlines, and how many such alarms were set, modulo 2^32.
+    alarm: Option<u64>,
+    alarms: u32,
+    /// That tick has come.
+    has_elapsed: bool,
     /// Some wait for a buffer though there are some.
     has_more_to_feed: bool,
     /// The last enter did not ask for completions.
@@ -175,6 +180,9 @@ impl<S: Service> Worker<S> {
             wake,
             phase: Phase::Running,
             turn: 0,
+            alarm: None,
+            alarms: 0,
+            has_elapsed: false,
             has_more_to_feed: false,
             has_only_submitted: false,
             busy_poll: sizes.busy_poll,
@@ -231,6 +239,7 @@ impl<S: Service> Worker<S> {
     pub fn turn(&mut self, at_most: Option<Duration>) -> io::Result<()> {
         self.act();
         self.feed_starved();
+        self.set_alarm();
         self.enter(at_most)?;
         self.reap()?;
         self.on_deadlines();
@@ -274,6 +283,19 @@ impl<S: Service> Worker<S> {
         Some(look(&mut connection.handler))
     }
 
+    /// Has the kernel say when the first deadline is to be looked at. So neither is the clock read nor a timer set in a turn
+    /// in which there is nothing to look at.
+    fn set_alarm(&mut self) {
+        if let Some(tick) = self.driver.wheel.next()
+            && self.alarm.is_none_or(|alarm| tick < alarm)
+        {
+            let after = (tick * TICK).saturating_sub(self.service.now());
+            self.alarms = self.alarms.wrapping_add(1);
+            self.driver.ring.set_alarm(self.alarms, Duration::from_millis(after));
+            self.alarm = Some(tick);
+        }
+    }
+
     /// Submits what there is, and waits until something has come.
     fn enter(&mut self, at_most: Option<Duration>) -> io::Result<()> {
         self.turn = self.turn.wrapping_add(1);
@@ -314,8 +336,7 @@ impl<S: Service> Worker<S> {
 
     /// How long nothing has to be done.
     fn patience(&self) -> Wait {
-        let tick = [self.driver.wheel.next(), self.acceptors.paused_until()].into_iter().flatten().min();
-        match tick {
+        match self.acceptors.paused_until() {
             _ if self.has_more_to_feed => Wait::No,
             // Buffers that somebody waits for are free already.
             _ if self.driver.ring.has_silent_sends()
@@ -366,6 +387,13 @@ impl<S: Service> Worker<S> {
                     }
                 }
                 Event::Closed { key } => drop(self.connections.remove(key)),
+                Event::Elapsed { number } => {
+                    // Any other was set before an earlier one took its place.
+                    if number == self.alarms {
+                        self.alarm = None;
+                        self.has_elapsed = true;
+                    }
+                }
                 Event::Woken { is_last } => {
                     if is_last {
                         self.driver.ring.watch(rustix::fd::AsFd::as_fd(&self.wake));
@@ -464,7 +492,7 @@ impl<S: Service> Worker<S> {
     }
 
     fn on_deadlines(&mut self) {
-        if self.driver.wheel.next().is_none() {
+        if !std::mem::take(&mut self.has_elapsed) {
             return;
         }
         let now = self.service.now();

@@ -1,27 +1,31 @@
 //! Deadlines, coarsely: a wheel of buckets, each a tick wide.
 //!
 //! A deadline that is put off stays where it is: when its bucket is due, whoever asked looks whether it still holds,
-//! and enters it again.
-
-use super::token::Key;
+//! and enters it again. Those that are further off than the wheel goes round are looked at once a round.
 
 /// The width of a bucket in milliseconds.
 pub(super) const TICK: u64 = 8;
 
-/// How many buckets there are: a deadline further off waits in the last one first.
+/// How many buckets there are: a round takes 8 seconds, and a deadline further off waits in the last one first.
 const BUCKETS: u64 = 1024;
 
 /// The deadlines of a worker. Time is counted in ticks.
 #[derive(Debug)]
-pub(super) struct Wheel {
-    buckets: Vec<Vec<Key>>,
+pub(super) struct Wheel<K> {
+    buckets: Vec<Vec<K>>,
     /// All buckets before this tick are empty.
     now: u64,
     /// The first tick whose bucket is not empty.
     next: Option<u64>,
 }
 
-impl Wheel {
+impl<K> Default for Wheel<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K> Wheel<K> {
     pub(super) fn new() -> Self {
         Self { buckets: (0..BUCKETS).map(|_| Vec::new()).collect(), now: 0, next: None }
     }
@@ -32,7 +36,7 @@ impl Wheel {
     }
 
     /// Enters a deadline; gives the tick at which it is looked at, which may be before it.
-    pub(super) fn insert(&mut self, tick: u64, key: Key) -> u64 {
+    pub(super) fn insert(&mut self, tick: u64, key: K) -> u64 {
         let tick = tick.clamp(self.now, self.now + BUCKETS - 1);
         self.bucket(tick).push(key);
         self.next = Some(self.next.map_or(tick, |next| next.min(tick)));
@@ -40,7 +44,7 @@ impl Wheel {
     }
 
     /// Moves on to `now` and gives the keys of one bucket that is due, until there are no more.
-    pub(super) fn take_due(&mut self, now: u64) -> Option<(u64, Vec<Key>)> {
+    pub(super) fn take_due(&mut self, now: u64) -> Option<(u64, Vec<K>)> {
         let due = self.next.filter(|&next| next <= now);
         let Some(tick) = due else {
             self.now = self.now.max(now);
@@ -52,7 +56,7 @@ impl Wheel {
         Some((tick, keys))
     }
 
-    fn bucket(&mut self, tick: u64) -> &mut Vec<Key> {
+    fn bucket(&mut self, tick: u64) -> &mut Vec<K> {
         let len = self.buckets.len() as u64;
         let index = usize::try_from(tick % len).expect("there are fewer buckets than addresses");
         &mut self.buckets[index]
@@ -63,26 +67,22 @@ impl Wheel {
 mod tests {
     use super::*;
 
-    fn key(slot: u32) -> Key {
-        Key { slot, generation: 0 }
-    }
-
     #[test]
     fn deadlines_come_in_order_and_none_is_lost() {
         let mut wheel = Wheel::new();
         assert_eq!(wheel.next(), None);
-        assert_eq!(wheel.insert(30, key(3)), 30);
-        assert_eq!(wheel.insert(10, key(1)), 10);
-        assert_eq!(wheel.insert(10, key(2)), 10);
-        assert_eq!(wheel.insert(10_000, key(4)), BUCKETS - 1, "beyond the wheel");
+        assert_eq!(wheel.insert(30, 3), 30);
+        assert_eq!(wheel.insert(10, 1), 10);
+        assert_eq!(wheel.insert(10, 2), 10);
+        assert_eq!(wheel.insert(10_000, 4), BUCKETS - 1, "beyond the wheel");
         assert_eq!(wheel.next(), Some(10));
         assert_eq!(wheel.take_due(9), None);
-        assert_eq!(wheel.take_due(30), Some((10, vec![key(1), key(2)])));
-        assert_eq!(wheel.take_due(30), Some((30, vec![key(3)])));
+        assert_eq!(wheel.take_due(30), Some((10, vec![1, 2])));
+        assert_eq!(wheel.take_due(30), Some((30, vec![3])));
         assert_eq!(wheel.take_due(30), None);
-        assert_eq!(wheel.take_due(5_000), Some((BUCKETS - 1, vec![key(4)])));
+        assert_eq!(wheel.take_due(5_000), Some((BUCKETS - 1, vec![4])));
         assert_eq!(wheel.next(), None);
-        assert_eq!(wheel.insert(3, key(5)), BUCKETS, "what is overdue is due next");
+        assert_eq!(wheel.insert(3, 5), BUCKETS, "what is overdue is due next");
     }
 
     #[test]
@@ -90,9 +90,9 @@ mod tests {
         let mut wheel = Wheel::new();
         for round in 0..10 * BUCKETS {
             let tick = round * 7;
-            wheel.insert(tick + 5, key(9));
+            wheel.insert(tick + 5, 9);
             assert_eq!(wheel.take_due(tick + 4), None);
-            assert_eq!(wheel.take_due(tick + 5), Some((tick + 5, vec![key(9)])));
+            assert_eq!(wheel.take_due(tick + 5), Some((tick + 5, vec![9])));
         }
     }
 }

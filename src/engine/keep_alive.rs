@@ -1,0 +1,183 @@
+//! Whether the peer of an open connection is still there, and when to look.
+//!
+//! A message costs no look at the clock and sets no timer: what comes leaves a mark, a byte. Each connection is looked
+//! at four times an interval, and a mark that is found then counts as if it had just been made. So a peer is pinged
+//! when it has been silent for the interval at least, and for a quarter of it more at most.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use crate::config::KeepAliveConfig;
+
+/// How often a connection is looked at in the shorter one of interval and idle timeout.
+const LOOKS: u32 = 4;
+
+/// What the connections of a worker are held to.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// In milliseconds; 0 for off.
+    interval: u32,
+    timeout: u32,
+    idle: u32,
+    /// The time between two looks in milliseconds; 0 for none at all.
+    step: u32,
+    /// How many watches have begun.
+    begun: Cell<u32>,
+}
+
+impl Terms {
+    pub(super) fn new(config: &KeepAliveConfig) -> Self {
+        let [interval, timeout, idle] = [config.interval, config.timeout, config.idle].map(millis);
+        let shortest = [interval, idle].into_iter().filter(|&time| time > 0).min();
+        let step = shortest.map_or(0, |time| (time / LOOKS).max(1));
+        Self { interval, timeout, idle, step, begun: Cell::new(0) }
+    }
+
+    /// How long a peer may be silent, or take nothing of what it is owed, before something is done about it.
+    const fn patience(&self, is_owed: bool, is_pinged: bool) -> u32 {
+        match (is_owed, is_pinged, self.timeout) {
+            _ if self.interval == 0 => u32::MAX,
+            (true, _, 0) => u32::MAX,
+            (true, _, timeout) => self.interval + timeout,
+            (false, true, 1..) => self.timeout,
+            (false, _, _) => self.interval,
+        }
+    }
+
+    /// After which time to look at a connection for the first time, if at all: within one step, each at another point
+    /// of it, so that connections that were opened in the same moment are not pinged in the same one.
+    pub(super) fn first_look(&self) -> Option<Duration> {
+        let begun = self.begun.get().wrapping_add(1);
+        self.begun.set(begun);
+        // Multiples of the golden ratio, modulo 1, are never far from evenly spread.
+        let part = u64::from(begun.wrapping_mul(0x9E37_79B9));
+        let after = (u64::from(self.step) * part) >> 32;
+        (self.step > 0).then(|| Duration::from_millis(after))
+    }
+}
+
+/// What is known of a peer. Where its fields lie in a session they take no more room than they have bytes.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// Since when there was no sign of it, or where a ping has gone out since, when that was.
+    silent_since: Stamp,
+    /// Since when no message came.
+    idle_since: Stamp,
+    marks: u8,
+}
+
+/// Marks: bytes have come since the last look.
+const HEARD: u8 = 1;
+/// Some of a message has come since the last look.
+const DATA: u8 = 2;
+/// The socket has taken something since the last look, as it does while the peer confirms what it got.
+const TAKEN: u8 = 4;
+/// A ping has gone out, and nothing has come since.
+const PINGED: u8 = 8;
+
+/// What else there is to know of a connection when it is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sight {
+    /// Milliseconds by any clock, modulo 2^32.
+    pub(super) now: u32,
+    /// Something is queued for the peer, or under way: the socket is full. A ping would wait behind it, and its answer be
+    /// unread where so much is owed that the peer is not read from. What counts then is whether it takes anything.
+    pub(super) is_owed: bool,
+    /// The peer is in the middle of a message.
+    pub(super) is_mid_message: bool,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// Nothing, but to look again after this time.
+    Fine(Duration),
+    /// To ping the peer, and to look again after this time.
+    Silent(Duration),
+    /// To give it up: it did not answer a ping, or has taken nothing for as long as that may take.
+    Gone,
+    /// To close: it had nothing to say for too long.
+    Idle,
+}
+
+impl Watch {
+    /// That of a connection which has just been opened.
+    pub(super) const fn new() -> Self {
+        let (silent_since, idle_since) = (Stamp::at(0), Stamp::at(0));
+        Self { silent_since, idle_since, marks: HEARD | DATA }
+    }
+
+    /// Bytes have come.
+    #[inline]
+    pub(super) const fn hear(&mut self) {
+        self.marks |= HEARD;
+    }
+
+    /// Among them was some of a message.
+    #[inline]
+    pub(super) const fn hear_data(&mut self, is_data: bool) {
+        self.marks |= if is_data { DATA } else { 0 };
+    }
+
+    /// Some of what it is owed has gone out.
+    #[inline]
+    pub(super) const fn take(&mut self) {
+        self.marks |= TAKEN;
+    }
+
+    /// Looks at what has come since the last time.
+    pub(super) fn look(&mut self, sight: Sight, terms: &Terms) -> Finding {
+        let Sight { now, is_owed, is_mid_message } = sight;
+        let marks = std::mem::take(&mut self.marks);
+        let [has_heard, has_data, has_taken, was_pinged] =
+            [HEARD, DATA, TAKEN, PINGED].map(|mark| marks & mark != 0);
+        let is_pinged = was_pinged && !is_owed && !has_heard;
+        // That a ping has gone out is no sign of a peer.
+        if has_heard || (has_taken && !is_pinged) {
+            self.silent_since = Stamp::at(now);
+        }
+        // A message that takes long to come, or to be taken, is none the less one.
+        if has_data || (has_heard && is_mid_message) || (has_taken && is_owed) {
+            self.idle_since = Stamp::at(now);
+        }
+        let (silent, idle) = (self.silent_since.age(now), self.idle_since.age(now));
+        if terms.idle > 0 && idle >= terms.idle {
+            return Finding::Idle;
+        }
+        let step = if terms.idle > 0 { terms.step.min(terms.idle - idle) } else { terms.step };
+        let patience = terms.patience(is_owed, is_pinged);
+        if silent < patience {
+            self.marks = if is_pinged { PINGED } else { 0 };
+            return Finding::Fine(wait(step.min(patience - silent)));
+        }
+        if is_owed || (is_pinged && terms.timeout > 0) {
+            return Finding::Gone;
+        }
+        (self.silent_since, self.marks) = (Stamp::at(now), PINGED);
+        Finding::Silent(wait(step.min(terms.patience(false, true))))
+    }
+}
+
+/// A moment in milliseconds modulo 2^32, anywhere in memory.
+#[derive(Clone, Copy, Debug)]
+struct Stamp([u8; 4]);
+
+impl Stamp {
+    const fn at(millis: u32) -> Self {
+        Self(millis.to_ne_bytes())
+    }
+
+    const fn age(self, now: u32) -> u32 {
+        now.wrapping_sub(u32::from_ne_bytes(self.0))
+    }
+}
+
+/// Milliseconds, of a time that is below the modulus by far.
+fn millis(time: Duration) -> u32 {
+    const MAX: u32 = u32::MAX / 4;
+    u32::try_from(time.as_millis()).map_or(MAX, |millis| millis.min(MAX))
+}
+
+fn wait(millis: u32) -> Duration {
+    Duration::from_millis(millis.into())
+}
