@@ -14,6 +14,8 @@ const PROTO_FORBIDDEN_STD: [&str; 6] = ["net", "fs", "time", "io", "thread", "pr
 /// A word in the documents that begins so is the path of a file or folder of this repository.
 const PATH_PREFIXES: [&str; 8] =
     ["src/", "tests/", "docs/", "benches/", "loadtest/", "fuzz/", "deploy/", ".ci/"];
+/// Stands in docs/ASPNET.md in the place of tests that another branch has.
+const UNMERGED: &str = concat!("TO", "DO-");
 /// What the README promises to someone who has just cloned the repository.
 const README_COMMANDS: [&str; 2] = ["cargo run --release", "cargo test --workspace"];
 
@@ -67,6 +69,40 @@ fn documents_name_paths_that_exist() {
         })
         .collect();
     assert_none(&missing, "paths in the documents that do not exist");
+}
+
+#[test]
+fn documents_name_tests_that_exist() {
+    let missing: Vec<_> = documents()
+        .flat_map(|document| {
+            let names = tests_named(&read(&document));
+            let strays = names.into_iter().filter(|(file, test)| {
+                !fs::read_to_string(root().join(file)).is_ok_and(|text| has_test(&text, test))
+            });
+            strays.map(|(file, test)| format!("{document}: {file}::{test}")).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_none(&missing, "tests in the documents that do not exist");
+}
+
+/// What is the same elsewhere, or better, is shown by a test; only what is not done at all has none.
+#[test]
+fn the_comparison_shows_what_it_says() {
+    let text = read("docs/ASPNET.md");
+    let rows: Vec<_> = text.lines().filter(|line| line.contains(" **")).collect();
+    assert!(rows.len() > 20, "{} rows", rows.len());
+    let bare: Vec<_> = rows
+        .into_iter()
+        .filter(|row| row.starts_with('|'))
+        .filter(|row| {
+            let shown = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap_or_default();
+            let is_shown = !tests_named(shown).is_empty() || shown.trim().starts_with(UNMERGED);
+            let is_not_done = shown.trim() == "–" && row.contains("**not**");
+            !is_shown && !is_not_done
+        })
+        .map(str::to_owned)
+        .collect();
+    assert_none(&bare, "rows of docs/ASPNET.md without a test");
 }
 
 #[test]
@@ -158,6 +194,27 @@ fn paths_named(document: &str) -> Vec<String> {
         .collect()
 }
 
+/// The tests that a document has in code spans as `tests/file.rs::name`.
+fn tests_named(document: &str) -> Vec<(String, String)> {
+    let spans = document.split('`').skip(1).step_by(2);
+    spans
+        .filter_map(|span| span.split_once(".rs::"))
+        .map(|(file, test)| (format!("{file}.rs"), test.to_owned()))
+        .collect()
+}
+
+/// Whether the text of a Rust file has a test of this name: by attribute, or in a list as `on_each_engine!` has.
+fn has_test(text: &str, name: &str) -> bool {
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let is_defined = |line: &str| {
+        let line = line.trim_start_matches("pub(crate) ").trim_start_matches("async ");
+        line.strip_prefix("fn ").and_then(|rest| rest.split(['(', '<']).next()) == Some(name)
+    };
+    let Some(at) = lines.iter().position(|line| is_defined(line)) else { return false };
+    let attributes = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
+    attributes.into_iter().any(|line| line.ends_with("test]")) || lines.contains(&format!("{name},").as_str())
+}
+
 /// The text of a Rust file without its comments and string literals.
 fn code(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
@@ -221,5 +278,9 @@ fn rules_find_what_they_look_for() {
 
     let document = "`src/a.rs`, `src/b.rs:12` and `cargo test`\n```sh\n./.ci/run --all # src/*.rs\n```\n\
         [c](docs/c.md#top) src/not-code.rs `tests/d e`";
+    assert_eq!(tests_named("`tests/a.rs::b` tests/c.rs::d `e::f`"), [("tests/a.rs".into(), "b".into())]);
+    let text = "on_each_engine! {\n    #[ignore]\n    a,\n}\nfn a(engine: &str) {}\n#[test]\n#[ignore]\nfn b() {}\nfn c() {}";
+    assert!(has_test(text, "a") && has_test(text, "b"));
+    assert!(!has_test(text, "c") && !has_test(text, "d") && !has_test(text, "ignore"));
     assert_eq!(paths_named(document), ["src/a.rs", "src/b.rs", ".ci/run", "tests/d", "docs/c.md"]);
 }
