@@ -234,6 +234,6 @@ fn a_drain_says_1001_once(engine: &str) {
     drop(clients);
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0), "{log:?}");
-    let summary = log.iter().find(|line| line.contains("ended: ")).expect("a summary");
+    let summary = log.iter().find(|line| line.contains("counters: ")).expect("a summary");
     assert_eq!(common::counter_in(summary, "cuts"), 0);
 }

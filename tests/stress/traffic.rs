@@ -233,19 +233,23 @@ fn a_flooder_does_not_make_the_others_wait(engine: &str) {
         percentile(&times, 99)
     };
     for (name, bytes) in &floods {
-        let quiet = p99(echo_times(&mut clients));
-        let beside_another = p99(beside_flood(&elsewhere, bytes, || echo_times(&mut clients)));
-        let before = server.counter("frames");
-        let flooded = p99(beside_flood(&server, bytes, || echo_times(&mut clients)));
-        let frames = server.counter("frames") - before;
-        println!(
-            "{engine}: p99 {flooded:?} beside {frames} {name}, {quiet:?} without, {beside_another:?} while another \
-             server is flooded"
-        );
-        assert!(frames > 10 * (volume(400) * clients.len()) as u64, "{frames} {name} are no flood");
-        // A time slice or two of others on the machine are nobody's fault.
-        let bound = 3 * quiet.max(beside_another) + Duration::from_millis(20);
-        assert!(flooded <= bound, "p99 is {flooded:?} beside {name}, more than {bound:?}");
+        // Of few rounds one that is disturbed by others on the machine is more than one in a hundred. A server that lets
+        // its clients wait does so each time.
+        let is_fair = (0..3).any(|_| {
+            let quiet = p99(echo_times(&mut clients));
+            let beside_another = p99(beside_flood(&elsewhere, bytes, || echo_times(&mut clients)));
+            let before = server.counter("frames");
+            let flooded = p99(beside_flood(&server, bytes, || echo_times(&mut clients)));
+            let frames = server.counter("frames") - before;
+            println!(
+                "{engine}: p99 {flooded:?} beside {frames} {name}, {quiet:?} without, {beside_another:?} while another \
+                 server is flooded"
+            );
+            assert!(frames > 10 * (volume(400) * clients.len()) as u64, "{frames} {name} are no flood");
+            // A time slice or two of others on the machine are nobody's fault.
+            flooded <= 3 * quiet.max(beside_another) + Duration::from_millis(20)
+        });
+        assert!(is_fair, "others wait beside {name}, three times in a row");
     }
 }
 
