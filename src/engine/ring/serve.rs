@@ -58,8 +58,8 @@ impl Service for Serving {
             (Start::Refuse(Refusal::Draining), None)
         };
         let mut session = Session::new(start, context, admission);
-        // Each reply is tried at once.
-        session.set_slow(false);
+        // Each reply is tried at once, and more received meanwhile, unless that may be too much.
+        session.set_slow(session.is_careful());
         session
     }
 
@@ -111,6 +111,10 @@ impl Handler for Session<Lease> {
         may
     }
 
+    fn receives_singly(&self) -> bool {
+        self.is_careful()
+    }
+
     #[inline]
     fn class(&self) -> Class {
         self.class()
@@ -125,7 +129,7 @@ impl Handler for Session<Lease> {
     fn on_sent(&mut self, result: io::Result<()>, outgoing: Outgoing) {
         self.on_sent(&result, outgoing);
         if self.unsent() == 0 {
-            self.set_slow(false);
+            self.set_slow(self.is_careful());
         }
     }
 
@@ -158,6 +162,14 @@ impl Handler for Session<Lease> {
 
     fn on_deadline(&mut self) {
         self.on_deadline();
+    }
+
+    fn asks_untaken(&self) -> bool {
+        self.asks_untaken()
+    }
+
+    fn on_untaken(&mut self, untaken: Option<u32>) {
+        self.on_untaken(untaken);
     }
 
     fn on_phase(&mut self, phase: Phase) {
