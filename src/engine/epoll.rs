@@ -1,6 +1,5 @@
 //! The epoll engine: the owned-buffer loop over tokio's sockets, for places where io_uring is refused.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
@@ -12,6 +11,7 @@ use super::buffer::ReceiveBuffer as _;
 use super::outgoing::Outgoing;
 use super::owned::{Sent, Stream};
 use super::pool::PooledBuffer;
+use super::ring::untaken;
 use crate::proto::HEADROOM;
 
 /// A runtime for one thread, whose tasks never leave it.
@@ -77,18 +77,10 @@ impl Stream for EpollStream {
         self.0.try_write(bytes)
     }
 
-    async fn write_rest(
-        &self,
-        outgoing: Outgoing<PooledBuffer>,
-        mut sent: usize,
-        is_taken: &Cell<bool>,
-    ) -> Sent {
+    async fn write_rest(&self, outgoing: Outgoing<PooledBuffer>, mut sent: usize) -> Sent {
         while sent < outgoing.bytes().len() {
             match self.0.try_write(&outgoing.bytes()[sent..]) {
-                Ok(written) => {
-                    sent += written;
-                    is_taken.set(true);
-                }
+                Ok(written) => sent += written,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if let Err(error) = self.0.writable().await {
@@ -99,6 +91,10 @@ impl Stream for EpollStream {
             }
         }
         (Ok(()), outgoing)
+    }
+
+    fn untaken(&self) -> io::Result<u32> {
+        untaken(&self.0)
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {

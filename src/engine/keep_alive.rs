@@ -70,10 +70,12 @@ pub(super) struct Watch {
 const HEARD: u8 = 1;
 /// Some of a message has come since the last look.
 const DATA: u8 = 2;
-/// The socket has taken something since the last look, as it does while the peer confirms what it got.
+/// Something that was queued went out since the last look.
 const TAKEN: u8 = 4;
+/// The peer has confirmed some of what it was sent since it was last asked for.
+const DELIVERED: u8 = 8;
 /// A ping has gone out, and nothing has come since.
-const PINGED: u8 = 8;
+const PINGED: u8 = 16;
 
 /// What else there is to know of a connection when it is looked at.
 #[derive(Clone, Copy, Debug)]
@@ -125,19 +127,28 @@ impl Watch {
         self.marks |= TAKEN;
     }
 
+    /// The peer takes what it was sent, be it slowly.
+    pub(super) const fn deliver(&mut self) {
+        self.marks |= DELIVERED;
+    }
+
+    pub(super) const fn is_pinged(&self) -> bool {
+        self.marks & PINGED != 0
+    }
+
     /// Looks at what has come since the last time.
     pub(super) fn look(&mut self, sight: Sight, terms: &Terms) -> Finding {
         let Sight { now, is_owed, is_mid_message } = sight;
         let marks = std::mem::take(&mut self.marks);
-        let [has_heard, has_data, has_taken, was_pinged] =
-            [HEARD, DATA, TAKEN, PINGED].map(|mark| marks & mark != 0);
+        let [has_heard, has_data, has_taken, has_delivered, was_pinged] =
+            [HEARD, DATA, TAKEN, DELIVERED, PINGED].map(|mark| marks & mark != 0);
         let is_pinged = was_pinged && !is_owed && !has_heard;
-        // That a ping has gone out is no sign of a peer.
-        if has_heard || (has_taken && !is_pinged) {
+        // That a ping has gone out is no sign of a peer. But what is on its way may be much, and the ping behind it.
+        if has_heard || (has_taken && !is_pinged) || has_delivered {
             self.silent_since = Stamp::at(now);
         }
         // A message that takes long to come, or to be taken, is none the less one.
-        if has_data || (has_heard && is_mid_message) || (has_taken && is_owed) {
+        if has_data || (has_heard && is_mid_message) || ((has_taken || has_delivered) && is_owed) {
             self.idle_since = Stamp::at(now);
         }
         let (silent, idle) = (self.silent_since.age(now), self.idle_since.age(now));
@@ -180,4 +191,78 @@ fn millis(time: Duration) -> u32 {
 
 fn wait(millis: u32) -> Duration {
     Duration::from_millis(millis.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terms(interval: u64, timeout: u64) -> Terms {
+        let [interval, timeout] = [interval, timeout].map(Duration::from_secs);
+        Terms::new(&KeepAliveConfig { interval, timeout, idle: Duration::ZERO })
+    }
+
+    /// Looks as often as it is asked to, until something is found or ten minutes have passed; gives what and when.
+    fn watch(
+        watch: &mut Watch,
+        terms: &Terms,
+        is_owed: bool,
+        mut before: impl FnMut(&mut Watch, u32),
+    ) -> (Finding, u32) {
+        let mut now = 0;
+        loop {
+            before(watch, now);
+            let found = watch.look(Sight { now, is_owed, is_mid_message: false }, terms);
+            match found {
+                Finding::Fine(next) if now < 600_000 => now += millis(next),
+                _ => return (found, now),
+            }
+        }
+    }
+
+    #[test]
+    fn who_takes_something_now_and_then_is_not_gone() {
+        let terms = terms(8, 5);
+        let sometimes = |watch: &mut Watch, now: u32| {
+            if now.is_multiple_of(12_000) {
+                watch.deliver();
+            }
+        };
+        let (found, _) = watch(&mut Watch::new(), &terms, true, sometimes);
+        assert!(matches!(found, Finding::Fine(_)), "{found:?}");
+        let (found, at) = watch(&mut Watch::new(), &terms, true, |_, _| ());
+        assert_eq!((found, at), (Finding::Gone, 13_000));
+    }
+
+    #[test]
+    fn a_ping_behind_much_is_given_its_time() {
+        let terms = terms(8, 5);
+        let mut watched = Watch::new();
+        let (found, at) = watch(&mut watched, &terms, false, |_, _| ());
+        assert!(matches!(found, Finding::Silent(_)) && at == 8000 && watched.is_pinged());
+        // It takes something for a minute; a send of our own says nothing.
+        let on_its_way = |watch: &mut Watch, now: u32| {
+            watch.take();
+            if now < 60_000 {
+                watch.deliver();
+            }
+        };
+        let (found, at) = watch(&mut watched, &terms, false, on_its_way);
+        assert!(found == Finding::Gone && (63_000..=65_000).contains(&at), "{found:?} at {at}");
+    }
+
+    #[test]
+    fn time_goes_on_where_its_count_begins_anew() {
+        let terms = terms(8, 5);
+        let mut watched = Watch::new();
+        let mut now = u32::MAX - 3000;
+        let mut looks = 0;
+        while let Finding::Fine(next) =
+            watched.look(Sight { now, is_owed: false, is_mid_message: false }, &terms)
+        {
+            now = now.wrapping_add(millis(next));
+            looks += 1;
+        }
+        assert_eq!((now, looks), (4999, LOOKS));
+    }
 }

@@ -3,6 +3,8 @@
 use std::num::NonZero;
 use std::ops::Range;
 
+use bytes::BytesMut;
+
 use super::buffer::ReceiveBuffer;
 use crate::proto::Gathered;
 
@@ -118,6 +120,12 @@ impl<B: ReceiveBuffer> Outgoing<B> {
             return false;
         };
         let before = bytes.capacity();
+        if end > before {
+            // Four times as much: what is given up on the way to a whole chunk stays with the allocator for a while.
+            let mut larger = BytesMut::with_capacity(end.max(before.saturating_mul(4)).min(SPILL_CHUNK));
+            larger.extend_from_slice(bytes);
+            *bytes = larger;
+        }
         bytes.extend_from_slice(more);
         charge.grow(bytes.capacity().saturating_sub(before));
         self.len = length(self.start as usize..end).unwrap_or(self.len);

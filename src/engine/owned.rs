@@ -3,7 +3,6 @@
 //! One loop: it keeps at most one read and one write under way, at the same time, and hands what comes of them to the
 //! [`Session`]. Reading goes on while a write is pending, for a client may send much before it reads.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
@@ -35,8 +34,11 @@ pub(super) trait Stream {
     /// Writes what the socket takes without waiting, where the engine can; else nothing.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Writes all of `outgoing` but its first `sent` bytes. Each time that some of it goes out, `is_taken` is set.
-    async fn write_rest(&self, outgoing: Outgoing<PooledBuffer>, sent: usize, is_taken: &Cell<bool>) -> Sent;
+    /// Writes all of `outgoing` but its first `sent` bytes.
+    async fn write_rest(&self, outgoing: Outgoing<PooledBuffer>, sent: usize) -> Sent;
+
+    /// How much of what was written the peer has not confirmed: [`untaken`](super::ring::untaken).
+    fn untaken(&self) -> io::Result<u32>;
 
     /// shutdown(2).
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
@@ -67,8 +69,6 @@ pub(super) fn serve<S: Stream>(
 ) -> impl Future<Output = ()> {
     let mut session = Session::new(start, &context, admission);
     async move {
-        // Some of what is being written has gone out.
-        let is_taken = Cell::new(false);
         let mut reading = pin!(None);
         let mut writing = None;
         let mut alarm = None;
@@ -78,7 +78,7 @@ pub(super) fn serve<S: Stream>(
         let mut is_settled = false;
         while !session.is_over() {
             if writing.is_none() {
-                writing = write(&stream, &mut session, &is_taken);
+                writing = write(&stream, &mut session);
                 if session.is_over() {
                     // The peer was found gone. With no read under way nothing else would say so.
                     break;
@@ -147,8 +147,8 @@ pub(super) fn serve<S: Stream>(
                     Box::pin(stream.settle()).await;
                 }
                 Event::Deadline | Event::Overdue => {
-                    if is_taken.take() {
-                        session.on_taken();
+                    if session.asks_untaken() {
+                        session.on_untaken(stream.untaken().ok());
                     }
                     session.on_deadline();
                 }
@@ -180,15 +180,14 @@ pub(super) fn serve<S: Stream>(
 fn write<'a, S: Stream>(
     stream: &'a S,
     session: &mut Session<PooledBuffer>,
-    is_taken: &'a Cell<bool>,
 ) -> Option<Pin<Box<impl Future<Output = Sent> + use<'a, S>>>> {
     for _ in 0..TURN {
         let outgoing = session.next_outgoing()?;
         match stream.try_write(outgoing.bytes()) {
             Ok(sent) if sent == outgoing.bytes().len() => session.on_sent(&Ok(()), outgoing),
-            Ok(sent) => return Some(Box::pin(stream.write_rest(outgoing, sent, is_taken))),
+            Ok(sent) => return Some(Box::pin(stream.write_rest(outgoing, sent))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Some(Box::pin(stream.write_rest(outgoing, 0, is_taken)));
+                return Some(Box::pin(stream.write_rest(outgoing, 0)));
             }
             Err(error) => session.on_sent(&Err(error), outgoing),
         }

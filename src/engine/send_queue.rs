@@ -1,6 +1,7 @@
 //! What a connection has to send: in order, one write at a time, and no more memory than the peer is worth.
 
 use std::collections::VecDeque;
+use std::num::NonZero;
 use std::ops::Range;
 
 use bytes::BytesMut;
@@ -29,13 +30,15 @@ pub(super) struct SendQueue<B> {
     buffers: u16,
     /// How many pieces are under way: in one write, for the bytes of two would mingle.
     under_way: u8,
+    /// How much of what it was sent the peer had not confirmed when that was last asked, and one more.
+    untaken: Option<NonZero<u32>>,
     /// What is unsent waits for the peer: else it goes out with the next write.
     is_slow: bool,
 }
 
 impl<B: ReceiveBuffer> SendQueue<B> {
     pub(super) const fn new() -> Self {
-        Self { next: None, behind: None, unsent: 0, buffers: 0, under_way: 0, is_slow: true }
+        Self { next: None, behind: None, unsent: 0, buffers: 0, under_way: 0, untaken: None, is_slow: true }
     }
 
     /// Whether the peer takes its bytes more slowly than they come. What an engine does not say holds for any peer that
@@ -43,6 +46,14 @@ impl<B: ReceiveBuffer> SendQueue<B> {
     #[inline]
     pub(super) const fn set_slow(&mut self, is_slow: bool) {
         self.is_slow = is_slow;
+    }
+
+    /// What the peer has not confirmed now. Gives whether that differs from what it was when it was last asked; `None` is
+    /// no answer, and as if it was never asked.
+    pub(super) fn on_untaken(&mut self, untaken: Option<u32>) -> bool {
+        let untaken = untaken.map(|bytes| NonZero::<u32>::MIN.saturating_add(bytes));
+        let before = std::mem::replace(&mut self.untaken, untaken);
+        before.is_some_and(|before| untaken.is_some_and(|untaken| untaken != before))
     }
 
     /// How many bytes are in the queue and under way.

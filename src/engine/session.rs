@@ -33,6 +33,10 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 << 20;
 
+/// How much a connection may receive before anything of it is sent, on an engine that receives without being asked each
+/// time.
+const BURST_MAX: usize = 4 << 20;
+
 /// After so many receives of less than a small buffer in a row, small buffers do again.
 const SHORT_RECEIVES: u8 = 16;
 
@@ -77,6 +81,7 @@ pub(crate) struct Session<B> {
     /// The peer has ended its side.
     end_of_stream: bool,
     is_paused: bool,
+    is_careful: bool,
     farewell: Farewell,
     watch: Watch,
 }
@@ -108,6 +113,7 @@ impl<B: ReceiveBuffer> Session<B> {
             short_receives: 0,
             end_of_stream: false,
             is_paused: false,
+            is_careful: context.shared.config.unsent_limit < BURST_MAX,
             farewell: Farewell::NotDue,
             watch: Watch::new(),
         };
@@ -191,10 +197,10 @@ impl<B: ReceiveBuffer> Session<B> {
             _ if self.end_of_stream => false,
             Stage::Over => false,
             Stage::Flushing { discarded } => discarded <= LINGER_BYTES,
-            Stage::Open(_) if self.queue.must_wait() => {
+            Stage::Open(ref connection) if self.queue.must_wait() => {
                 let Context { shared, settings, .. } = &*self.presence.context;
                 let limit = shared.config.unsent_limit;
-                self.queue.unsent() < if self.is_paused { limit / 2 } else { limit }
+                self.queue.unsent() + connection.gathered() < if self.is_paused { limit / 2 } else { limit }
                     && !settings.budget.is_exhausted_for(shared.config.receive_buffer_size)
             }
             _ => true,
@@ -207,6 +213,12 @@ impl<B: ReceiveBuffer> Session<B> {
             self.is_paused = true;
             self.presence.context.stats.read_pauses.add(1);
         }
+    }
+
+    /// Whether little may be unsent: less than an engine may receive before it has sent anything.
+    #[inline]
+    pub(super) const fn is_careful(&self) -> bool {
+        self.is_careful
     }
 
     /// The buffer that the next read takes.
@@ -262,9 +274,21 @@ impl<B: ReceiveBuffer> Session<B> {
         }
     }
 
-    /// Some of what is under way has gone out.
-    pub(super) const fn on_taken(&mut self) {
-        self.watch.take();
+    /// Whether [`Self::on_untaken`] should be told, before [`Self::on_deadline`] or soon after: where a look may find that
+    /// the peer is gone.
+    pub(super) fn asks_untaken(&self) -> bool {
+        matches!(self.stage, Stage::Open(_))
+            && self.farewell == Farewell::NotDue
+            && (self.queue.unsent() > 0 || self.watch.is_pinged())
+    }
+
+    /// How many bytes of what was sent the peer has not confirmed; where the kernel cannot tell, nobody is given up for
+    /// taking nothing.
+    pub(super) fn on_untaken(&mut self, untaken: Option<u32>) {
+        let is_owed = self.queue.unsent() > 0;
+        if self.queue.on_untaken(untaken) || (untaken.is_none() && is_owed) {
+            self.watch.deliver();
+        }
     }
 
     /// Of `outgoing` only the first `sent` bytes went out: the rest is what is sent next. With `spill` it is copied to

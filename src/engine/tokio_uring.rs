@@ -3,22 +3,21 @@
 //! Dropping a read of tokio-uring 0.5 does not cancel it: the bytes that come next would be swallowed. So the loop
 //! keeps its read until it has ended, and ends it by shutdown(2).
 
-use std::cell::Cell;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::mem;
 use std::net::Shutdown;
-use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio_uring::Runtime;
-use tokio_uring::buf::{BoundedBuf, IoBuf};
+use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 
 use super::outgoing::{Memory, Outgoing};
 use super::owned::{Sent, Stream};
 use super::pool::PooledBuffer;
+use super::ring::untaken;
 use crate::proto::HEADROOM;
 
 /// The entries of a submission queue; the completion queue has twice as many.
@@ -98,56 +97,31 @@ impl Stream for UringStream {
         Ok(0)
     }
 
-    async fn write_rest(
-        &self,
-        mut outgoing: Outgoing<PooledBuffer>,
-        sent: usize,
-        is_taken: &Cell<bool>,
-    ) -> Sent {
+    async fn write_rest(&self, mut outgoing: Outgoing<PooledBuffer>, sent: usize) -> Sent {
         debug_assert_eq!(sent, 0, "nothing is written without waiting");
         let range = outgoing.range();
         let result = match &mut outgoing.memory {
             Memory::Received(buffer) => {
-                let (result, bytes) = self.write_range(buffer.take_bytes(), range, is_taken).await;
-                buffer.put_bytes(bytes);
+                let bytes = buffer.take_bytes();
+                let (result, slice) = self.0.write_all(bytes.slice(range)).await;
+                buffer.put_bytes(slice.into_inner());
                 result
             }
             Memory::Heap(gathered) => {
                 let bytes = mem::take(&mut gathered.bytes);
-                let (result, bytes) = self.write_range(bytes, range, is_taken).await;
-                gathered.bytes = bytes;
+                let (result, slice) = self.0.write_all(bytes.slice(range)).await;
+                gathered.bytes = slice.into_inner();
                 result
             }
         };
         (result, outgoing)
     }
 
+    fn untaken(&self) -> io::Result<u32> {
+        untaken(&self.0)
+    }
+
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.0.shutdown(how)
-    }
-}
-
-impl UringStream {
-    /// Writes `bytes[range]`. Not by `write_all`, which does not tell when some of it has gone out.
-    async fn write_range<T: IoBuf>(
-        &self,
-        mut bytes: T,
-        mut range: Range<usize>,
-        is_taken: &Cell<bool>,
-    ) -> (io::Result<()>, T) {
-        while !range.is_empty() {
-            let (result, slice) = self.0.write(bytes.slice(range.clone())).submit().await;
-            bytes = slice.into_inner();
-            match result {
-                Ok(0) => return (Err(ErrorKind::WriteZero.into()), bytes),
-                Ok(written) => {
-                    range.start += written;
-                    is_taken.set(true);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return (Err(error), bytes),
-            }
-        }
-        (Ok(()), bytes)
     }
 }

@@ -189,6 +189,12 @@ impl Connection {
         !matches!((&self.message, &self.expected), (Message::None, Expected::Header { len: 0, .. }))
     }
 
+    /// How many bytes of memory a frame takes that is being gathered.
+    #[must_use]
+    pub fn gathered(&self) -> usize {
+        self.gathered.as_ref().map_or(0, |gathered| gathered.bytes.capacity())
+    }
+
     fn run(&mut self, turn: &mut Turn<'_>) -> Result<(), ProtocolError> {
         while turn.at < turn.end && self.standing.reads() {
             match self.expected {

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::super::send_queue::BUFFERS_SHARE;
 use super::super::wheel::{TICK, Wheel};
 use super::Class;
-use super::event::{Manner, Pieces, WAITING_MAX};
+use super::event::{Manner, Pieces};
 use super::ring::{Descriptor, Ring};
 use super::token::Key;
 use super::worker::Handler;
@@ -140,6 +140,14 @@ impl<H: Handler> Connection<H> {
         }
     }
 
+    /// The deadline of its handler has passed.
+    pub(super) fn on_deadline(&mut self, key: Key, ring: &mut Ring) {
+        if self.handler.asks_untaken() {
+            ring.ask_untaken(key, self.descriptor);
+        }
+        self.handler.on_deadline();
+    }
+
     /// The connection is made, or will not be.
     pub(super) fn on_connected(&mut self, result: io::Result<()>) {
         self.sending = Sending::Idle;
@@ -191,17 +199,10 @@ impl<H: Handler> Connection<H> {
     /// Sends what there is to send, in one go.
     fn send(&mut self, key: Key, ring: &mut Ring) {
         if let Some(first) = self.handler.next_outgoing() {
-            let at_most = if self.sending == Sending::Behind { WAITING_MAX } else { usize::MAX };
-            let mut len = first.len();
             let mut pieces = Pieces { first, more: Vec::new() };
             while pieces.more.len() + 1 < Pieces::MAX
                 && let Some(piece) = self.handler.next_outgoing()
             {
-                len = len.saturating_add(piece.len());
-                if len > at_most {
-                    self.handler.on_sent_in_part(piece, 0, false);
-                    break;
-                }
                 pieces.more.push(piece);
             }
             let (sending, manner) = match self.sending {
@@ -226,7 +227,7 @@ impl<H: Handler> Connection<H> {
             Receiving::Idle if self.handler.may_receive() => {
                 stats.rearms.add(1);
                 self.receiving = Receiving::Armed(class);
-                ring.receive(key, self.descriptor, class);
+                ring.receive(key, self.descriptor, class, self.handler.receives_singly());
             }
             Receiving::Armed(armed) if armed != class || !self.handler.may_receive() => {
                 self.receiving = Receiving::Cancelled;

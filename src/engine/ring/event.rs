@@ -26,6 +26,8 @@ pub(super) enum Event {
     ShutDown { key: Key },
     /// The connection's place in the table of files is free again.
     Closed { key: Key },
+    /// How many bytes the peer has not confirmed; an error where the kernel cannot tell.
+    Untaken { key: Key, result: io::Result<u32> },
     /// The time of the alarm of this number has passed.
     Elapsed { number: u32 },
     /// Somebody wrote to the eventfd.
@@ -75,10 +77,6 @@ pub(super) enum Manner {
     /// All of them, whatever time that takes.
     Waiting,
 }
-
-/// How many bytes a send that waits takes on: it is over when all of them are taken, and only that shows that a peer takes
-/// anything.
-pub(super) const WAITING_MAX: usize = 256 << 10;
 
 /// What one send sends: in order, at least one piece and at most [`Pieces::MAX`].
 #[derive(Debug)]

@@ -19,6 +19,7 @@ mod serve;
 mod setup;
 mod slots;
 mod token;
+mod untaken;
 mod worker;
 
 use std::ops::RangeInclusive;
@@ -32,6 +33,7 @@ pub use buffers::Lease;
 pub(crate) use serve::Serving;
 pub(crate) use setup::set_up;
 pub use token::Key;
+pub(super) use untaken::untaken;
 pub use worker::{Handler, Service, Worker};
 
 /// Tries everything that the ring engine needs, for a few milliseconds.

@@ -194,7 +194,7 @@ impl Trial {
 
     /// Several times, for the second one shows that the first did not end it.
     fn receive(&mut self, socket: Descriptor) -> io::Result<[Outgoing; 3]> {
-        self.ring.receive(KEY, socket, Class::Small);
+        self.ring.receive(KEY, socket, Class::Small, false);
         Ok([self.received(b"first")?, self.received(b"second")?, self.received(b"third")?])
     }
 

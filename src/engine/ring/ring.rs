@@ -25,7 +25,7 @@ use rustix::net::SendFlags;
 use socket2::SockAddr;
 
 use super::buffers::Group;
-use super::event::{Accepting, Event, Manner, Pieces, WAITING_MAX, Wait};
+use super::event::{Accepting, Event, Manner, Pieces, Wait};
 use super::gather::Gather;
 use super::peer::PeerAddress;
 use super::setup::set_up;
@@ -189,10 +189,16 @@ impl Ring {
         unsafe { self.push(&entry.user_data(token.to_bits())) };
     }
 
-    /// Receives again and again, each time into a buffer of this class.
-    pub(super) fn receive(&mut self, key: Key, descriptor: Descriptor, class: Class) {
+    /// Receives into a buffer of this class; again and again, unless `is_single`.
+    pub(super) fn receive(&mut self, key: Key, descriptor: Descriptor, class: Class, is_single: bool) {
         let group = self.group(class).id();
-        let entry = opcode::RecvMulti::new(Fixed(descriptor.0), group).build();
+        let fd = Fixed(descriptor.0);
+        let entry = if is_single {
+            let recv = opcode::Recv::new(fd, std::ptr::null_mut(), 0).buf_group(group).build();
+            recv.flags(squeue::Flags::BUFFER_SELECT)
+        } else {
+            opcode::RecvMulti::new(fd, group).build()
+        };
         let token = Token { op: Op::receive(class), key };
         // SAFETY: the kernel takes memory from the registered group, which outlives the ring's descriptor.
         unsafe { self.push(&entry.user_data(token.to_bits())) };
@@ -230,8 +236,7 @@ impl Ring {
         let flags = flags.bits().cast_signed();
         let entry = if pieces.more.is_empty() {
             let bytes = pieces.first.bytes();
-            let len = if manner == Manner::Waiting { bytes.len().min(WAITING_MAX) } else { bytes.len() };
-            let len = u32::try_from(len).expect("a piece is shorter than 4 GiB");
+            let len = u32::try_from(bytes.len()).expect("a piece is shorter than 4 GiB");
             opcode::Send::new(Fixed(descriptor.0), bytes.as_ptr(), len).flags(flags).build()
         } else {
             let mut gather = self.spare_gathers.pop().unwrap_or_default();
@@ -268,6 +273,13 @@ impl Ring {
         let entry = opcode::Shutdown::new(Fixed(descriptor.0), how).build();
         // SAFETY: the operation names no memory.
         unsafe { self.push(&entry.user_data(Token { op: Op::Shutdown, key }.to_bits())) };
+    }
+
+    /// Has [`Event::Untaken`] come, with what SIOCOUTQ says of the socket.
+    pub(super) fn ask_untaken(&mut self, key: Key, descriptor: Descriptor) {
+        let entry = opcode::UringCmd16::new(Fixed(descriptor.0), SIOCOUTQ).build();
+        // SAFETY: the operation names no memory.
+        unsafe { self.push(&entry.user_data(Token { op: Op::Untaken, key }.to_bits())) };
     }
 
     /// Closes the socket and frees its place. Nothing may be under way on it.
@@ -433,6 +445,7 @@ impl Ring {
                 debug_assert!(result.is_ok(), "the place was taken");
                 Some(Event::Closed { key })
             }
+            Op::Untaken => Some(Event::Untaken { key, result }),
             Op::Alarm => Some(Event::Elapsed { number: key.slot }),
             Op::Wake => Some(Event::Woken { is_last }),
             Op::Shutdown => Some(Event::ShutDown { key }),
@@ -553,6 +566,9 @@ impl Drop for Ring {
 
 /// MSG_WAITALL: of a stream socket's send, all of it.
 const WAITALL: SendFlags = SendFlags::from_bits_retain(0x100);
+
+/// SOCKET_URING_OP_SIOCOUTQ of linux/io_uring.h, from Linux 6.7 on.
+const SIOCOUTQ: u32 = 1;
 
 const fn accept_token(listener: u32) -> Token {
     Token { op: Op::Accept, key: Key { slot: listener, generation: 0 } }

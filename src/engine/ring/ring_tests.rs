@@ -64,7 +64,7 @@ impl Pair {
     }
 
     fn receive(&mut self) {
-        self.ring.receive(KEY, self.descriptor, Class::Small);
+        self.ring.receive(KEY, self.descriptor, Class::Small, false);
     }
 
     /// Bytes that were received; nothing at an error. And whether the operation has ended.

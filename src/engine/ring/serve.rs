@@ -49,8 +49,8 @@ impl Service for Serving {
         let context = &self.context;
         let (start, admission) = context.receive(peer);
         let mut session = Session::new(start, context, admission);
-        // Each reply is tried at once.
-        session.set_slow(false);
+        // Each reply is tried at once, and more received meanwhile, unless that may be too much.
+        session.set_slow(session.is_careful());
         session
     }
 
@@ -106,6 +106,10 @@ impl Handler for Session<Lease> {
         may
     }
 
+    fn receives_singly(&self) -> bool {
+        self.is_careful()
+    }
+
     #[inline]
     fn class(&self) -> Class {
         self.class()
@@ -120,7 +124,7 @@ impl Handler for Session<Lease> {
     fn on_sent(&mut self, result: io::Result<()>, outgoing: Outgoing) {
         self.on_sent(&result, outgoing);
         if self.unsent() == 0 {
-            self.set_slow(false);
+            self.set_slow(self.is_careful());
         }
     }
 
@@ -153,6 +157,14 @@ impl Handler for Session<Lease> {
 
     fn on_deadline(&mut self) {
         self.on_deadline();
+    }
+
+    fn asks_untaken(&self) -> bool {
+        self.asks_untaken()
+    }
+
+    fn on_untaken(&mut self, untaken: Option<u32>) {
+        self.on_untaken(untaken);
     }
 
     fn on_phase(&mut self, phase: Phase) {

@@ -18,10 +18,11 @@ pub(super) enum Op {
     Wake,
     Connect,
     Alarm,
+    Untaken,
 }
 
 impl Op {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Accept,
         Self::ReceiveSmall,
         Self::ReceiveBig,
@@ -32,6 +33,7 @@ impl Op {
         Self::Wake,
         Self::Connect,
         Self::Alarm,
+        Self::Untaken,
     ];
 
     pub(super) const fn receive(class: Class) -> Self {

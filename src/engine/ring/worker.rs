@@ -74,6 +74,11 @@ pub trait Handler {
     /// Whether to receive.
     fn may_receive(&mut self) -> bool;
 
+    /// Whether a receive is to bring one buffer at most: asked when it is begun.
+    fn receives_singly(&self) -> bool {
+        false
+    }
+
     /// Into what.
     fn class(&self) -> Class;
 
@@ -110,6 +115,14 @@ pub trait Handler {
 
     /// The deadline has passed.
     fn on_deadline(&mut self);
+
+    /// Whether [`Self::on_untaken`] is to be told, asked just before [`Self::on_deadline`].
+    fn asks_untaken(&self) -> bool {
+        false
+    }
+
+    /// How many bytes of what was sent the peer has not confirmed; nothing where the kernel cannot tell (before 6.7).
+    fn on_untaken(&mut self, _: Option<u32>) {}
 
     /// The server is at something else.
     fn on_phase(&mut self, phase: Phase);
@@ -387,6 +400,11 @@ impl<S: Service> Worker<S> {
                     }
                 }
                 Event::Closed { key } => drop(self.connections.remove(key)),
+                Event::Untaken { key, result } => {
+                    if let Some(connection) = self.connections.get_mut(key) {
+                        connection.handler.on_untaken(result.ok());
+                    }
+                }
                 Event::Elapsed { number } => {
                     // Any other was set before an earlier one took its place.
                     if number == self.alarms {
@@ -515,7 +533,7 @@ impl<S: Service> Worker<S> {
                     matches!(connection.receiving, Receiving::Cancelled | Receiving::Starved(_));
                 let has_looked = !cannot_look || connection.turn == self.turn;
                 if has_looked && connection.handler.deadline().is_some_and(|deadline| deadline <= now) {
-                    connection.handler.on_deadline();
+                    connection.on_deadline(key, &mut self.driver.ring);
                 }
                 touch(&mut self.touched, connection, key);
             }

@@ -53,6 +53,7 @@ impl<B: ReceiveBuffer> Session<B> {
                 self.deadline = Some(now.after(next));
                 if let Some(ping) = connection.ping(b"") {
                     context.stats.pings_sent.add(1);
+                    self.queue.on_untaken(None);
                     self.queue.push_bytes(ping.as_ref(), context);
                 }
             }
