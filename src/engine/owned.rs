@@ -103,34 +103,41 @@ pub(super) fn serve<S: Stream>(
             }
 
             let mut waited = false;
-            let event = poll_fn(|task| {
-                let key = listener.get_or_insert_with(|| context.drain.listen(task.waker().clone())).key();
-                let deadline = session.deadline();
-                context.alarms.enter(&mut alarm, key, deadline, &context.clock);
-                if let Some(write) = &mut writing
-                    && let Poll::Ready((result, outgoing)) = write.as_mut().poll(task)
-                {
-                    return Poll::Ready(Event::Sent(result, outgoing));
-                }
-                if context.drain.phase() != heard {
-                    return Poll::Ready(Event::Phase(context.drain.phase()));
-                }
-                // A read comes before a deadline, for what is here came in time. But a peer whose bytes never cease
-                // does not put the deadline off for ever.
-                if turn == TURN - 1 && context.alarms.have_passed(deadline) {
-                    return Poll::Ready(Event::Overdue);
-                }
-                if let Some(read) = reading.as_mut().as_pin_mut()
-                    && let Poll::Ready((result, buffer)) = read.poll(task)
-                {
-                    return Poll::Ready(Event::Received(result, buffer));
-                }
-                if context.alarms.have_passed(deadline) {
-                    return Poll::Ready(Event::Deadline);
-                }
-                waited = true;
-                Poll::Pending
-            });
+            let event = {
+                // By value where that is smaller than a pointer: an idle connection holds the closure.
+                let is_last = turn == TURN - 1;
+                let (context, session, writing, alarm) = (&*context, &mut session, &mut writing, &mut alarm);
+                let (listener, waited, mut reading) = (&mut listener, &mut waited, reading.as_mut());
+                poll_fn(move |task| {
+                    let key =
+                        listener.get_or_insert_with(|| context.drain.listen(task.waker().clone())).key();
+                    let deadline = session.deadline();
+                    context.alarms.enter(alarm, key, deadline, &context.clock);
+                    if let Some(write) = writing
+                        && let Poll::Ready((result, outgoing)) = write.as_mut().poll(task)
+                    {
+                        return Poll::Ready(Event::Sent(result, outgoing));
+                    }
+                    if context.drain.phase() != heard {
+                        return Poll::Ready(Event::Phase(context.drain.phase()));
+                    }
+                    // A read comes before a deadline, for what is here came in time. But a peer whose bytes never cease
+                    // does not put the deadline off for ever.
+                    if is_last && context.alarms.have_passed(deadline) {
+                        return Poll::Ready(Event::Overdue);
+                    }
+                    if let Some(read) = reading.as_mut().as_pin_mut()
+                        && let Poll::Ready((result, buffer)) = read.poll(task)
+                    {
+                        return Poll::Ready(Event::Received(result, buffer));
+                    }
+                    if context.alarms.have_passed(deadline) {
+                        return Poll::Ready(Event::Deadline);
+                    }
+                    *waited = true;
+                    Poll::Pending
+                })
+            };
             match event.await {
                 Event::Sent(result, outgoing) => {
                     writing = None;
