@@ -45,15 +45,19 @@ pub(super) struct Connection<H> {
     pub(super) is_touched: bool,
     /// What it received waits in the worker's `late`.
     pub(super) is_late: bool,
-    /// It receives into big buffers.
-    is_bulk: bool,
-    /// It is in the wheel, first at this tick, modulo 2^32.
-    is_in_wheel: bool,
+    /// [`BULK`] and [`IN_WHEEL`]: a byte of its own for each would make every connection larger by eight.
+    marks: u8,
+    /// Where it is in the wheel: the first tick, modulo 2^32.
     wheel_tick: u32,
     /// What it has cost in the turn whose number this is, modulo 2^32.
     pub(super) turn: u32,
     pub(super) cost: u32,
 }
+
+/// Marks: it receives into big buffers.
+const BULK: u8 = 1;
+/// It is in the wheel.
+const IN_WHEEL: u8 = 2;
 
 /// The receive of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,8 +115,7 @@ impl<H: Handler> Connection<H> {
             shutdowns: 0,
             is_touched: true,
             is_late: false,
-            is_bulk: false,
-            is_in_wheel: false,
+            marks: 0,
             wheel_tick: 0,
             turn: 0,
             cost: 0,
@@ -123,8 +126,8 @@ impl<H: Handler> Connection<H> {
     pub(super) fn act(&mut self, key: Key, driver: &mut Driver) {
         self.is_touched = false;
         let is_bulk = self.handler.class() == Class::Big && !self.handler.is_over();
-        if is_bulk != self.is_bulk {
-            self.is_bulk = is_bulk;
+        if is_bulk != (self.marks & BULK != 0) {
+            self.marks ^= BULK;
             driver.count_bulk(is_bulk);
         }
         if !self.handler.is_over() && matches!(self.sending, Sending::Idle | Sending::Behind) {
@@ -275,8 +278,10 @@ impl<H: Handler> Connection<H> {
 
     /// Whether the wheel's tick is the one that it has this connection at; then it has it no more.
     pub(super) fn leaves_wheel(&mut self, tick: u64) -> bool {
-        let leaves = self.is_in_wheel && self.wheel_tick == low(tick);
-        self.is_in_wheel &= !leaves;
+        let leaves = self.marks & IN_WHEEL != 0 && self.wheel_tick == low(tick);
+        if leaves {
+            self.marks &= !IN_WHEEL;
+        }
         leaves
     }
 
@@ -284,9 +289,9 @@ impl<H: Handler> Connection<H> {
     fn enter_deadline(&mut self, key: Key, deadline: u64, wheel: &mut Wheel<Key>) {
         let tick = deadline.div_ceil(TICK);
         let is_earlier = low(tick).wrapping_sub(self.wheel_tick).cast_signed() < 0;
-        if !self.is_in_wheel || is_earlier {
+        if self.marks & IN_WHEEL == 0 || is_earlier {
             self.wheel_tick = low(wheel.insert(tick, key));
-            self.is_in_wheel = true;
+            self.marks |= IN_WHEEL;
         }
     }
 }

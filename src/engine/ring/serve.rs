@@ -25,7 +25,7 @@ const _: () = {
     let place = Slots::<Connection<Session<Lease>>>::PLACE;
     let under_way = place - session - protocol;
     assert!(protocol <= 64 && session <= 88 && under_way <= 40);
-    assert!(protocol + session + under_way <= 192);
+    assert!(protocol + session + under_way <= 184);
 };
 
 /// A worker of the server.
