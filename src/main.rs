@@ -126,7 +126,7 @@ impl End {
         let Self { before, stats, uptime } = self;
         tracing::info!("counters: {stats}");
         tracing::info!(
-            uptime_ms = uptime.as_millis(),
+            uptime_ms = u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
             connections = stats.accepted,
             handshakes = stats.handshakes,
             refusals = stats.refusals,
@@ -151,17 +151,22 @@ fn engines(server: &Server) -> String {
 /// Serves until there is a reason to end, then gives what there is the time that it has. Gives the counters as they were
 /// at the first signal.
 async fn run_to_end(server: &Server, times: &DrainConfig, signals: &mut Signals) -> Snapshot {
-    let delay = tokio::select! {
-        () = signals.until_told_to_end(server) => times.delay,
+    let (delay, is_told) = tokio::select! {
+        () = signals.until_told_to_end(server) => (times.delay, true),
         () = server.any_ended() => {
             tracing::error!("a worker has ended: the others drain");
-            Duration::ZERO
+            (Duration::ZERO, false)
         }
     };
     let stats = server.stats();
     server.leave();
     tell_manager(NotifyState::Stopping);
-    let mut told_again = pin!(signals.until_told_again(server));
+    let mut told_again = pin!(async {
+        if !is_told {
+            signals.until_told_to_end(server).await;
+        }
+        signals.until_told_again(server).await;
+    });
     if !delay.is_zero() {
         tracing::info!(?delay, "not ready any more: the drain begins later");
     }

@@ -20,6 +20,8 @@ on_each_engine! {
     without_a_header_there_is_no_answer,
     a_header_comes_within_the_time_of_a_handshake,
     addresses_behind_a_proxy_are_counted,
+    those_of_one_address_behind_a_proxy_do_not_stop_accepting,
+    each_of_several_listeners_reaches_the_limit,
     a_drain_answers_those_whose_header_has_not_come,
 }
 
@@ -288,6 +290,48 @@ fn addresses_behind_a_proxy_are_counted(engine: &str) {
     drop(held.remove(0));
     server.wait_for_counter("ended", ended + 1);
     assert!(connect(&line("192.0.2.1")).0.starts_with("HTTP/1.1 101 "), "room again");
+}
+
+/// Those of one address that come through a proxy: only some are told, and none keeps a place from others.
+fn those_of_one_address_behind_a_proxy_do_not_stop_accepting(engine: &str) {
+    let options = ["--proxy-protocol", "v1", "--max-connections-per-ip", "1", "--max-connections", "40"];
+    let server = Server::start(engine, &options);
+    let mut first = server.connect_raw();
+    assert!(ask(&mut first, &line("192.0.2.1")).starts_with("HTTP/1.1 101 "));
+    let _held: Vec<_> = (0..100)
+        .map(|_| {
+            let mut client = server.connect_raw();
+            client.send_bytes(&line("192.0.2.1"));
+            client
+        })
+        .collect();
+    server.wait_for_counter("dropped", 50);
+    for last in 2..20 {
+        let mut client = server.connect_raw();
+        let answer = ask(&mut client, &line(&format!("192.0.2.{last}")));
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{last}: {answer}");
+        client.echo(OpCode::Text, b"let in");
+    }
+    first.echo(OpCode::Text, b"still here");
+}
+
+/// Idle listeners wait for connections too, and keep nothing from the one where all come.
+fn each_of_several_listeners_reaches_the_limit(engine: &str) {
+    let mut command = command(&["--engine", engine, "--workers", "1"]);
+    command.args(["--listen", "127.0.0.1:0,127.0.0.1:0,127.0.0.1:0,127.0.0.1:0"]);
+    command.args(["--max-connections", "20", "--max-connections-per-ip", "100"]);
+    let mut server = Server::spawn(command);
+    for _ in 0..3 {
+        let line = server.stdout.recv_timeout(common::DEADLINE).expect("a line for each address");
+        let url = line.strip_prefix("listening on ws://").expect("an address");
+        server.address = url.split('/').next().expect("split gives one").parse().expect("an address");
+    }
+    let held: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    for _ in 0..3 {
+        let head = server.connect_raw().read_head();
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    }
+    drop(held);
 }
 
 fn a_drain_answers_those_whose_header_has_not_come(engine: &str) {

@@ -158,7 +158,7 @@ fn ready_until_the_drain_begins_and_healthy_to_the_end(engine: &str) {
     for client in [&mut client, &mut other] {
         assert_eq!(client.read_close(), 1001);
     }
-    assert_eq!(get(admin, "/readyz").status_and_body(), (503, "draining\n"));
+    assert_eq!(get(admin, "/readyz").status_and_body(), (503, "not ready\n"));
     assert_eq!(get(admin, "/healthz").status_and_body(), (200, "ok\n"));
     let ready = scrape(admin, Format::Prometheus).into_iter().find(|family| family.name == "ringback_ready");
     assert_eq!(ready.expect("a gauge").samples, [(BTreeMap::new(), 0.0)]);

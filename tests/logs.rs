@@ -107,6 +107,10 @@ fn every_line_of_a_session_has_the_fields_that_are_documented(engine: &str) {
             always.split_whitespace().chain(["timestamp", "level", "message"]).collect();
         let all: BTreeSet<_> = always.iter().copied().chain(sometimes.split_whitespace()).collect();
         assert!(names.is_superset(&always) && names.is_subset(&all), "{names:?} in {line}");
+        if message == "ended" {
+            let are_numbers = fields.split_whitespace().all(|name| object[name].is_u64());
+            assert!(are_numbers, "a total that is no number: {line}");
+        }
         for name in &names {
             assert!(documents.contains(&format!("`{name}`")), "{name} in docs/LOGS.md");
         }

@@ -150,6 +150,17 @@ impl Presence {
         }
         counted.is_some()
     }
+
+    /// It is about to be refused, though it was admitted: its place is for others. `false` when as many are being refused for
+    /// their address as may be told so.
+    pub(super) fn give_place_back(&mut self) -> bool {
+        let context = &self.context;
+        if let Some(source) = self.admission.take() {
+            context.shared.limits.leave(source);
+            context.refusals.set(context.refusals.get() + 1);
+        }
+        context.refusals_under_way() <= ADDRESS_REFUSALS_MAX
+    }
 }
 
 impl Drop for Presence {

@@ -157,6 +157,9 @@ impl Watch {
         }
         let step = if terms.idle > 0 { terms.step.min(terms.idle - idle) } else { terms.step };
         let patience = terms.patience(is_owed, is_pinged);
+        // What a pinged peer takes meanwhile shows only from one look to the next.
+        let step =
+            if is_pinged && terms.timeout > 0 { step.min((terms.timeout / LOOKS).max(1)) } else { step };
         if silent < patience {
             self.marks = if is_pinged { PINGED } else { 0 };
             return Finding::Fine(wait(step.min(patience - silent)));
@@ -165,7 +168,8 @@ impl Watch {
             return Finding::Gone;
         }
         (self.silent_since, self.marks) = (Stamp::at(now), PINGED);
-        Finding::Silent(wait(step.min(terms.patience(false, true))))
+        let step = if terms.timeout > 0 { step.min((terms.timeout / LOOKS).max(1)) } else { step };
+        Finding::Silent(wait(step))
     }
 }
 

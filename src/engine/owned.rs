@@ -154,6 +154,7 @@ pub(super) fn serve<S: Stream>(
                     Box::pin(stream.settle()).await;
                 }
                 Event::Deadline | Event::Overdue => {
+                    is_settled = false;
                     if session.asks_untaken() {
                         session.on_untaken(stream.untaken().ok());
                     }

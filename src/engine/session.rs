@@ -128,10 +128,7 @@ impl<B: ReceiveBuffer> Session<B> {
                 session.stage = Stage::Handshake(Handshake::new(), Peer::new(peer));
                 session.refuse(refusal);
             }
-            Start::Drop { peer } => {
-                context.stats.dropped.add(1);
-                context.log_drop(Peer::new(peer));
-            }
+            Start::Drop { peer } => session.drop_untold(Peer::new(peer)),
         }
         session
     }
@@ -320,6 +317,7 @@ impl<B: ReceiveBuffer> Session<B> {
     /// The phase of the server has changed.
     pub(super) fn on_phase(&mut self, phase: Phase) {
         match (phase, &self.stage) {
+            (_, Stage::Over) => {}
             (Phase::Stopping, _) => self.cut(),
             (Phase::Draining, Stage::Handshake(..) | Stage::Proxied(..)) => self.refuse(Refusal::Draining),
             (Phase::Draining, Stage::Open(_)) if self.farewell != Farewell::Said => {
@@ -368,7 +366,10 @@ impl<B: ReceiveBuffer> Session<B> {
                 };
                 self.stage = Stage::Handshake(Handshake::new(), Peer::new(address));
                 if address.is_some_and(|address| !self.presence.count(address)) {
-                    return self.refuse(Refusal::TooManyFromAddress);
+                    if self.presence.give_place_back() {
+                        return self.refuse(Refusal::TooManyFromAddress);
+                    }
+                    return self.drop_untold(Peer::new(address));
                 }
                 let request = filled.start + consumed..filled.end;
                 if !request.is_empty() {
@@ -377,6 +378,14 @@ impl<B: ReceiveBuffer> Session<B> {
             }
             proxy::Step::Refused(error) => self.fail_proxy(error),
         }
+    }
+
+    /// Ends a connection of an address that has too many, where as many are told so as may be.
+    fn drop_untold(&mut self, peer: Peer) {
+        let context = &self.presence.context;
+        context.stats.dropped.add(1);
+        context.log_drop(peer);
+        self.stage = Stage::Over;
     }
 
     /// A connection without a valid header ends without an answer: nobody knows whom that would reach.

@@ -470,6 +470,8 @@ fn pongs_do_not_keep_an_idle_peer() {
     assert!(pinged >= 4 && ended.is_some_and(|tenth| (599..=620).contains(&tenth)), "{pinged}, {ended:?}");
     let Snapshot { idle_timeouts, keep_alive_timeouts, cuts, .. } = snapshot(&session);
     assert_eq!((idle_timeouts, keep_alive_timeouts, cuts, session.is_over()), (1, 0, 1, true));
+    session.on_phase(Phase::Stopping);
+    assert_eq!(snapshot(&session).cuts, 1, "what is over is not cut again");
 }
 
 #[test]

@@ -144,7 +144,7 @@ pub(crate) fn direct_connections_max(
     workers: usize,
 ) -> Result<(usize, usize), StartError> {
     let descriptors = descriptors();
-    let per_worker = descriptors.min(FILES_MAX).saturating_sub(REFUSALS_MAX);
+    let per_worker = files_max().saturating_sub(REFUSALS_MAX);
     let allowed = per_worker.saturating_mul(workers);
     let wanted_or_one = wanted.unwrap_or(1);
     if allowed < wanted_or_one {
@@ -155,6 +155,11 @@ pub(crate) fn direct_connections_max(
         });
     }
     Ok((wanted.unwrap_or(allowed), per_worker.min(wanted.unwrap_or(allowed))))
+}
+
+/// How many places the table of files of a ring may have.
+pub(super) fn files_max() -> usize {
+    descriptors().min(FILES_MAX)
 }
 
 /// The limit of descriptors, once the soft limit is as high as the hard one.

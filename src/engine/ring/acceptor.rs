@@ -25,7 +25,7 @@ const PAUSE: u64 = 50 / TICK;
 
 /// How many accepts are under way on a listener at once where each has to ask for its peer's address, which the one that
 /// accepts any number does not give.
-const WITH_PEER: usize = 8;
+pub(crate) const WITH_PEER: usize = 8;
 
 /// The listeners of a worker.
 #[derive(Debug, Default)]

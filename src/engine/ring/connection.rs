@@ -19,7 +19,8 @@ use crate::server::WorkerStats;
 /// The ring, and what goes with it.
 pub(super) struct Driver {
     pub(super) ring: Ring,
-    pub(super) wheel: Wheel<Key>,
+    /// Of places, without their generations: whoever has the place then knows whether it is meant.
+    pub(super) wheel: Wheel<u32>,
     /// How many connections receive into big buffers.
     pub(super) bulk: u32,
     pub(super) stats: Arc<WorkerStats>,
@@ -286,11 +287,11 @@ impl<H: Handler> Connection<H> {
     }
 
     /// Puts the deadline into the wheel, unless it is there or something earlier is.
-    fn enter_deadline(&mut self, key: Key, deadline: u64, wheel: &mut Wheel<Key>) {
+    fn enter_deadline(&mut self, key: Key, deadline: u64, wheel: &mut Wheel<u32>) {
         let tick = deadline.div_ceil(TICK);
         let is_earlier = low(tick).wrapping_sub(self.wheel_tick).cast_signed() < 0;
         if self.marks & IN_WHEEL == 0 || is_earlier {
-            self.wheel_tick = low(wheel.insert(tick, key));
+            self.wheel_tick = low(wheel.insert(tick, key.slot));
             self.marks |= IN_WHEEL;
         }
     }

@@ -29,6 +29,7 @@ use super::buffer::SMALL;
 use crate::proto::HEADROOM;
 
 pub use super::buffer::{Class, ReceiveBuffer};
+pub(crate) use acceptor::WITH_PEER;
 pub use buffers::Lease;
 pub(crate) use serve::Serving;
 pub(crate) use setup::set_up;

@@ -86,6 +86,16 @@ impl<T> Slots<T> {
         }
     }
 
+    /// Whoever has this place now, and its key.
+    pub(super) fn at_mut(&mut self, slot: u32) -> Option<(Key, &mut T)> {
+        match self.places.get_mut(slot as usize) {
+            Some(Place { generation, state: State::Used(value) }) => {
+                Some((Key { slot, generation: *generation }, value))
+            }
+            _ => None,
+        }
+    }
+
     /// Takes a value out; its key finds nothing from now on.
     pub(super) fn remove(&mut self, key: Key) -> Option<T> {
         self.get_mut(key)?;
@@ -135,6 +145,8 @@ mod tests {
         });
         assert_eq!(slots.get_mut(first), None);
         assert_eq!(slots.get_mut(second), Some(&mut "second"));
+        assert_eq!(slots.at_mut(first.slot), Some((second, &mut "second")));
+        assert_eq!(slots.at_mut(2), None);
         assert_eq!(slots.keys().collect::<Vec<_>>(), [second, other]);
         assert_eq!(slots.len(), 2);
     }

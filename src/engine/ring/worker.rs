@@ -121,7 +121,7 @@ pub trait Handler {
         false
     }
 
-    /// How many bytes of what was sent the peer has not confirmed; nothing where the kernel cannot tell (before 6.7).
+    /// How many bytes of what was sent the peer has not confirmed; nothing where the kernel cannot tell (before 6.7, and of unix sockets).
     fn on_untaken(&mut self, _: Option<u32>) {}
 
     /// The server is at something else.
@@ -515,16 +515,16 @@ impl<S: Service> Worker<S> {
         }
         let now = self.service.now();
         let mut due = Vec::new();
-        while let Some((tick, keys)) = self.driver.wheel.take_due(now / TICK) {
-            due.push((tick, keys));
+        while let Some((tick, slots)) = self.driver.wheel.take_due(now / TICK) {
+            due.push((tick, slots));
         }
-        for (tick, keys) in due {
-            for key in keys {
-                let Some(connection) = self.connections.get_mut(key) else {
+        for (tick, slots) in due {
+            for slot in slots {
+                let Some((key, connection)) = self.connections.at_mut(slot) else {
                     continue;
                 };
                 if !connection.leaves_wheel(tick) {
-                    // An earlier tick was entered since.
+                    // An earlier tick was entered since, or the place is somebody else's now.
                     continue;
                 }
                 // What lies in the socket came in time: whoever could not receive it yet is not held to the deadline,

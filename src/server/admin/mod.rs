@@ -145,7 +145,7 @@ fn answer(request: &Request<Incoming>, server: &Server) -> Response<Full<Bytes>>
     match path {
         "/healthz" => healthz(&server.workers()),
         "/readyz" if server.is_ready() => response(StatusCode::OK, TEXT, "ready\n".into()),
-        "/readyz" => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n".into()),
+        "/readyz" => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n".into()),
         "/metrics" => {
             let format = Format::asked_for(request.headers());
             response(StatusCode::OK, format.content_type(), metrics::text(server, format))
