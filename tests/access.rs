@@ -322,9 +322,7 @@ fn each_of_several_listeners_reaches_the_limit(engine: &str) {
     command.args(["--max-connections", "20", "--max-connections-per-ip", "100"]);
     let mut server = Server::spawn(command);
     for _ in 0..3 {
-        let line = server.stdout.recv_timeout(common::DEADLINE).expect("a line for each address");
-        let url = line.strip_prefix("listening on ws://").expect("an address");
-        server.address = url.split('/').next().expect("split gives one").parse().expect("an address");
+        server.address = server.next_address();
     }
     let held: Vec<_> = (0..20).map(|_| server.connect()).collect();
     for _ in 0..3 {

@@ -174,7 +174,7 @@ fn ready_until_the_drain_begins_and_healthy_to_the_end(engine: &str) {
     drop((client, other));
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0));
-    let summary = log.iter().find(|line| line.contains("counters: ")).expect("a summary");
+    let summary = common::last_counters(&log);
     assert_eq!(counter_in(summary, "closes"), 2);
     assert!(TcpStream::connect(admin).is_err(), "it listens no longer than the process lives");
 }
@@ -373,7 +373,7 @@ fn the_object_has_what_the_log_and_the_metrics_have() {
 
     server.signal(Signal::TERM);
     let (_, log) = server.wait();
-    let line = log.iter().find_map(|line| line.split_once("counters: ")).expect("a summary").1;
+    let line = common::last_counters(&log).split_once("counters: ").expect("it has them").1;
     let mut numbers: BTreeSet<_> =
         line.split_whitespace().map(|word| word.split_once('=').expect("a counter").0.to_owned()).collect();
     numbers.extend(own(&[

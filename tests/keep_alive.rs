@@ -41,6 +41,21 @@ const SHORT: [&str; 4] = ["--keep-alive-interval", "200ms", "--keep-alive-timeou
 const PATIENT: [&str; 4] = ["--keep-alive-interval", "100ms", "--keep-alive-timeout", "60s"];
 
 impl Client {
+    /// Reads up to the server's Close(1001), before which there are pings alone, and answers these; gives how many.
+    fn answer_pings_until_1001(&mut self) -> usize {
+        let mut pings = 0;
+        loop {
+            let said = self.read_frame().expect("a Close");
+            if said.opcode == OpCode::Close {
+                assert_eq!(said.payload, close_payload(1001, ""));
+                return pings;
+            }
+            assert_eq!(said.opcode, OpCode::Ping);
+            pings += 1;
+            self.send(OpCode::Pong, b"");
+        }
+    }
+
     /// Reads a ping.
     fn read_ping(&mut self) {
         let ping = self.read_frame().expect("a ping");
@@ -193,18 +208,9 @@ fn pongs_do_not_keep_an_idle_client(engine: &str) {
     options.extend(["--idle-timeout", "600ms"]);
     let server = Server::start(engine, &options);
     let mut client = server.connect();
-    let (began, mut pings) = (Instant::now(), 0);
+    let began = Instant::now();
     client.echo(OpCode::Text, b"a message");
-    loop {
-        let said = client.read_frame().expect("a Close");
-        if said.opcode == OpCode::Close {
-            assert_eq!(said.payload, close_payload(1001, ""));
-            break;
-        }
-        assert_eq!(said.opcode, OpCode::Ping);
-        pings += 1;
-        client.send(OpCode::Pong, b"");
-    }
+    let pings = client.answer_pings_until_1001();
     assert!(pings > 0 && began.elapsed() >= Duration::from_millis(599));
     client.send(OpCode::Close, &close_payload(1001, ""));
     client.expect_end();
@@ -219,21 +225,13 @@ fn a_drain_says_1001_once(engine: &str) {
     }
     server.signal(Signal::TERM);
     for client in &mut clients {
-        loop {
-            let said = client.read_frame().expect("a Close");
-            if said.opcode == OpCode::Close {
-                assert_eq!(said.payload, close_payload(1001, ""));
-                break;
-            }
-            assert_eq!(said.opcode, OpCode::Ping);
-            client.send(OpCode::Pong, b"");
-        }
+        client.answer_pings_until_1001();
         client.send(OpCode::Close, &close_payload(1001, ""));
         client.expect_end();
     }
     drop(clients);
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0), "{log:?}");
-    let summary = log.iter().find(|line| line.contains("counters: ")).expect("a summary");
+    let summary = common::last_counters(&log);
     assert_eq!(common::counter_in(summary, "cuts"), 0);
 }

@@ -54,7 +54,7 @@ fn a_drain_echoes_what_was_received_then_says_1001(engine: &str) {
         drop(clients);
         let (status, log) = server.wait();
         assert_eq!(status.code(), Some(0), "{log:?}");
-        let summary = log.iter().find(|line| line.contains("counters: ")).expect("a summary");
+        let summary = common::last_counters(&log);
         assert_eq!(common::counter_in(summary, "binaries"), 150);
         assert_eq!(common::counter_in(summary, "accepted"), common::counter_in(summary, "ended"));
     }
@@ -82,7 +82,7 @@ fn a_drain_says_1001_to_a_client_that_never_pauses(engine: &str) {
     drop(client);
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0), "{log:?}");
-    let summary = log.iter().find(|line| line.contains("counters: ")).expect("a summary");
+    let summary = common::last_counters(&log);
     assert_eq!(common::counter_in(summary, "cuts"), 0);
 }
 
@@ -264,9 +264,7 @@ fn ipv6_and_several_listeners(engine: &str) {
     let mut server = Server::spawn(command);
     server.connect().echo(OpCode::Text, b"over IPv4");
     if has_ipv6 {
-        let line = server.stdout.recv_timeout(common::DEADLINE).expect("a line for each address");
-        let url = line.strip_prefix("listening on ws://").expect("an address");
-        server.address = url.split('/').next().expect("split gives one").parse().expect("an address");
+        server.address = server.next_address();
         assert!(server.address.is_ipv6() && server.address.port() != 0);
         server.connect().echo(OpCode::Text, b"over IPv6");
     }

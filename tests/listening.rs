@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -14,7 +14,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt as _, FdMapping};
-use common::{Client, DEADLINE, Server, close_payload, command, frame, pattern};
+use common::{Client, DEADLINE, Server, announced, close_payload, command, frame, pattern};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 use socket2::Socket;
@@ -394,10 +394,7 @@ fn addresses_that_were_asked_for_are_served_beside_sockets_that_were_handed_over
         },
     ] {
         let second = with(set).expect("a line for each address");
-        let url = second.strip_prefix("listening on ws://").expect("a port");
-        let address: SocketAddr =
-            url.split('/').next().expect("split gives one").parse().expect("an address");
-        assert_ne!(address.port(), 0);
+        assert_ne!(announced(&second).expect("a port").port(), 0);
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Client, DEADLINE, Server, command, frame, handshake, header};
+use common::{Client, DEADLINE, Server, announced, command, frame, handshake, header};
 use ringback::proto::frame::OpCode;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -185,9 +185,7 @@ fn unread(engine: &str) -> (Child, SocketAddr) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("it listens");
-    let url = line.strip_prefix("listening on ws://").expect("an address");
-    let address = url.split('/').next().expect("split gives one").parse().expect("an address");
-    (child, address)
+    (child, announced(&line).expect("a port"))
 }
 
 /// More lines than a pipe, of 64 KiB, and the queue before it have room for; then the server is told to end.

@@ -44,6 +44,12 @@ impl Terms {
         }
     }
 
+    /// The time to the next look at a peer that was pinged, where it would be `step` else: what it takes meanwhile shows only
+    /// from one look to the next.
+    fn step_after_ping(&self, step: u32) -> u32 {
+        if self.timeout > 0 { step.min((self.timeout / LOOKS).max(1)) } else { step }
+    }
+
     /// After which time to look at a connection for the first time, if at all: within one step, each at another point
     /// of it, so that connections that were opened in the same moment are not pinged in the same one.
     pub(super) fn first_look(&self) -> Option<Duration> {
@@ -157,19 +163,16 @@ impl Watch {
         }
         let step = if terms.idle > 0 { terms.step.min(terms.idle - idle) } else { terms.step };
         let patience = terms.patience(is_owed, is_pinged);
-        // What a pinged peer takes meanwhile shows only from one look to the next.
-        let step =
-            if is_pinged && terms.timeout > 0 { step.min((terms.timeout / LOOKS).max(1)) } else { step };
         if silent < patience {
             self.marks = if is_pinged { PINGED } else { 0 };
+            let step = if is_pinged { terms.step_after_ping(step) } else { step };
             return Finding::Fine(wait(step.min(patience - silent)));
         }
         if is_owed || (is_pinged && terms.timeout > 0) {
             return Finding::Gone;
         }
         (self.silent_since, self.marks) = (Stamp::at(now), PINGED);
-        let step = if terms.timeout > 0 { step.min((terms.timeout / LOOKS).max(1)) } else { step };
-        Finding::Silent(wait(step))
+        Finding::Silent(wait(terms.step_after_ping(step)))
     }
 }
 

@@ -143,13 +143,12 @@ pub(crate) fn direct_connections_max(
     wanted: Option<usize>,
     workers: usize,
 ) -> Result<(usize, usize), StartError> {
-    let descriptors = descriptors();
     let per_worker = files_max().saturating_sub(REFUSALS_MAX);
     let allowed = per_worker.saturating_mul(workers);
     let wanted_or_one = wanted.unwrap_or(1);
     if allowed < wanted_or_one {
         return Err(StartError::Descriptors {
-            limit: descriptors,
+            limit: descriptors(),
             needed: wanted_or_one.div_ceil(workers).saturating_add(REFUSALS_MAX),
             wanted,
         });

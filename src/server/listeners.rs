@@ -101,18 +101,19 @@ pub(super) fn bind(
     workers: usize,
 ) -> Result<Bound, StartError> {
     let mut bound = Bound { per_worker: (0..workers).map(|_| Vec::new()).collect(), ..Bound::default() };
+    let somaxconn = somaxconn();
+    let queue_max = somaxconn.min(config.backlog.unsigned_abs() as usize);
     let is_default_wanted = inherited.is_empty() || config.is_asked_for;
     for Inherited { socket, address } in inherited {
         set_tcp_options(&socket, &address, config)?;
         let fail = |source| StartError::Bind { address: address.clone(), option: OPTION, source };
-        bound.share_out(socket, somaxconn(), true).map_err(fail)?;
+        bound.share_out(socket, somaxconn, true).map_err(fail)?;
         bound.addresses.push(address);
     }
     for asked in config.addresses.iter().filter(|_| is_default_wanted) {
         let fail = |source| StartError::Bind { address: asked.clone(), option: OPTION, source };
-        let queue_max = somaxconn().min(config.backlog.unsigned_abs() as usize);
         let address = match asked {
-            Address::Ip(address) => Address::Ip(bound.take_port(*address, config)?),
+            Address::Ip(address) => Address::Ip(bound.take_port(*address, queue_max, config)?),
             Address::Path(path) => {
                 let (socket, file) =
                     socket_file::listen(path, config.unix_mode, config.backlog).map_err(fail)?;
@@ -133,9 +134,13 @@ pub(super) fn bind(
 
 impl Bound {
     /// A socket for each worker that share the port. Gives the address with its real port.
-    fn take_port(&mut self, asked: SocketAddr, config: &ListeningConfig) -> Result<SocketAddr, StartError> {
+    fn take_port(
+        &mut self,
+        asked: SocketAddr,
+        queue_max: usize,
+        config: &ListeningConfig,
+    ) -> Result<SocketAddr, StartError> {
         let fail = |source| StartError::Bind { address: Address::Ip(asked), option: OPTION, source };
-        let queue_max = somaxconn().min(config.backlog.unsigned_abs() as usize);
         let mut address = asked;
         for (worker, listeners) in self.per_worker.iter_mut().enumerate() {
             let socket = socket(address).map_err(fail)?;

@@ -329,7 +329,7 @@ pub(crate) fn signals_under_load(time: Duration) {
     server.signal(Signal::TERM);
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0));
-    let summary = log.iter().rfind(|line| line.contains("counters: ")).expect("a summary");
+    let summary = crate::common::last_counters(&log);
     assert_eq!(counter_in(summary, "binaries"), echoes as u64);
 }
 

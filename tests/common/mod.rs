@@ -111,12 +111,15 @@ impl Server {
             let _ = child.kill();
             return Err((child.wait().expect("a child can be waited for"), log.iter().collect()));
         };
-        let url = announcement.strip_prefix("listening on ").expect("the line that scripts wait for");
         // One that listens at a unix socket first has none.
-        let address = url.strip_prefix("ws://").map_or(SocketAddr::from(([0; 4], 0)), |url| {
-            url.split('/').next().expect("split gives one").parse().expect("an address")
-        });
+        let address = announced(&announcement).unwrap_or(SocketAddr::from(([0; 4], 0)));
         Ok(Self { child, address, log, announcement, stdout })
+    }
+
+    /// Where it listens further: the next line says so.
+    pub(crate) fn next_address(&self) -> SocketAddr {
+        let line = self.stdout.recv_timeout(DEADLINE).expect("a line for each address");
+        announced(&line).expect("a port")
     }
 
     pub(crate) fn pid(&self) -> rustix::process::Pid {
@@ -241,6 +244,18 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The address in the line of a server that listens; `None` where that is a unix socket.
+pub(crate) fn announced(line: &str) -> Option<SocketAddr> {
+    let url = line.strip_prefix("listening on ").expect("the line that scripts wait for");
+    let url = url.strip_prefix("ws://")?;
+    Some(url.split('/').next().expect("split gives one").parse().expect("an address"))
+}
+
+/// The line of the last counters in a log.
+pub(crate) fn last_counters(log: &[String]) -> &str {
+    log.iter().rfind(|line| line.contains("counters: ")).expect("a line of counters")
 }
 
 /// The value of `name=` in a log line.

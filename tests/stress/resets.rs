@@ -201,7 +201,7 @@ fn resets_in_a_drain_end_it(engine: &str) {
     println!("{engine}: it ends {:?} after the last reset", began.elapsed());
     assert_eq!(status.code(), Some(0), "{log:?}");
     assert!(!log.iter().any(|line| line.contains("timeout has passed")), "{log:?}");
-    let summary = log.iter().rfind(|line| line.contains("counters: ")).expect("a summary");
+    let summary = crate::common::last_counters(&log);
     let counter = |name| crate::common::counter_in(summary, name);
     assert_eq!(counter("accepted"), counter("ended"));
 }

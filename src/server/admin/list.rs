@@ -5,7 +5,7 @@
 //! for a counter, behind the name.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
@@ -111,9 +111,8 @@ struct List {
 impl List {
     /// The server as a whole, and who works in it.
     fn server(&mut self, server: &Server) {
-        let engines: BTreeMap<_, _> =
-            self.workers.iter().map(|worker| (worker.engine.to_string(), ())).collect();
-        let engines: Vec<_> = engines.into_keys().collect();
+        let engines: BTreeSet<_> = self.workers.iter().map(|worker| worker.engine.to_string()).collect();
+        let engines: Vec<_> = engines.into_iter().collect();
         let build: Labels =
             vec![("version", env!("CARGO_PKG_VERSION").into()), ("engine", engines.join("+").into())];
         let build = vec![Series { labels: build, value: 1_u64.into() }];
