@@ -1,7 +1,6 @@
 //! `benches/compare.sh`, in a checkout of its own where all that it starts are scripts of a few lines.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -84,9 +83,12 @@ impl Checkout {
         fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
+    /// Written by a shell: what this process has open to write, a child of another thread may have for a moment longer, and
+    /// then it cannot be run (ETXTBSY).
     fn program(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).expect("a file");
-        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#"printf %s "$2" >"$1" && chmod 755 "$1""#, "sh"]).arg(self.path(name)).arg(text);
+        assert!(shell.status().expect("there is a shell").success());
     }
 
     fn write_old(&self) {

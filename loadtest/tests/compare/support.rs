@@ -39,7 +39,9 @@ impl Ran {
 impl Bench {
     /// An empty one, but for the fakes.
     pub(crate) fn new() -> Self {
-        let bench = Self { folder: TempDir::new().expect("a folder") };
+        // Where the programs are, so that they can be linked to.
+        let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let bench = Self { folder };
         let this = std::env::current_exe().expect("a path");
         for name in ["fake-server", "fake-loadtest"] {
             symlink(&this, bench.path(name)).expect("a link");
