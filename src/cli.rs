@@ -11,8 +11,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::config::{
-    AccessConfig, AdminConfig, Config, DrainConfig, EngineChoice, HeadConfig, KeepAliveConfig, ListeningConfig,
-    RingConfig, values,
+    AccessConfig, AdminConfig, Config, DrainConfig, EngineChoice, HeadConfig, KeepAliveConfig,
+    ListeningConfig, RingConfig, values,
 };
 use crate::documents::Document;
 use crate::settings::{Refusal, Settings};

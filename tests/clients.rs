@@ -21,6 +21,7 @@ on_each_engine! {
     those_who_say_nothing_end_in_silence,
     long_heads_where_they_are_allowed,
     unfinished_heads_are_counted_against_the_total,
+    a_page_that_has_no_room_is_not_sent,
     any_path_and_any_sub_protocol,
 }
 
@@ -49,7 +50,10 @@ fn an_expectation_is_met_before_the_upgrade_and_frames_may_follow_at_once(engine
     let server = Server::start(engine, &[]);
     let mut client = server.connect_raw();
     let request = handshake("/ws", "Expect: 100-continue\r\n");
-    client.send_bytes(&[request.as_bytes(), &frame(true, OpCode::Text, b"one"), &frame(true, OpCode::Text, b"two")].concat());
+    client.send_bytes(
+        &[request.as_bytes(), &frame(true, OpCode::Text, b"one"), &frame(true, OpCode::Text, b"two")]
+            .concat(),
+    );
     assert_eq!(client.read_head(), "HTTP/1.1 100 Continue\r\n\r\n");
     assert!(client.read_head().starts_with("HTTP/1.1 101 "));
     for text in ["one", "two"] {
@@ -92,7 +96,9 @@ fn a_refusal_is_one_response_that_names_what_was_wrong(engine: &str) {
             let mut client = server.connect_raw();
             client.send_bytes(&request.as_bytes()[..cut]);
             // The answer may be there already, and the connection over.
-            let _ = client.stream.write_all(&[&request.as_bytes()[cut..], next.as_bytes(), b"\x81\x80abcd"].concat());
+            let _ = client
+                .stream
+                .write_all(&[&request.as_bytes()[cut..], next.as_bytes(), b"\x81\x80abcd"].concat());
             let answer = String::from_utf8(client.read_to_end()).expect("text");
             assert_eq!(answer.matches("HTTP/1.1 4").count(), 1, "{request}\n{answer}");
             assert!(answer.contains(named) && !answer.contains(" 101 "), "{request}\n{answer}");
@@ -110,8 +116,13 @@ fn the_log_names_it_too(engine: &str) {
     let lines: Vec<Value> =
         server.wait().1.iter().map(|line| serde_json::from_str(line).expect("an object")).collect();
     let refused: Vec<_> = lines.iter().filter(|line| line["message"] == "request refused").collect();
-    for (line, (cause, named)) in refused.iter().zip([("malformed", "0x3C at position 3"), ("http10", "HTTP/1.0")]) {
-        assert!(line["cause"] == cause && line["error"].as_str().is_some_and(|error| error.contains(named)), "{line}");
+    for (line, (cause, named)) in
+        refused.iter().zip([("malformed", "0x3C at position 3"), ("http10", "HTTP/1.0")])
+    {
+        assert!(
+            line["cause"] == cause && line["error"].as_str().is_some_and(|error| error.contains(named)),
+            "{line}"
+        );
     }
     assert_eq!(refused.len(), 2, "{lines:?}");
 }
@@ -169,7 +180,10 @@ fn long_heads_where_they_are_allowed(engine: &str) {
         client.echo(OpCode::Text, b"hello");
     }
     for (request, named) in [
-        (of_length((16 << 10) + 1), "16384 bytes: send less, such as fewer cookies, or raise --max-head-size"),
+        (
+            of_length((16 << 10) + 1),
+            "16384 bytes: send less, such as fewer cookies, or raise --max-head-size",
+        ),
         (of_fields(101), "100 header fields: send fewer, or raise --max-head-fields"),
     ] {
         let answer = ask(&server, request.as_bytes());
@@ -178,8 +192,10 @@ fn long_heads_where_they_are_allowed(engine: &str) {
 }
 
 fn unfinished_heads_are_counted_against_the_total(engine: &str) {
-    let (server, admin) =
-        admin::start(engine, &["--max-head-size", "64KiB", "--unsent-total", "1MiB", "--handshake-timeout", "60s"]);
+    let (server, admin) = admin::start(
+        engine,
+        &["--max-head-size", "64KiB", "--unsent-total", "1MiB", "--handshake-timeout", "60s"],
+    );
     let unsent = || total(admin, "unsent_bytes");
     let begun = [b"GET /ws HTTP/1.1\r\nX: ".as_slice(), &[b'x'; 50_000]].concat();
     // What has come is counted, whatever may come.
@@ -210,12 +226,22 @@ fn unfinished_heads_are_counted_against_the_total(engine: &str) {
     assert_eq!(unsent(), 0);
 }
 
+fn a_page_that_has_no_room_is_not_sent(engine: &str) {
+    let server = Server::start(engine, &["--unsent-total", "16KiB"]);
+    let html = ask(&server, b"GET / HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n");
+    assert!(html.starts_with("HTTP/1.1 503 ") && html.contains("--unsent-total"), "{html}");
+    assert!(ask(&server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").starts_with("HTTP/1.1 200 "));
+    assert_eq!((server.counter("pages"), server.counter("refusals")), (1, 2));
+}
+
 fn any_path_and_any_sub_protocol(engine: &str) {
     let server = Server::start(engine, &["--path", "*", "--subprotocol", "b", "--subprotocol", "*"]);
     assert!(server.announcement.contains("/ws (engine "), "{}", server.announcement);
-    for (path, offer, agreed) in
-        [("/", "a, c", "a"), ("/any/path?q", "a, b", "b"), ("/ws", "graphql-transport-ws", "graphql-transport-ws")]
-    {
+    for (path, offer, agreed) in [
+        ("/", "a, c", "a"),
+        ("/any/path?q", "a, b", "b"),
+        ("/ws", "graphql-transport-ws", "graphql-transport-ws"),
+    ] {
         let mut client = server.connect_raw();
         client.send_bytes(handshake(path, &format!("Sec-WebSocket-Protocol: {offer}\r\n")).as_bytes());
         let head = client.read_head();

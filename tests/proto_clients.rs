@@ -5,8 +5,8 @@ mod handshakes;
 
 use handshakes::Outcome::{self, Accepted, Continued, HeadOfPage, HtmlPage, Options, Page, Refused};
 use handshakes::{
-    CONNECTION, CONTINUE, DATE, GOOD_LINES, HOST, KEY, KEY_LINE, UPGRADE, VERSION, check_row, feed, head, on, plus,
-    read_response, read_response_to, rules, why, with, with_fields, without,
+    CONNECTION, CONTINUE, DATE, GOOD_LINES, HOST, KEY, KEY_LINE, UPGRADE, VERSION, check_row, feed, head, on,
+    plus, read_response, read_response_to, rules, why, with, with_fields, without,
 };
 use ringback::proto::handshake::{Refusal, Rules, Step, accept_key, options_response, page_response};
 
@@ -107,7 +107,8 @@ fn what_browsers_leave_unencoded_in_a_path() {
             matches!(byte, 0..=b' ' | 0x7F | b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'}');
         check_row(&row, &any, if is_refused { Refused(Refusal::Malformed) } else { Accepted });
     }
-    let greeting = Rules { paths: vec!["/gr\u{FC}\u{DF}e".into(), "/a%20b".into(), "/{x}".into()], ..rules() };
+    let greeting =
+        Rules { paths: vec!["/gr\u{FC}\u{DF}e".into(), "/a%20b".into(), "/{x}".into()], ..rules() };
     check_all(
         &greeting,
         &[
@@ -190,7 +191,10 @@ fn what_was_wrong_is_named() {
             (plus(&["X: a\nY: b"]), &["line 7", "0x0A"]),
             (plus(&["X: a", " folded"]), &["header field 7", "0x20", "folded"]),
             (with(HOST, "Host : example.com"), &["header field 1 (Host)", "0x20", "its name", "position 5"]),
-            (with(UPGRADE, "Upgrade: a\u{7F}"), &["header field 2 (Upgrade)", "0x7F", "its value", "position 11"]),
+            (
+                with(UPGRADE, "Upgrade: a\u{7F}"),
+                &["header field 2 (Upgrade)", "0x7F", "its value", "position 11"],
+            ),
             (plus(&["no colon"]), &["header field 6", "no colon"]),
             (plus(&[": no name"]), &["header field 6", "no name"]),
             (plus(&["X\u{E4}: a"]), &["header field 6", "0xC3", "position 2"]),
@@ -375,8 +379,11 @@ fn head_and_options() {
         };
         assert_eq!(read_response(&answer("GET")), read_response_to(&answer("HEAD"), true));
     }
+    let late = Refusal::Timeout.of(b"HEAD /").response(DATE);
+    assert_eq!(read_response_to(&late, true).0, 408);
     let (status, headers) = read_response(&options_response(DATE));
-    let allow: Vec<_> = headers.iter().filter(|(name, _)| name == "Allow").map(|(_, value)| &**value).collect();
+    let allow: Vec<_> =
+        headers.iter().filter(|(name, _)| name == "Allow").map(|(_, value)| &**value).collect();
     assert_eq!((status, &*allow), (204, &["GET, HEAD, OPTIONS"][..]));
     assert!(!headers.iter().any(|(name, _)| name.starts_with("Access-Control-")), "{headers:?}");
 }
@@ -414,7 +421,10 @@ fn limits_of_a_head_that_are_set() {
             (with_fields(16), Accepted),
             (with_fields(17), Refused(Refusal::TooManyHeaders)),
             // A fault behind the last field that is allowed has no say.
-            ([&with_fields(17)[..with_fields(17).len() - 2], b": \r\n\r\n"].concat(), Refused(Refusal::TooManyHeaders)),
+            (
+                [&with_fields(17)[..with_fields(17).len() - 2], b": \r\n\r\n"].concat(),
+                Refused(Refusal::TooManyHeaders),
+            ),
         ],
     );
 }
@@ -457,10 +467,15 @@ fn the_first_offer_is_agreed_to_where_any_is() {
         let rules = Rules { subprotocols: ours.iter().map(|&name| name.into()).collect(), ..rules() };
         let row = plus(lines);
         check_row(&row, &rules, Accepted);
-        let Step::Accepted { response, .. } = feed(&row, &rules, |_| usize::MAX).0 else { panic!("accepted") };
+        let Step::Accepted { response, .. } = feed(&row, &rules, |_| usize::MAX).0 else {
+            panic!("accepted")
+        };
         let (_, headers) = read_response(&response);
-        let all: Vec<_> =
-            headers.into_iter().filter(|(name, _)| name == "Sec-WebSocket-Protocol").map(|(_, value)| value).collect();
+        let all: Vec<_> = headers
+            .into_iter()
+            .filter(|(name, _)| name == "Sec-WebSocket-Protocol")
+            .map(|(_, value)| value)
+            .collect();
         assert!(all.len() < 2, "{all:?}");
         all.into_iter().next()
     };

@@ -5,8 +5,8 @@ mod handshakes;
 
 use handshakes::Outcome::{self, Accepted, HeadOfPage, HtmlPage, Options, Page, Refused};
 use handshakes::{
-    CONNECTION, DATE, HOST, KEY, KEY_LINE, UPGRADE, VERSION, accepting, check_row, feed, head, of_length, on, plus,
-    read_response, rules, with, with_fields, without,
+    CONNECTION, DATE, HOST, KEY, KEY_LINE, UPGRADE, VERSION, accepting, check_row, feed, head, of_length, on,
+    plus, read_response, rules, with, with_fields, without,
 };
 use ringback::proto::budget::{Budget, Total};
 use ringback::proto::handshake::{HEAD_MAX, Handshake, Refusal, Rules, Step, accept_key};
@@ -392,9 +392,9 @@ type Fields<'a> = &'a [(&'a str, &'a str)];
 #[test]
 fn refusals_say_their_status_and_what_it_asks_for() {
     use Refusal::{
-        Body, Connection, DoubleVersion, Draining, Expectation, Full, HeadTooLong, Host, Http10, HttpVersion, Key,
-        Malformed, Memory, Method, NotFound, NotUpgrade, Origin, Subprotocol, Timeout, TooManyFromAddress,
-        TooManyHeaders, Version,
+        Body, Connection, DoubleVersion, Draining, Expectation, Full, HeadTooLong, Host, Http10, HttpVersion,
+        Key, Malformed, Memory, Method, NotFound, NotUpgrade, Origin, Subprotocol, Timeout,
+        TooManyFromAddress, TooManyHeaders, Version,
     };
     let upgrade =
         [("Upgrade", "websocket"), ("Connection", "Upgrade, close"), ("Sec-WebSocket-Version", "13")];

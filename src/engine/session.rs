@@ -418,9 +418,12 @@ impl<B: ReceiveBuffer> Session<B> {
                 }
             }
             Step::Page { html, is_head } => {
+                let page = page_response(&context.shared.rules.page, html, is_head, &date());
+                if context.settings.budget.is_exhausted_for(page.len()) {
+                    return self.refuse_request(&Refusal::Memory.of(&[]), &buffer.bytes()[filled]);
+                }
                 context.stats.refusals.add(1);
                 context.stats.pages.add(1);
-                let page = page_response(&context.shared.rules.page, html, is_head, &date());
                 self.queue.push_bytes(&page, context);
                 self.flush();
             }

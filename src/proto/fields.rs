@@ -28,7 +28,8 @@ pub(super) enum Expectation {
 
 /// What a line of `Expect` asks for.
 pub(super) fn expectation(list: &[u8]) -> Expectation {
-    let members = list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty());
+    let members =
+        list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty());
     members.fold(Expectation::None, |sum, member| match sum {
         Expectation::None | Expectation::Continue if member.eq_ignore_ascii_case(b"100-continue") => {
             Expectation::Continue

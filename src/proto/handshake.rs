@@ -238,8 +238,9 @@ fn bad_beginning(first: u8) -> Refused {
 #[cold]
 fn bare_newline(before: &[u8]) -> Refused {
     let number = memchr::memchr_iter(b'\n', before).count() + 1;
-    Refusal::Malformed
-        .because(format!("line {number} of the request ends in the byte 0x0A alone: end each line with 0x0D 0x0A"))
+    Refusal::Malformed.because(format!(
+        "line {number} of the request ends in the byte 0x0A alone: end each line with 0x0D 0x0A"
+    ))
 }
 
 /// Judges a complete head of which the last `consumed` bytes were in the last piece.
@@ -293,9 +294,13 @@ mod tests {
     #[test]
     fn a_head_of_exactly_the_limit_is_taken_and_one_byte_more_is_not() {
         let budget = budget();
-        for (head_max, over, accepted) in
-            [(HEAD_MAX, 0, true), (HEAD_MAX, 1, false), (1 << 10, 0, true), (64 << 10, 0, true), (64 << 10, 1, false)]
-        {
+        for (head_max, over, accepted) in [
+            (HEAD_MAX, 0, true),
+            (HEAD_MAX, 1, false),
+            (1 << 10, 0, true),
+            (64 << 10, 0, true),
+            (64 << 10, 1, false),
+        ] {
             let rules = Rules { head_max, ..Rules::default() };
             let filler = "x".repeat(head_max + over - GOOD.len() - "X: \r\n".len());
             let head = GOOD.replacen("Host", &format!("X: {filler}\r\nHost"), 1);
@@ -331,7 +336,9 @@ mod tests {
         }
         let mut second = Handshake::new();
         assert_eq!(second.receive(b"HEAD ", &rules, &budget), Step::More);
-        let Step::Refused(refused) = second.receive(&[b'x'; 800], &rules, &budget) else { panic!("it has no room") };
+        let Step::Refused(refused) = second.receive(&[b'x'; 800], &rules, &budget) else {
+            panic!("it has no room")
+        };
         assert_eq!((refused.cause(), refused.cause().status()), (Refusal::Memory, 503));
         assert!(refused.response("").ends_with(b"\r\n\r\n"), "a response to HEAD has no content");
         let step = Handshake::new().receive(&[b'x'; 800], &rules, &budget);

@@ -37,7 +37,8 @@ pub fn page_response(page: &Page, html: bool, is_head: bool, date: &str) -> Vec<
 /// permission by CORS, and there is nothing else to read.
 #[must_use]
 pub fn options_response(date: &str) -> Vec<u8> {
-    format!("HTTP/1.1 204 No Content\r\nDate: {date}\r\nConnection: close\r\nAllow: {METHODS}\r\n\r\n").into_bytes()
+    format!("HTTP/1.1 204 No Content\r\nDate: {date}\r\nConnection: close\r\nAllow: {METHODS}\r\n\r\n")
+        .into_bytes()
 }
 
 /// What a response holds.

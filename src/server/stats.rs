@@ -161,7 +161,7 @@ counters! {
     handshakes,
     /// Requests answered with anything but 101.
     refusals,
-    /// Connections that ended without having sent anything: spare ones of browsers, checks whether the port is open.
+    /// Connections that ended without having sent anything, such as a browser's spare one or a check of the port.
     silent,
     /// Connections that ended for want of a valid PROXY header.
     proxy_errors,

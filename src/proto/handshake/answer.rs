@@ -7,7 +7,6 @@ use sha1::{Digest, Sha1};
 use super::super::fields::parse_subprotocols;
 use super::head::{Occurrences, Request};
 use super::refusal::{Refusal, Refused};
-use super::target::is_same_path;
 use super::{ANY, Rules};
 
 /// The one protocol version that there is (RFC 6455 §4.1).
@@ -36,7 +35,7 @@ pub(super) fn answer<'a>(request: &Request<'a>, rules: &'a Rules) -> Result<Answ
         b"HEAD" => true,
         other => return Err(unknown_method(other)),
     };
-    let is_root = is_same_path(b"/", request.path);
+    let is_root = request.path == b"/";
     let is_socket = rules.is_socket(request.path);
     if request.method == b"OPTIONS" {
         // `*` is the server as a whole (RFC 9110 §9.3.7).
@@ -78,7 +77,8 @@ fn accept<'a>(request: &Request<'a>, rules: &'a Rules) -> Result<Answer<'a>, Ref
     if request.keys.count != 1 || decoded != Ok(16) {
         return Err(bad_key(request.keys));
     }
-    let offered = parse_subprotocols(&request.offers).map_err(|fault| Refusal::Subprotocol.because(fault.why()))?;
+    let offered =
+        parse_subprotocols(&request.offers).map_err(|fault| Refusal::Subprotocol.because(fault.why()))?;
     if !is_allowed(request.origins, &rules.allowed_origins) {
         return Err(Refusal::Origin.into());
     }
@@ -100,9 +100,9 @@ fn unknown_method(method: &[u8]) -> Refused {
 
 #[cold]
 fn other_version(versions: Occurrences<'_>) -> Refused {
-    let number = str::from_utf8(versions.value).ok().filter(|value| {
-        (1..=3).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_digit())
-    });
+    let number = str::from_utf8(versions.value)
+        .ok()
+        .filter(|value| (1..=3).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_digit()));
     Refusal::Version.because(match (versions.count, number) {
         (0, _) => "the Sec-WebSocket-Version field is missing: send 13".to_owned(),
         (_, Some(number)) => format!("the Sec-WebSocket-Version is {number}: send 13, as RFC 6455 has it"),

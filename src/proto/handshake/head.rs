@@ -43,8 +43,10 @@ pub(super) fn parse(head: &[u8], fields_max: usize) -> Result<Request<'_>, Refus
     let line_end = memchr::memchr(b'\r', head).ok_or(Refusal::Malformed)?;
     let (line, fields) = head.split_at_checked(line_end).ok_or(Refusal::Malformed)?;
     let Some(fields) = fields.strip_prefix(b"\r\n") else {
-        let why =
-            format!("the byte 0x0D at position {} is not followed by 0x0A: end each line with CR LF", line_end + 1);
+        let why = format!(
+            "the byte 0x0D at position {} is not followed by 0x0A: end each line with CR LF",
+            line_end + 1
+        );
         return Err(Refusal::Malformed.because(why));
     };
     let RequestLine { method, path, is_1_0 } = parse_request_line(line)?;
@@ -145,8 +147,15 @@ fn check_host(hosts: Occurrences<'_>, is_1_0: bool) -> Result<(), Refused> {
         1 => {
             let is_bad = |byte: u8| !byte.is_ascii_alphanumeric() && !b"-._~!$&'()*+,;=%:[]".contains(&byte);
             let cure = "send a name or an address, and a port up to 65535";
-            match hosts.value.iter().position(|&byte| is_bad(byte)).and_then(|at| hosts.value.get(at).zip(Some(at))) {
-                Some((byte, at)) => format!("the Host field has the byte 0x{byte:02X} at position {}: {cure}", at + 1),
+            match hosts
+                .value
+                .iter()
+                .position(|&byte| is_bad(byte))
+                .and_then(|at| hosts.value.get(at).zip(Some(at)))
+            {
+                Some((byte, at)) => {
+                    format!("the Host field has the byte 0x{byte:02X} at position {}: {cure}", at + 1)
+                }
                 None => format!("the Host field holds no valid host: {cure}; an IPv6 address has brackets"),
             }
         }
@@ -160,11 +169,15 @@ fn check_host(hosts: Occurrences<'_>, is_1_0: bool) -> Result<(), Refused> {
 fn check_body(lengths: Occurrences<'_>, is_encoded: bool) -> Result<(), Refused> {
     let why = match (is_encoded, lengths.count, lengths.value) {
         (false, 0, _) | (false, 1, b"0") => return Ok(()),
-        (true, ..) => "the Transfer-Encoding field announces a body, and a request to this server has none: leave it out",
+        (true, ..) => {
+            "the Transfer-Encoding field announces a body, and a request to this server has none: leave it out"
+        }
         (false, 1, _) => {
             "the Content-Length field is not exactly 0, and a request to this server has no body: leave it out"
         }
-        _ => "there is more than one Content-Length field, and a request to this server has no body: leave them out",
+        _ => {
+            "there is more than one Content-Length field, and a request to this server has no body: leave them out"
+        }
     };
     Err(Refusal::Body.because(why))
 }

@@ -77,8 +77,10 @@ pub enum Refusal {
     /// There are as many connections of this address as are allowed.
     #[error("there are too many connections from your address, try again later")]
     TooManyFromAddress,
-    /// The budget of the process has no room for an unfinished head.
-    #[error("the memory for unsent bytes and unfinished requests (--unsent-total) is used up, try again later")]
+    /// The budget of the process has no room for an unfinished head, or for the page.
+    #[error(
+        "the memory for unsent bytes and unfinished requests (--unsent-total) is used up, try again later"
+    )]
     Memory,
     /// The server is about to stop.
     #[error("the server is going away")]
@@ -126,8 +128,7 @@ impl Refusal {
         Refused::from(self).of(head)
     }
 
-    /// The refusal, with one sentence that names what is wrong and what to do about it. The sentence must hold nothing that
-    /// the client wrote.
+    /// The refusal, with one sentence as [`Refused::why`] gives it.
     pub(super) fn because(self, why: impl Into<Cow<'static, str>>) -> Refused {
         Refused { cause: self, why: why.into(), is_head: false }
     }
@@ -135,7 +136,6 @@ impl Refusal {
 
 impl From<Refusal> for Refused {
     fn from(cause: Refusal) -> Self {
-        // Some of the texts are long: they are made where one is needed.
         cause.because(cause.to_string())
     }
 }
@@ -147,7 +147,8 @@ impl Refused {
         self.cause
     }
 
-    /// What is wrong and what to do about it, in one line of ASCII that holds nothing of the client's.
+    /// What is wrong and what to do about it: one line of ASCII, which holds nothing that the client wrote but digits of a
+    /// version.
     #[must_use]
     pub fn why(&self) -> &str {
         &self.why

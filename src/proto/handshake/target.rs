@@ -76,8 +76,8 @@ fn parse_version(version: &[u8]) -> Result<bool, Refused> {
 /// The number of what looks like an HTTP version in any case: some digits and dots, and so safe to repeat.
 fn version_number(version: &[u8]) -> Option<&str> {
     let (name, number) = version.split_at_checked(5)?;
-    let is_number = (1..=5).contains(&number.len())
-        && number.iter().all(|&byte| byte.is_ascii_digit() || byte == b'.');
+    let is_number =
+        (1..=5).contains(&number.len()) && number.iter().all(|&byte| byte.is_ascii_digit() || byte == b'.');
     (name.eq_ignore_ascii_case(b"HTTP/") && is_number).then(|| str::from_utf8(number).ok())?
 }
 
@@ -119,7 +119,8 @@ fn parse_scheme_and_authority(target: &[u8]) -> Result<usize, Refused> {
     let behind = rest.strip_prefix(b"://").unwrap_or_default();
     let end = behind.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(behind.len());
     if !behind.get(..end).is_some_and(is_authority) {
-        let why = "the target names no valid host: send a name or an address, and a port up to 65535, without user";
+        let why =
+            "the target names no valid host: send a name or an address, and a port up to 65535, without user";
         return Err(Refusal::Malformed.because(why));
     }
     Ok(scheme.len() + 3 + end)
@@ -137,7 +138,8 @@ fn bad_target_byte(target: &[u8], at: usize) -> Refused {
 fn bad_byte(bytes: &[u8], at: usize, place: &str, cure: impl AsRef<str>) -> Refused {
     let byte = bytes.get(at).copied().unwrap_or_default();
     let cure = cure.as_ref();
-    Refusal::Malformed.because(format!("the {place} has the byte 0x{byte:02X} at position {}: {cure}", at + 1))
+    Refusal::Malformed
+        .because(format!("the {place} has the byte 0x{byte:02X} at position {}: {cure}", at + 1))
 }
 
 /// What comes before the first space, and what behind it if there is one.

@@ -143,7 +143,8 @@ impl List {
 
     fn handshakes(&mut self) {
         self.counter("ringback_handshakes", "Requests answered, by HTTP status.", None, |stats| {
-            let mut by_status = BTreeMap::from([(101, stats.handshakes), (200, stats.pages), (204, stats.options)]);
+            let mut by_status =
+                BTreeMap::from([(101, stats.handshakes), (200, stats.pages), (204, stats.options)]);
             for (refusal, count) in stats.by.refusals.iter() {
                 *by_status.entry(Refusal::status(refusal)).or_default() += count;
             }
