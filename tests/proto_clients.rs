@@ -175,7 +175,7 @@ fn what_was_wrong_is_named() {
             (on("GET  /ws HTTP/1.1"), &["3 spaces", "0x20"]),
             (on("GET\t/ws\tHTTP/1.1"), &["the method", "0x09", "position 4"]),
             (on("G(T /ws HTTP/1.1"), &["the method", "0x28", "position 2"]),
-            (on("GET ws HTTP/1.1"), &["begins neither with /"]),
+            (on("GET ws HTTP/1.1"), &["begins with the byte 0x77", "0x2F"]),
             (on("GET ftp://example.com/ws HTTP/1.1"), &["scheme"]),
             (on("GET http://user@example.com/ws HTTP/1.1"), &["host", "without user"]),
             (on("GET /ws\rHTTP/1.1"), &["0x0D", "position 8"]),

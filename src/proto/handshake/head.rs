@@ -112,8 +112,7 @@ pub(super) fn parse(head: &[u8], fields_max: usize) -> Result<Request<'_>, Refus
     }
     check_host(hosts, is_1_0)?;
     check_body(lengths, is_encoded)?;
-    // An expectation in HTTP/1.0 is ignored (RFC 9110 §10.1.1).
-    request.expects_continue &= !is_1_0;
+    // An expectation in HTTP/1.0 is ignored (RFC 9110 §10.1.1); one of 100 is of no use there, where no upgrade is.
     if expects_other && !is_1_0 {
         return Err(Refusal::Expectation.into());
     }
@@ -216,8 +215,12 @@ fn fault_of_field(line: &[u8]) -> Option<String> {
         false => byte == 0x7F || byte < b' ' && byte != b'\t',
     };
     let (at, byte) = line.iter().copied().enumerate().find(|&place| is_bad(place))?;
-    let place = if at < colon { "its name" } else { "its value" };
-    Some(format!("has the byte 0x{byte:02X} in {place}, at position {} of the line", at + 1))
+    let (place, cure) = if at < colon {
+        ("its name", "a name is a token, and its colon follows at once")
+    } else {
+        ("its value", "a value has no control characters")
+    };
+    Some(format!("has the byte 0x{byte:02X} in {place}, at position {} of the line: {cure}", at + 1))
 }
 
 /// The name of a field, where it is one that this server reads: no other is repeated to the client.

@@ -110,7 +110,10 @@ fn parse_scheme_and_authority(target: &[u8]) -> Result<usize, Refused> {
     }
     let colon = memchr::memmem::find(target, b"://");
     let (scheme, rest) = colon.and_then(|colon| target.split_at_checked(colon)).ok_or_else(|| {
-        Refusal::Malformed.because("the target begins neither with / (0x2F) nor with http:// or ws://")
+        let first = target.first().copied().unwrap_or_default();
+        Refusal::Malformed.because(format!(
+            "the target begins with the byte 0x{first:02X}, and neither with / (0x2F) nor with http:// or ws://: send the path"
+        ))
     })?;
     if ![&b"http"[..], b"https", b"ws", b"wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
         let why = "the scheme of the target is not http, https, ws or wss: send the path alone, from its / (0x2F) on";
