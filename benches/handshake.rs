@@ -9,7 +9,8 @@ use criterion::Criterion;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Throughput};
 use memory::Memory;
-use ringback::proto::handshake::{Handshake, Page, Rules, Step};
+use ringback::proto::budget::{Budget, Total};
+use ringback::proto::handshake::{Handshake, Rules, Step};
 use tokio_tungstenite::tungstenite::accept;
 
 #[cfg(feature = "mimalloc")]
@@ -46,13 +47,9 @@ const REQUEST: &str = "GET /ws HTTP/1.1\r\n\
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 fn ringback(group: &mut BenchmarkGroup<WallTime>) {
-    let rules = Rules {
-        paths: vec!["/ws".into()],
-        subprotocols: Vec::new(),
-        page: Page::default(),
-        allowed_origins: Vec::new(),
-    };
-    let handshake = || Handshake::new().receive(black_box(REQUEST.as_bytes()), &rules);
+    let rules = Rules::default();
+    let budget = Budget::new(Total::new(1 << 20));
+    let handshake = || Handshake::new().receive(black_box(REQUEST.as_bytes()), &rules, &budget);
     group.bench_function("ringback", |bencher| bencher.iter(handshake));
     match handshake() {
         Step::Accepted { response, consumed } if consumed == REQUEST.len() => assert_accepted(&response),

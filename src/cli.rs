@@ -11,8 +11,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::config::{
-    AccessConfig, AdminConfig, Config, DrainConfig, EngineChoice, KeepAliveConfig, ListeningConfig,
-    RingConfig, values,
+    AccessConfig, AdminConfig, Config, DrainConfig, EngineChoice, HeadConfig, KeepAliveConfig,
+    ListeningConfig, RingConfig, values,
 };
 use crate::documents::Document;
 use crate::settings::{Refusal, Settings};
@@ -45,6 +45,9 @@ struct Arguments {
 
     #[command(flatten)]
     access: AccessConfig,
+
+    #[command(flatten)]
+    head: HeadConfig,
 
     /// How bytes are moved; `auto` takes the best one that the kernel allows
     #[arg(long, env = "RINGBACK_ENGINE", value_enum, default_value_t)]
@@ -279,6 +282,7 @@ impl From<Arguments> for Config {
         Self {
             listening: arguments.listening,
             access: arguments.access,
+            head: arguments.head,
             engine: arguments.engine,
             busy_poll: arguments.busy_poll,
             workers: arguments.workers,
@@ -333,6 +337,11 @@ mod tests {
             "--path=ws",
             "--path=/a?b",
             "--path=/a,b",
+            "--path=**",
+            "--max-head-size=1023",
+            "--max-head-size=65KiB",
+            "--max-head-fields=15",
+            "--max-head-fields=513",
             "--subprotocol=",
             "--subprotocol=a b",
             "--subprotocol=a,,b",

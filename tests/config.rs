@@ -14,7 +14,7 @@ use ringback::cli;
 use ringback::proto::frame::OpCode;
 
 /// Values of which every option takes one that is not its default; the first that it takes is tried.
-const CANDIDATES: [&str; 6] = ["127.0.0.1:7", "/other", "2", "3s", "32KiB", "http://other.example"];
+const CANDIDATES: [&str; 7] = ["127.0.0.1:7", "/other", "2", "100", "3s", "32KiB", "http://other.example"];
 
 #[test]
 fn a_default_gives_way_to_the_file_then_the_environment_then_the_command_line() {

@@ -26,8 +26,8 @@ on_each_engine! {
 const EVENTS: [(&str, &str, &str); 9] = [
     ("INFO", "started", "version engine workers"),
     ("INFO", "listening", "address path"),
-    ("INFO", "request refused", "cause status | peer request origin suppressed"),
-    ("WARN", "request refused", "cause status | peer request suppressed"),
+    ("INFO", "request refused", "cause error status | peer request origin suppressed"),
+    ("WARN", "request refused", "cause error status | peer request suppressed"),
     ("WARN", "connection dropped", "cause | peer suppressed"),
     ("WARN", "PROXY header refused", "cause error | peer suppressed"),
     ("INFO", "protocol broken", "cause close_code error | suppressed"),

@@ -1,23 +1,28 @@
 //! Who may connect, and what is spoken with them.
 
 use super::values;
+use crate::proto::handshake::ANY;
 use crate::proto::proxy::Versions;
+
+/// Where WebSocket is spoken by default.
+const DEFAULT_PATH: &str = "/ws";
 
 /// Where WebSocket is spoken, and with whom.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AccessConfig {
-    /// Path on which WebSocket is spoken; repeatable (comma-separated in the environment); the page uses the first
+    /// Path on which WebSocket is spoken, or * for any; repeatable (comma-separated in the environment); the page uses the first
     #[arg(
         long = "path",
         env = "RINGBACK_PATH",
         value_name = "PATH",
         value_delimiter = ',',
-        default_value = "/ws",
+        default_value = DEFAULT_PATH,
         value_parser = values::parse_path
     )]
     pub paths: Vec<String>,
 
-    /// Sub-protocol that is agreed to when a client offers it, the first that fits; repeatable [default: none]
+    /// Sub-protocol that is agreed to when a client offers it, the first that fits, or * for the client's first; repeatable
+    /// [default: none]
     #[arg(
         long = "subprotocol",
         env = "RINGBACK_SUBPROTOCOL",
@@ -82,7 +87,7 @@ impl ProxyProtocol {
 impl Default for AccessConfig {
     fn default() -> Self {
         Self {
-            paths: vec!["/ws".into()],
+            paths: vec![DEFAULT_PATH.into()],
             subprotocols: Vec::new(),
             allowed_origins: Vec::new(),
             max_connections_per_ip: 0,
@@ -102,12 +107,19 @@ impl AccessConfig {
                 ));
             }
         }
+        if let Some(at) = self.subprotocols.iter().position(|name| name == ANY)
+            && let Some(behind) = self.subprotocols.get(at + 1)
+        {
+            return Err(format!(
+                "--subprotocol {behind} comes after --subprotocol '*', which agrees to every offer: put '*' last"
+            ));
+        }
         Ok(())
     }
 
-    /// The path that people are told.
+    /// The path that people are told: the first that is not `*`.
     #[must_use]
     pub fn first_path(&self) -> &str {
-        self.paths.first().map_or("/", String::as_str)
+        self.paths.iter().find(|path| *path != ANY).map_or(DEFAULT_PATH, String::as_str)
     }
 }

@@ -4,6 +4,7 @@ mod access;
 mod address;
 mod admin;
 mod drain;
+mod head;
 mod keep_alive;
 mod listening;
 mod ring;
@@ -15,6 +16,7 @@ pub use access::{AccessConfig, ProxyProtocol};
 pub use address::Address;
 pub use admin::AdminConfig;
 pub use drain::DrainConfig;
+pub use head::HeadConfig;
 pub use keep_alive::KeepAliveConfig;
 pub use listening::ListeningConfig;
 pub use ring::RingConfig;
@@ -26,6 +28,8 @@ pub struct Config {
     pub listening: ListeningConfig,
     /// Where WebSocket is spoken, and with whom.
     pub access: AccessConfig,
+    /// How long the head of a request may be.
+    pub head: HeadConfig,
     /// How bytes are moved.
     pub engine: EngineChoice,
     /// How long a worker of the ring engine looks for completions before it sleeps.
@@ -63,6 +67,7 @@ impl Default for Config {
         Self {
             listening: ListeningConfig::default(),
             access: AccessConfig::default(),
+            head: HeadConfig::default(),
             engine: EngineChoice::Auto,
             busy_poll: Duration::ZERO,
             workers: None,

@@ -6,14 +6,15 @@ use bytesize::ByteSize;
 
 use super::address::Address;
 use crate::proto::fields::is_token;
+use crate::proto::handshake::{ANY, HEAD_MAX_RANGE, HEADERS_MAX_RANGE};
 
 pub(crate) fn parse_path(path: &str) -> Result<String, String> {
-    if path.starts_with('/') && !path.contains(['?', '#']) && path.bytes().all(|byte| byte.is_ascii_graphic())
-    {
+    let is_bad = |c: char| matches!(c, '?' | '#') || c.is_control() || c.is_whitespace();
+    if path == ANY || path.starts_with('/') && !path.contains(is_bad) {
         Ok(path.to_owned())
     } else {
-        Err("a path begins with `/` and has no query, fragment, space or non-ASCII character; \
-             a comma ends it"
+        Err("a path begins with `/` and has no query, fragment or white space (send a space as %20); a comma ends it; \
+             `*` stands for any path"
             .into())
     }
 }
@@ -120,6 +121,16 @@ pub(crate) fn parse_silence(time: &str) -> Result<Duration, String> {
     }
 }
 
+pub(crate) fn parse_head_size(size: &str) -> Result<usize, String> {
+    let size = parse_memory(size)?;
+    if HEAD_MAX_RANGE.contains(&size) { Ok(size) } else { Err("a head is 1KiB to 64KiB".into()) }
+}
+
+pub(crate) fn parse_head_fields(count: &str) -> Result<usize, String> {
+    let count = count.parse().ok().filter(|count| HEADERS_MAX_RANGE.contains(count));
+    count.ok_or_else(|| "a number of header fields is 16 to 512".into())
+}
+
 pub(crate) fn parse_ring_buffer_size(size: &str) -> Result<usize, String> {
     match parse_memory(size)? {
         size @ 128..=0x10_0000 => Ok(size),
@@ -158,6 +169,18 @@ pub(crate) fn parse_socket_buffer_size(size: &str) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_are_of_any_characters_that_can_stand_in_one() {
+        for good in ["/", "/ws", "*", "/gr\u{FC}\u{DF}e/\u{8A9E}", "/a%20b", "/*", "/{a}|\\"] {
+            assert_eq!(parse_path(good).as_deref(), Ok(good));
+        }
+        for bad in
+            ["", "ws", "/a?b", "/a#b", "/a b", "/a\u{A0}b", "/a\tb", "/a\u{7F}", "/a\u{85}", "**", "*/ws"]
+        {
+            assert!(parse_path(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn origins_are_those_that_browsers_send() {

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::Context;
 use super::peer::Peer;
-use crate::proto::handshake::Refusal;
+use crate::proto::handshake::{Refusal, Refused};
 use crate::proto::proxy::ProxyError;
 use crate::proto::{ProtocolError, ProtocolErrorKind, excerpt};
 
@@ -71,24 +71,25 @@ impl Drop for Notices {
 impl Context {
     /// A request was refused, of whose head this much has come.
     #[cold]
-    pub(super) fn log_refusal(&self, refusal: Refusal, head: &[u8], peer: Peer) {
+    pub(super) fn log_refusal(&self, refused: &Refused, head: &[u8], peer: Peer) {
         const EVENT: &str = "request refused";
+        let refusal = refused.cause();
         let cause: &str = refusal.into();
         let Some(Due { suppressed }) = self.notices.due(EVENT, cause) else {
             return;
         };
-        let (status, peer) = (refusal.status(), peer.address().map(display));
+        let (error, status, peer) = (refused.why(), refusal.status(), peer.address().map(display));
         let request = excerpt::request_line(head);
         let request = request.as_deref();
         match refusal {
-            Refusal::Full | Refusal::TooManyFromAddress => {
-                warn!(cause, status, peer, request, suppressed, "{EVENT}");
+            Refusal::Full | Refusal::TooManyFromAddress | Refusal::Memory => {
+                warn!(cause, error, status, peer, request, suppressed, "{EVENT}");
             }
             Refusal::Origin => {
                 let origin = excerpt::origin(head);
-                info!(cause, status, peer, request, origin = origin.as_deref(), suppressed, "{EVENT}");
+                info!(cause, error, status, peer, request, origin = origin.as_deref(), suppressed, "{EVENT}");
             }
-            _ => info!(cause, status, peer, request, suppressed, "{EVENT}"),
+            _ => info!(cause, error, status, peer, request, suppressed, "{EVENT}"),
         }
     }
 

@@ -20,7 +20,7 @@ use super::keep_alive::Watch;
 use super::outgoing::Outgoing;
 use super::peer::Peer;
 use super::send_queue::SendQueue;
-use crate::proto::handshake::{Handshake, Refusal, Step, page_response};
+use crate::proto::handshake::{Handshake, Refusal, Refused, Step, options_response, page_response};
 use crate::proto::proxy::{self, ProxyError};
 use crate::proto::{Connection, HEADROOM, Progress, Standing};
 use crate::server::{Admission, Phase};
@@ -250,6 +250,7 @@ impl<B: ReceiveBuffer> Session<B> {
             (Err(error), _) => {
                 if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
                     // Reset by the peer: nobody is left to send to.
+                    self.count_if_silent();
                     self.stage = Stage::Over;
                 }
             }
@@ -300,6 +301,9 @@ impl<B: ReceiveBuffer> Session<B> {
     /// The deadline has passed.
     pub(super) fn on_deadline(&mut self) {
         self.deadline = None;
+        if self.count_if_silent() {
+            self.stage = Stage::Over;
+        }
         match &mut self.stage {
             Stage::Proxied(..) => self.fail_proxy(ProxyError::Timeout),
             Stage::Handshake(..) => self.refuse(Refusal::Timeout),
@@ -337,8 +341,9 @@ impl<B: ReceiveBuffer> Session<B> {
                 self.on_proxy_header(step, peer, buffer, filled);
             }
             Stage::Handshake(handshake, _) => {
-                let rules = &self.presence.context.shared.rules;
-                let step = handshake.receive(&buffer.bytes()[filled.clone()], rules);
+                let Context { shared, settings, .. } = &*self.presence.context;
+                let piece = &buffer.bytes()[filled.clone()];
+                let step = handshake.receive(piece, &shared.rules, &settings.budget);
                 self.on_handshake(step, buffer, filled);
             }
             // What we owe is sent first, however much comes; past the limit it is not read.
@@ -412,13 +417,23 @@ impl<B: ReceiveBuffer> Session<B> {
                     self.receive(buffer, frames);
                 }
             }
-            Step::Page { html } => {
+            Step::Page { html, is_head } => {
+                let page = page_response(&context.shared.rules.page, html, is_head, &date());
+                if context.settings.budget.is_exhausted_for(page.len()) {
+                    return self.refuse_request(&Refusal::Memory.of(&[]), &buffer.bytes()[filled]);
+                }
                 context.stats.refusals.add(1);
                 context.stats.pages.add(1);
-                self.queue.push_bytes(&page_response(&context.shared.rules.page, html, &date()), context);
+                self.queue.push_bytes(&page, context);
                 self.flush();
             }
-            Step::Refused(refusal) => self.refuse_request(refusal, &buffer.bytes()[filled]),
+            Step::Options => {
+                context.stats.refusals.add(1);
+                context.stats.options.add(1);
+                self.queue.push_bytes(&options_response(&date()), context);
+                self.flush();
+            }
+            Step::Refused(refused) => self.refuse_request(&refused, &buffer.bytes()[filled]),
         }
     }
 
@@ -465,29 +480,45 @@ impl<B: ReceiveBuffer> Session<B> {
     #[cold]
     fn on_end_of_stream(&mut self) {
         self.end_of_stream = true;
+        self.count_if_silent();
         match self.stage {
             Stage::Open(_) | Stage::Flushing { .. } => self.flush(),
-            // Somebody who looks whether the port is open says nothing at all.
             Stage::Proxied(ref header, _) if !header.is_empty() => self.fail_proxy(ProxyError::Truncated),
             Stage::Proxied(..) => self.stage = Stage::Over,
             Stage::Handshake(..) | Stage::Lingering { .. } | Stage::Over => self.stage = Stage::Over,
         }
     }
 
+    /// Counts a connection that is about to end, if its client has not sent anything. Such a client looks whether the port
+    /// is open, or holds a spare connection: it has asked for nothing and gets no answer.
+    fn count_if_silent(&self) -> bool {
+        let is_silent = match &self.stage {
+            Stage::Proxied(header, _) => header.is_empty(),
+            Stage::Handshake(handshake, _) => handshake.is_empty(),
+            _ => false,
+        };
+        self.presence.context.stats.silent.add(is_silent.into());
+        is_silent
+    }
+
     fn refuse(&mut self, refusal: Refusal) {
-        self.refuse_request(refusal, &[]);
+        let head = match &self.stage {
+            Stage::Handshake(handshake, _) => handshake.seen(&[]),
+            _ => &[],
+        };
+        self.refuse_request(&refusal.of(head), &[]);
     }
 
     /// Refuses a request of which `piece` has come last.
-    fn refuse_request(&mut self, refusal: Refusal, piece: &[u8]) {
+    fn refuse_request(&mut self, refused: &Refused, piece: &[u8]) {
         let context = &self.presence.context;
         match &self.stage {
-            Stage::Handshake(handshake, peer) => context.log_refusal(refusal, handshake.seen(piece), *peer),
-            Stage::Proxied(_, peer) => context.log_refusal(refusal, &[], *peer),
+            Stage::Handshake(handshake, peer) => context.log_refusal(refused, handshake.seen(piece), *peer),
+            Stage::Proxied(_, peer) => context.log_refusal(refused, &[], *peer),
             _ => {}
         }
-        context.stats.on_refusal(refusal);
-        self.queue.push_bytes(&refusal.response(&date()), context);
+        context.stats.on_refusal(refused.cause());
+        self.queue.push_bytes(&refused.response(&date()), context);
         self.flush();
     }
 

@@ -13,7 +13,7 @@ use crate::config::{Config, KeepAliveConfig};
 use crate::proto::Gathered;
 use crate::proto::budget::{Budget, Total};
 use crate::proto::frame::{HEADER_MAX, Header, OpCode};
-use crate::proto::handshake::{Page, Rules};
+use crate::proto::handshake::Rules;
 use crate::server::{Limits, Shared, Snapshot, WorkerStats};
 
 const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -80,12 +80,7 @@ fn open_with<B: ReceiveBuffer>(take: impl Fn(&Session<B>) -> B) -> Session<B> {
 
 fn open_by<B: ReceiveBuffer>(config: Config, take: impl Fn(&Session<B>) -> B) -> Session<B> {
     let shared = Arc::new(Shared {
-        rules: Rules {
-            paths: config.access.paths.clone(),
-            subprotocols: Vec::new(),
-            page: Page::default(),
-            allowed_origins: Vec::new(),
-        },
+        rules: Rules { paths: config.access.paths.clone(), ..Rules::default() },
         limits: Limits::new(1, 0),
         unsent: Total::new(config.unsent_total),
         config,

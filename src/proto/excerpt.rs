@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::handshake::HEAD_MAX;
+use super::handshake::HEAD_MAX_RANGE;
 
 /// How many bytes of a line or value are quoted.
 const QUOTED_MAX: usize = 128;
@@ -17,7 +17,7 @@ pub fn request_line(head: &[u8]) -> Option<String> {
 /// The first `Origin` of a head.
 #[must_use]
 pub fn origin(head: &[u8]) -> Option<String> {
-    let head = head.get(..HEAD_MAX).unwrap_or(head);
+    let head = head.get(..*HEAD_MAX_RANGE.end()).unwrap_or(head);
     head.split(|&byte| byte == b'\n').skip(1).find_map(|line| {
         let colon = line.iter().position(|&byte| byte == b':')?;
         let (name, value) = line.split_at_checked(colon)?;

@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::budget::{Budget, Total};
+use super::budget::{Budget, Total, Usage};
 use super::frame::{HEADER_MAX, Header, OpCode, Sender};
-use super::handshake::{Document, Handshake, Page, Rules, Step, page_response};
+use super::handshake::{
+    ANY, Document, HEAD_MAX, Handshake, Page, Rules, Step, options_response, page_response,
+};
 use super::proxy::{self, ProxyError, V2_BODY_MAX, Versions};
 use super::utf8::Validator;
 use super::{Connection, Counts, Gathered, HEADROOM, Settings, Standing};
@@ -23,15 +25,19 @@ const GUARD_BYTE: u8 = 0xA5;
 /// A request, whole and in pieces: the same outcome, and always exactly one response.
 pub fn handshake(data: &[u8]) {
     let mut input = Input(data);
-    let allowed_origins = if input.byte() & 1 == 0 { Vec::new() } else { vec!["https://a.example".into()] };
+    let options = input.byte();
+    let allowed_origins = if options & 1 == 0 { Vec::new() } else { vec!["https://a.example".into()] };
+    let any = |bit: u8| if options & bit == 0 { Vec::new() } else { vec![ANY.into()] };
     let form =
         |body: &str| Document { content_type: "text/plain", headers: String::new(), body: body.into() };
     let page = Page { html: form("<p>page\n"), text: form("page\n") };
     let rules = Rules {
-        paths: vec!["/ws".into(), "/echo".into()],
-        subprotocols: vec!["b".into(), "chat".into()],
+        paths: [vec!["/ws".into(), "/echo".into()], any(2)].concat(),
+        subprotocols: [vec!["b".into(), "chat".into()], any(4)].concat(),
         page,
         allowed_origins,
+        head_max: if options & 8 == 0 { HEAD_MAX } else { 300 },
+        fields_max: if options & 16 == 0 { 200 } else { 6 },
     };
     let cuts = input.cuts();
     let stream = input.rest();
@@ -258,10 +264,14 @@ fn len_of(bytes: &[u8]) -> u64 {
 
 /// The first step other than `More`, with `consumed` counted from the beginning, and its response.
 fn shake_hands(stream: &[u8], rules: &Rules, cuts: &[usize]) -> (Step, Vec<u8>) {
+    let total = Total::new(1 << 20);
+    let kept = Arc::<Usage>::default();
+    let budget = Budget::told(total, Arc::clone(&kept));
     let mut handshake = Handshake::new();
     let mut before = 0;
     for piece in pieces(stream, cuts) {
-        let mut step = handshake.receive(piece, rules);
+        let mut step = handshake.receive(piece, rules, &budget);
+        assert!(kept.get() <= 64 + rules.head_max, "no more is kept than the longest head");
         let response = match &mut step {
             Step::More => {
                 before += piece.len();
@@ -272,24 +282,33 @@ fn shake_hands(stream: &[u8], rules: &Rules, cuts: &[usize]) -> (Step, Vec<u8>) 
                 *consumed += before;
                 response.clone()
             }
-            Step::Page { html } => page_response(&rules.page, *html, DATE),
-            Step::Refused(refusal) => refusal.response(DATE),
+            Step::Page { html, is_head } => page_response(&rules.page, *html, *is_head, DATE),
+            Step::Options => options_response(DATE),
+            Step::Refused(refused) => {
+                assert!(refused.why().bytes().all(|byte| matches!(byte, b' '..=b'~')), "{}", refused.why());
+                refused.response(DATE)
+            }
         };
-        assert_is_one_response(&response);
+        assert_is_one_response(&response, stream.starts_with(b"HEAD "));
         return (step, response);
     }
     (Step::More, Vec::new())
 }
 
-fn assert_is_one_response(bytes: &[u8]) {
+fn assert_is_one_response(bytes: &[u8], is_head: bool) {
+    let bytes = bytes.strip_prefix(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap_or(bytes);
     let mut storage = [httparse::EMPTY_HEADER; 16];
     let mut response = httparse::Response::new(&mut storage);
     let parsed = response.parse(bytes);
     let Ok(httparse::Status::Complete(head_len)) = parsed else { panic!("{parsed:?}") };
     let length = response.headers.iter().find(|header| header.name == "Content-Length");
     let body_len = length.map_or("0", |header| str::from_utf8(header.value).unwrap_or_default());
-    assert_eq!(body_len, (bytes.len() - head_len).to_string());
-    assert_eq!(length.is_none(), response.code == Some(101));
+    if is_head {
+        assert_eq!(bytes.len(), head_len, "a response to HEAD has no content");
+    } else {
+        assert_eq!(body_len, (bytes.len() - head_len).to_string());
+    }
+    assert_eq!(length.is_none(), matches!(response.code, Some(101 | 204)));
 }
 
 /// A connection and what came of it.
@@ -502,7 +521,13 @@ mod tests {
             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
             Sec-WebSocket-Protocol: a, chat\r\nSec-WebSocket-Protocol: b\r\n\r\n\x81\x80abcd";
         let page = b"\x01\x01\x02\x03GET / HTTP/1.1\r\nHost: a\r\nOrigin: null\r\n\r\n";
-        drive(handshake, &[good, offer, page, b""], 3000);
+        let any =
+            b"\x06\x05\x10\x01GET /a%2Fb\xFF?{|}[\\]^` HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+            Connection: Upgrade\r\nExpect: 100-continue\r\nContent-Length: 0\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: x, chat\r\n\r\n\x81\x80abcd";
+        let head = b"\x1E\x01\x02\x03HEAD http://a?b HTTP/1.0\r\nAccept: text/html\r\nX: y\r\n\r\n";
+        let options = b"\x00\x01\x02\x03OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n";
+        drive(handshake, &[good, offer, page, any, head, options, b""], 6000);
     }
 
     #[test]

@@ -110,6 +110,8 @@ impl Server {
                 subprotocols: config.access.subprotocols.clone(),
                 page: page::page(config.access.first_path()),
                 allowed_origins: config.access.allowed_origins.clone(),
+                head_max: config.head.max_size,
+                fields_max: config.head.max_fields,
             },
             limits: Limits::new(connections_max, config.access.max_connections_per_ip),
             unsent: Total::new(config.unsent_total),

@@ -161,6 +161,8 @@ counters! {
     handshakes,
     /// Requests answered with anything but 101.
     refusals,
+    /// Connections that ended without having sent anything, such as a browser's spare one or a check of the port.
+    silent,
     /// Connections that ended for want of a valid PROXY header.
     proxy_errors,
     /// Connections of an address that had too many, ended without being told.
@@ -217,6 +219,8 @@ counters! {
     rearms,
     /// Requests answered with the page.
     pages,
+    /// OPTIONS requests answered with the methods that are served.
+    options,
     /// Payload bytes of data frames of text messages echoed.
     text_bytes,
     /// Payload bytes of data frames of binary messages echoed.

@@ -12,6 +12,8 @@ on_each_engine! {
     a_shell_gets_text,
     a_path_is_data,
     a_page_is_not_for_other_methods,
+    head_is_answered_as_get_without_the_content,
+    options_says_what_is_served,
 }
 
 fn a_browser_gets_html_that_its_policy_allows(engine: &str) {
@@ -73,13 +75,40 @@ fn a_path_is_data(engine: &str) {
 
 fn a_page_is_not_for_other_methods(engine: &str) {
     let server = Server::start(engine, &[]);
-    for method in ["HEAD", "POST", "OPTIONS"] {
+    for method in ["POST", "PUT", "TRACE"] {
         let (head, body) =
             ask(&server, &format!("{method} / HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n"));
         assert!(head.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{head}");
-        assert_eq!(header(&head, "Allow"), "GET");
-        assert_eq!(body.is_empty(), method == "HEAD", "{body}");
+        assert_eq!(header(&head, "Allow"), "GET, HEAD, OPTIONS");
+        assert!(!body.is_empty());
     }
+}
+
+fn head_is_answered_as_get_without_the_content(engine: &str) {
+    let server = Server::start(engine, &[]);
+    for line in ["Accept: text/html", "Accept: */*"] {
+        for version in ["1.1", "1.0"] {
+            let request = |method: &str| format!("{method} / HTTP/{version}\r\nHost: a\r\n{line}\r\n\r\n");
+            let (of_get, body) = ask(&server, &request("GET"));
+            let (of_head, nothing) = ask(&server, &request("HEAD"));
+            let without_date = |head: &str| head.replace(header(head, "Date"), "");
+            assert_eq!(without_date(&of_head), without_date(&of_get));
+            assert_eq!((header(&of_head, "Content-Length"), &*nothing), (&*body.len().to_string(), ""));
+        }
+    }
+    assert_eq!(server.counter("pages"), 8);
+}
+
+fn options_says_what_is_served(engine: &str) {
+    let server = Server::start(engine, &[]);
+    let probe = "Host: a\r\nOrigin: https://a.example\r\nAccess-Control-Request-Method: GET\r\n";
+    for request in ["/ HTTP/1.1", "/ws HTTP/1.1", "* HTTP/1.1", "/ HTTP/1.0", "/ws HTTP/1.0"] {
+        let (head, body) = ask(&server, &format!("OPTIONS {request}\r\n{probe}\r\n"));
+        assert!(head.starts_with("HTTP/1.1 204 No Content\r\n"), "{head}");
+        assert_eq!((header(&head, "Allow"), &*body), ("GET, HEAD, OPTIONS", ""));
+        assert!(!head.contains("Content-Length") && !head.contains("Access-Control-"), "{head}");
+    }
+    assert_eq!((server.counter("options"), server.counter("refusals")), (5, 5));
 }
 
 /// Head and body of the answer to a request for the page with this line.

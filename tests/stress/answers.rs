@@ -46,7 +46,7 @@ fn an_answer_reaches_a_client_that_is_sending(engine: &str) {
             client.send_bytes(b"GET /ws HTTP/1.1\r\nX-Long: ");
             client
         };
-        let answer = send_and_look(open(), b"8 KiB\n");
+        let answer = send_and_look(open(), b"--max-head-size\n");
         assert!(answer.starts_with(b"HTTP/1.1 431 "), "{}", answer.escape_ascii());
         let (answer, was_cut) = send_all_then_look(open());
         assert!(answer.starts_with(b"HTTP/1.1 431 "), "{}", answer.escape_ascii());

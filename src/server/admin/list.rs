@@ -33,9 +33,10 @@ const RENAMED: [(&str, &str, Option<Unit>); 11] = [
 ];
 
 /// Counters that go out as one value of a label, or as the sum over one.
-const EXPORTED_BY_LABEL: [&str; 12] = [
+const EXPORTED_BY_LABEL: [&str; 13] = [
     "handshakes",
     "pages",
+    "options",
     "refusals",
     "proxy_errors",
     "texts",
@@ -142,7 +143,8 @@ impl List {
 
     fn handshakes(&mut self) {
         self.counter("ringback_handshakes", "Requests answered, by HTTP status.", None, |stats| {
-            let mut by_status = BTreeMap::from([(101, stats.handshakes), (200, stats.pages)]);
+            let mut by_status =
+                BTreeMap::from([(101, stats.handshakes), (200, stats.pages), (204, stats.options)]);
             for (refusal, count) in stats.by.refusals.iter() {
                 *by_status.entry(Refusal::status(refusal)).or_default() += count;
             }
