@@ -142,6 +142,14 @@ pub(super) struct Presence {
 }
 
 impl Presence {
+    /// The address of its peer, as far as that is known: the one that it is counted by, else the socket's, which behind a
+    /// proxy is not its own.
+    pub(super) fn address(&self, of_socket: impl FnOnce() -> Option<IpAddr>) -> Option<IpAddr> {
+        let counted = self.admission.and_then(Source::address);
+        let is_proxied = self.context.shared.config.access.proxy_protocol.versions().is_some();
+        counted.or_else(|| of_socket().filter(|_| !is_proxied))
+    }
+
     /// Counts it among the connections of an address, once that is known. `false` when there are as many as may be.
     pub(super) fn count(&mut self, address: IpAddr) -> bool {
         let counted = self.context.shared.limits.count(address);
