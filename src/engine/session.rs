@@ -79,7 +79,7 @@ pub(crate) struct Session<B> {
 }
 
 enum Stage {
-    /// What a proxy says of its client is awaited.
+    /// What a proxy says of its client is awaited; nothing is said before, not even that the client is refused.
     Proxied(proxy::Header, Peer),
     /// The client's request is awaited.
     Handshake(Handshake, Peer),
@@ -115,6 +115,7 @@ impl<B: ReceiveBuffer> Session<B> {
                 let versions = context.shared.config.access.proxy_protocol.versions();
                 let versions = versions.expect("a connection begins so where there are some");
                 session.stage = Stage::Proxied(proxy::Header::new(versions), Peer::new(peer));
+                session.hasten_header();
             }
             Start::Refuse { refusal, peer } => {
                 session.stage = Stage::Handshake(Handshake::new(), Peer::new(peer));
@@ -291,6 +292,12 @@ impl<B: ReceiveBuffer> Session<B> {
     pub(super) fn on_deadline(&mut self, address: impl FnOnce() -> Option<IpAddr>) {
         self.deadline = None;
         match &mut self.stage {
+            // At a drain it was not given its whole time, and one that has said nothing has done nothing wrong.
+            Stage::Proxied(header, _)
+                if header.is_empty() && self.presence.context.drain.phase() > Phase::Running =>
+            {
+                self.stage = Stage::Over;
+            }
             Stage::Proxied(..) => self.fail_proxy(ProxyError::Timeout),
             Stage::Handshake(..) => self.refuse(Refusal::Timeout),
             Stage::Open(connection) => match self.farewell {
@@ -309,7 +316,8 @@ impl<B: ReceiveBuffer> Session<B> {
         match (phase, &self.stage) {
             (_, Stage::Over) => {}
             (Phase::Stopping, _) => self.cut(),
-            (Phase::Draining, Stage::Handshake(..) | Stage::Proxied(..)) => self.refuse(Refusal::Draining),
+            (Phase::Draining, Stage::Handshake(..)) => self.refuse(Refusal::Draining),
+            (Phase::Draining, Stage::Proxied(..)) => self.hasten_header(),
             (Phase::Draining, Stage::Open(_)) if self.farewell != Farewell::Said => {
                 self.farewell = Farewell::Quiet;
                 self.await_farewell();
@@ -355,6 +363,9 @@ impl<B: ReceiveBuffer> Session<B> {
                     proxy::Source::Unix => None,
                 };
                 self.stage = Stage::Handshake(Handshake::new(), Peer::new(address));
+                if let Some(refusal) = self.presence.refusal() {
+                    return self.refuse(refusal);
+                }
                 if address.is_some_and(|address| !self.presence.count(address)) {
                     if self.presence.give_place_back() {
                         return self.refuse(Refusal::TooManyFromAddress);
@@ -473,7 +484,6 @@ impl<B: ReceiveBuffer> Session<B> {
         let context = &self.presence.context;
         match &self.stage {
             Stage::Handshake(handshake, peer) => context.log_refusal(refusal, handshake.seen(piece), *peer),
-            Stage::Proxied(_, peer) => context.log_refusal(refusal, &[], *peer),
             _ => {}
         }
         context.stats.on_refusal(refusal);

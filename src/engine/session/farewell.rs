@@ -18,7 +18,8 @@ const DRAIN_QUIET: Duration = Duration::from_millis(50);
 /// its Close is due at the next end of a message.
 const DRAIN_BUSY: Duration = Duration::from_secs(1);
 
-/// At a drain, how long the rest of a message that has begun is waited for: no longer than a quarter of its timeout.
+/// At a drain, how long the rest of a message that has begun, or the header of a proxy, is waited for: no longer than a
+/// quarter of its timeout.
 const DRAIN_MESSAGE: Duration = Duration::from_secs(1);
 
 /// What an open connection waits for before its Close(1001).
@@ -79,6 +80,16 @@ impl<B: ReceiveBuffer> Session<B> {
                 self.dismiss(GOING_AWAY);
             }
         }
+    }
+
+    /// At a drain the header of a proxy comes soon or not at all.
+    pub(super) fn hasten_header(&mut self) {
+        let context = &self.presence.context;
+        if context.drain.phase() == Phase::Running {
+            return;
+        }
+        let soon = context.clock.after(DRAIN_MESSAGE.min(context.shared.config.drain.timeout / 4));
+        self.deadline = self.deadline.map(|deadline| deadline.min(soon));
     }
 
     /// Gives out a Close outside of a drain.
