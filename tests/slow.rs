@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::Write as _;
 use std::net::Shutdown;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::SocketAddr as UnixAddress;
@@ -174,7 +174,8 @@ fn behind_its_own_close(place: &Place) {
     client.expect_end();
     drop(client);
     place.server.wait_for_counter("ended", 1);
-    assert_eq!(place.server.counter("cuts"), 0);
+    // What has been sent by a Unix socket is the peer's already, and a ring is not told how much of it is read.
+    assert!(place.server.counter("cuts") == 0 || place.unix.is_some());
 }
 
 /// And it sends on meanwhile, which is dropped.
@@ -183,11 +184,23 @@ fn behind_an_error(engine: &str) {
     let mut client = place.connect();
     client.send(OpCode::Binary, &pattern(VOLUME));
     client.send_bytes(&[0x82, 0x01, b'u']);
-    client.send_bytes(&vec![0; 1 << 20]);
-    let Some(got) = read_slowly(&mut client) else { return };
+    let mut writer = client.stream.try_clone().expect("a second handle");
+    let ends = AtomicBool::new(false);
+    let got = thread::scope(|scope| {
+        // A socket that is closed under these bytes answers them with a reset, and what it still had to send is lost.
+        scope.spawn(|| {
+            while !ends.load(Ordering::Relaxed) && writer.write_all(&[0; 1000]).is_ok() {
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let got = read_slowly(&mut client);
+        ends.store(true, Ordering::Relaxed);
+        got
+    });
+    let Some(got) = got else { return };
     assert!(got.data == pattern(VOLUME), "{} of {VOLUME} bytes", got.data.len());
     assert_eq!(got.close, Some(1002));
-    drop(client);
+    drop((client, writer));
     place.server.wait_for_counter("ended", 1);
     assert_eq!(place.server.counter("cuts"), 0);
 }

@@ -349,6 +349,7 @@ fn pass(session: &mut Session<PooledBuffer>, time: Duration) -> Vec<(u128, Vec<u
     for tenth in 1..=time.as_millis() / 100 {
         advance(session, Duration::from_millis(100));
         if is_overdue(session) {
+            session.on_untaken(Some(0));
             session.on_deadline(|| None);
             let sent = send_all(session);
             if !sent.is_empty() {

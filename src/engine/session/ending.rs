@@ -56,12 +56,15 @@ impl<B: ReceiveBuffer> Session<B> {
         let idle = Duration::from_millis(self.watch.look_at_end(now).into());
         let is_owed = self.is_owed_at_end();
         let step = self.end_step(is_owed);
-        let patience = match (is_owed, context.shared.config.flush_timeout) {
-            (false, _) => ANSWER_TIMEOUT,
-            (true, Duration::ZERO) => Duration::MAX,
+        let can_tell = self.queue.untaken().is_some();
+        let patience = match (is_owed, can_tell, context.shared.config.flush_timeout) {
+            (false, true, _) => ANSWER_TIMEOUT,
+            // All is in the kernel, which may still have much of it.
+            (false, false, timeout) => timeout.max(ANSWER_TIMEOUT),
+            (true, _, Duration::ZERO) => Duration::MAX,
+            (true, true, timeout) => timeout,
             // What a send of this moment shows is known at the next look.
-            (true, timeout) if self.queue.untaken().is_none() => timeout + step,
-            (true, timeout) => timeout,
+            (true, false, timeout) => timeout + step,
         };
         if idle >= patience {
             return self.cut();

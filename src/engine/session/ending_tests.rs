@@ -111,8 +111,8 @@ fn the_end_of_a_peer_is_awaited_from_when_it_has_taken_everything() {
     let ended = pass_at_end(&mut session, minutes, |_| Some(0)).expect("it ends");
     assert!((ANSWER_TIMEOUT..=FLUSH_TIMEOUT / 4 + ANSWER_TIMEOUT).contains(&ended), "{ended:?}");
 
-    // One that takes no more is cut, and one of which nothing is known soon.
-    for (untaken, after) in [(Some(7), FLUSH_TIMEOUT), (Some(0), ANSWER_TIMEOUT), (None, ANSWER_TIMEOUT)] {
+    // One that takes no more is cut, and so is one of which nothing is known.
+    for (untaken, after) in [(Some(7), FLUSH_TIMEOUT), (Some(0), ANSWER_TIMEOUT), (None, FLUSH_TIMEOUT)] {
         let mut session = closing();
         send_all(&mut session);
         session.on_writing_ended();
