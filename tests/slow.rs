@@ -23,8 +23,11 @@ on_each_engine! {
     signals_interrupt_nothing,
 }
 
+/// A test of one engine, and its name.
+type Test = (&'static str, fn(&str));
+
 /// All at once, for most of it is waiting. A thread that panics says its name.
-fn beside_each_other(engine: &str, tests: &[(&str, fn(&str))]) {
+fn beside_each_other(engine: &str, tests: &[Test]) {
     thread::scope(|scope| {
         for &(name, test) in tests {
             let thread = thread::Builder::new().name(name.into());
@@ -146,7 +149,7 @@ fn read_slowly(client: &mut Client) -> Option<Got> {
             let Some(payload_bytes) = received.get(payload.clone()) else { break };
             match header.opcode {
                 OpCode::Close => {
-                    got.close = payload_bytes.first_chunk().map(|code| u16::from_be_bytes(*code))
+                    got.close = payload_bytes.first_chunk().map(|code| u16::from_be_bytes(*code));
                 }
                 OpCode::Ping | OpCode::Pong => {}
                 _ => got.data.extend_from_slice(payload_bytes),

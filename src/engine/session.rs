@@ -482,9 +482,8 @@ impl<B: ReceiveBuffer> Session<B> {
     /// Refuses a request of which `piece` has come last.
     fn refuse_request(&mut self, refusal: Refusal, piece: &[u8]) {
         let context = &self.presence.context;
-        match &self.stage {
-            Stage::Handshake(handshake, peer) => context.log_refusal(refusal, handshake.seen(piece), *peer),
-            _ => {}
+        if let Stage::Handshake(handshake, peer) = &self.stage {
+            context.log_refusal(refusal, handshake.seen(piece), *peer);
         }
         context.stats.on_refusal(refusal);
         self.queue.push_bytes(&refusal.response(&date()), context);

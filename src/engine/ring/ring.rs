@@ -155,12 +155,12 @@ impl Ring {
         };
         // SAFETY: either no address is asked for, and the operation names no memory; or it lies on the heap, where
         // `peers` keeps it as long as the ring lives.
-        unsafe { self.push(&entry.user_data(accept_token(listener).to_bits())) };
+        unsafe { self.push(&entry.user_data(Token::accept(listener).to_bits())) };
     }
 
     /// Ends what [`Self::accept`] began; its last event says so.
     pub(super) fn cancel_accept(&mut self, listener: u32) {
-        self.cancel(accept_token(listener));
+        self.cancel(Token::accept(listener));
     }
 
     /// Puts a socket into the place of the table of files that `key` names, where it lives on without its descriptor. A ring
@@ -586,10 +586,6 @@ impl Drop for Ring {
 
 /// MSG_WAITALL: of a stream socket's send, all of it.
 const WAITALL: SendFlags = SendFlags::from_bits_retain(0x100);
-
-const fn accept_token(listener: u32) -> Token {
-    Token { op: Op::Accept, key: Key { slot: listener, generation: 0 } }
-}
 
 /// The result of a completion: a negative one is an errno.
 fn outcome(result: i32) -> io::Result<u32> {

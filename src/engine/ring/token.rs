@@ -70,6 +70,11 @@ pub struct Key {
 pub(super) const GENERATIONS: u32 = 1 << 24;
 
 impl Token {
+    /// That of an accept: its slot is the number of the listener.
+    pub(super) const fn accept(listener: u32) -> Self {
+        Self { op: Op::Accept, key: Key { slot: listener, generation: 0 } }
+    }
+
     pub(super) const fn to_bits(self) -> u64 {
         (self.op as u64) << 56 | (self.key.generation as u64) << 32 | self.key.slot as u64
     }
