@@ -9,7 +9,7 @@ use ringback::proto::frame::OpCode;
 use socket2::{Domain, Socket, Type};
 
 use crate::common::{Client, Server, close_payload, command, pattern, read_some, volume};
-use crate::{MIB, Replies, on_each_engine};
+use crate::{Replies, on_each_engine};
 
 on_each_engine! {
     #[ignore = "volume: 12 MiB read at 50 kB/s"]
@@ -45,7 +45,7 @@ fn a_slow_reader_gets_all_that_is_before_its_close(engine: &str) {
 }
 
 fn read_slowly(engine: &str, by: &str, mut client: Client) {
-    let payload = pattern(volume(12 * MIB as usize));
+    let payload = pattern(volume(12 << 20));
     client.send(OpCode::Binary, &payload);
     client.send(OpCode::Close, &close_payload(1000, ""));
     let began = Instant::now();
