@@ -136,6 +136,16 @@ struct Arguments {
     )]
     unsent_total: usize,
 
+    /// Time that a client may take nothing of the last bytes it is sent, before it is cut; 0s for ever
+    #[arg(
+        long,
+        env = "RINGBACK_FLUSH_TIMEOUT",
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = values::parse_silence
+    )]
+    flush_timeout: Duration,
+
     #[command(flatten)]
     drain: DrainConfig,
 
@@ -294,6 +304,7 @@ impl From<Arguments> for Config {
             handshake_timeout: arguments.handshake_timeout,
             unsent_limit: arguments.unsent_limit,
             unsent_total: arguments.unsent_total,
+            flush_timeout: arguments.flush_timeout,
             drain: arguments.drain,
             admin: arguments.admin,
             keep_alive: arguments.keep_alive,
@@ -362,6 +373,9 @@ mod tests {
             "--keep-alive-interval=25",
             "--keep-alive-timeout=1ms",
             "--idle-timeout=1year",
+            "--flush-timeout=10",
+            "--flush-timeout=9ms",
+            "--flush-timeout=8days",
         ] {
             assert!(Arguments::try_parse_from(["ringback", bad]).is_err(), "{bad}");
         }

@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::thread;
+use std::time::Duration;
 
-use common::{Client, Server, command, handshake};
+use common::{Client, DEADLINE, Server, command, handshake};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 
@@ -22,7 +24,8 @@ on_each_engine! {
     addresses_behind_a_proxy_are_counted,
     those_of_one_address_behind_a_proxy_do_not_stop_accepting,
     each_of_several_listeners_reaches_the_limit,
-    a_drain_answers_those_whose_header_has_not_come,
+    over_the_limit_there_is_no_answer_before_the_header,
+    a_drain_answers_once_the_header_has_come,
 }
 
 const HOME: [u8; 4] = [127, 0, 0, 1];
@@ -336,12 +339,68 @@ fn each_of_several_listeners_reaches_the_limit(engine: &str) {
     drop(held);
 }
 
-fn a_drain_answers_those_whose_header_has_not_come(engine: &str) {
-    let server = Server::start(engine, &["--proxy-protocol", "v1"]);
-    let mut silent = server.connect_raw();
-    server.wait_for_counter("accepted", 1);
+/// Whoever reads what comes before the header takes it for the greeting of what lies behind the proxy.
+fn expect_silence(client: &Client) {
+    client.stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a duration");
+    let error = loop {
+        match client.stream.peek(&mut [0]) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => break result.expect_err("nothing is said"),
+        }
+    };
+    assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+    client.stream.set_read_timeout(Some(DEADLINE)).expect("a duration");
+}
+
+fn over_the_limit_there_is_no_answer_before_the_header(engine: &str) {
+    let options = ["--proxy-protocol", "any", "--max-connections", "1", "--handshake-timeout", "4s"];
+    let server = Server::start(engine, &[&options[..], &["--max-connections-per-ip", "5"]].concat());
+    let mut only = server.connect_raw();
+    assert!(ask(&mut only, &line("192.0.2.1")).starts_with("HTTP/1.1 101 "));
+    let (mut told, mut silent, mut wrong) =
+        (server.connect_raw(), server.connect_raw(), server.connect_raw());
+    server.wait_for_counter("accepted", 4);
+    expect_silence(&told);
+    let header = binary(Some([192, 0, 2, 2]));
+    let (first, last) = header.split_at(20);
+    told.send_bytes(first);
+    expect_silence(&told);
+    told.send_bytes(last);
+    // Its request is not awaited.
+    let head = told.read_head();
+    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nRetry-After: "), "{head}");
+    wrong.send_bytes(b"GET /ws HTTP/1.1\r\n");
+    let mut rest = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut wrong.stream, &mut rest);
+    assert_eq!(rest, b"", "no header, no answer");
+    silent.expect_end();
+    assert_eq!((server.counter("refusals"), server.counter("proxy_errors")), (1, 2));
+    drop((told, silent, wrong, only));
+    server.wait_for_counter("ended", 4);
+    let mut next = server.connect_raw();
+    assert!(ask(&mut next, &line("192.0.2.1")).starts_with("HTTP/1.1 101 "), "the place is free again");
+}
+
+fn a_drain_answers_once_the_header_has_come(engine: &str) {
+    let server = Server::start(engine, &["--proxy-protocol", "v1", "--drain-timeout", "20s"]);
+    let (mut silent, mut begun, mut told) =
+        (server.connect_raw(), server.connect_raw(), server.connect_raw());
+    begun.send_bytes(b"PROXY TCP4");
+    told.send_bytes(b"PROXY TCP4 192.0.2.1");
+    server.wait_for_counter("accepted", 3);
     server.signal(Signal::TERM);
-    assert!(silent.read_head().starts_with("HTTP/1.1 503 "));
-    drop(silent);
-    assert_eq!(server.wait().0.code(), Some(0));
+    expect_silence(&told);
+    told.send_bytes(b" 198.51.100.2 56324 443\r\n");
+    let head = told.read_head();
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    silent.expect_end();
+    begun.expect_end();
+    drop((silent, begun, told));
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0));
+    let summary = common::last_counters(&log);
+    assert_eq!(
+        (common::counter_in(summary, "refusals"), common::counter_in(summary, "proxy_errors")),
+        (1, 1)
+    );
 }

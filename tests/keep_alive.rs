@@ -164,11 +164,13 @@ fn fill(server: &Server, client: &mut Client) -> usize {
 fn who_takes_nothing_is_given_up(engine: &str) {
     let mut options = vec!["--unsent-limit", "128KiB"];
     options.extend(["--keep-alive-interval", "500ms", "--keep-alive-timeout", "500ms"]);
+    options.extend(["--flush-timeout", "500ms"]);
     let server = Server::start(engine, &options);
     let mut stuck = narrow(&server);
     fill(&server, &mut stuck);
-    server.wait_for_counter("keep_alive_timeouts", 1);
+    server.wait_for_counter("unread_timeouts", 1);
     server.wait_for_counter("ended", 1);
+    assert_eq!((server.counter("keep_alive_timeouts"), server.counter("cuts")), (0, 1));
     server.connect().echo(OpCode::Text, b"meanwhile");
 }
 
@@ -200,7 +202,8 @@ fn who_reads_slowly_is_not(engine: &str) {
         thread::sleep(Duration::from_millis(10));
     }
     assert!(0 < read && read < sent, "{read} of {sent} bytes: it was slow");
-    assert_eq!((server.counter("keep_alive_timeouts"), server.counter("pings_sent")), (0, 0));
+    let counters = ["unread_timeouts", "keep_alive_timeouts", "pings_sent"].map(|name| server.counter(name));
+    assert_eq!(counters, [0; 3]);
 }
 
 fn pongs_do_not_keep_an_idle_client(engine: &str) {

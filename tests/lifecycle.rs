@@ -24,6 +24,7 @@ on_each_engine! {
     a_hangup_and_a_broken_pipe_change_nothing,
     the_last_line_sums_up,
     handshakes_under_way_get_503_at_a_drain,
+    silent_connections_get_nothing_at_a_drain,
     started_twice_on_one_port,
     ipv6_and_several_listeners,
     several_workers_share_a_port,
@@ -240,6 +241,26 @@ fn handshakes_under_way_get_503_at_a_drain(engine: &str) {
     let head = queued.read_head();
     assert!(head.starts_with("HTTP/1.1 503 ") || head.starts_with("HTTP/1.1 101 "), "{head}");
     drop((half, queued));
+    assert_eq!(server.wait().0.code(), Some(0));
+}
+
+/// A browser's spare connection is no request. One that becomes a request in time is answered as such.
+fn silent_connections_get_nothing_at_a_drain(engine: &str) {
+    let server = Server::start(engine, &[]);
+    let mut silent = server.connect_raw();
+    let mut late = server.connect_raw();
+    server.wait_for_counter("accepted", 2);
+    // It keeps the server there.
+    let mut open = server.connect();
+    server.signal(Signal::TERM);
+    assert_eq!(open.read_close(), 1001);
+    late.send_bytes(handshake("/ws", "").as_bytes());
+    let head = late.read_head();
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert_eq!(silent.read_to_end(), b"", "a client that said nothing was answered");
+    server.wait_for_counter("silent", 1);
+    assert_eq!(server.counter("refusals"), 1);
+    drop((late, open));
     assert_eq!(server.wait().0.code(), Some(0));
 }
 

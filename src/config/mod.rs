@@ -52,6 +52,8 @@ pub struct Config {
     pub unsent_limit: usize,
     /// How many bytes may wait to be sent in the whole process.
     pub unsent_total: usize,
+    /// How long a peer may take nothing of the last bytes that it is sent; 0 for ever.
+    pub flush_timeout: Duration,
     /// How much time there is for the end.
     pub drain: DrainConfig,
     /// Where health checks and metrics are.
@@ -79,6 +81,7 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(5),
             unsent_limit: 16 << 20,
             unsent_total: 256 << 20,
+            flush_timeout: Duration::from_secs(10),
             drain: DrainConfig::default(),
             admin: AdminConfig::default(),
             keep_alive: KeepAliveConfig::default(),

@@ -104,16 +104,18 @@ impl Context {
         let shared = &*self.shared;
         self.stats.accepted.add(1);
         tracing::debug!(peer = peer.map(tracing::field::display), "connection accepted");
+        // Behind a proxy, whose address it is, even a refusal waits for the header.
+        let is_proxied = shared.config.access.proxy_protocol.versions().is_some();
+        let proxied = is_proxied.then_some(Start::Proxied { peer });
         if self.drain.phase() != Phase::Running {
-            return (Start::Refuse { refusal: Refusal::Draining, peer }, None);
+            return (proxied.unwrap_or(Start::Refuse { refusal: Refusal::Draining, peer }), None);
         }
         let Some(mut admission) = shared.limits.admit() else {
             self.stats.accept_pauses.add(1);
-            return (Start::Refuse { refusal: Refusal::Full, peer }, None);
+            return (proxied.unwrap_or(Start::Refuse { refusal: Refusal::Full, peer }), None);
         };
-        if shared.config.access.proxy_protocol.versions().is_some() {
-            // The address is the proxy's.
-            return (Start::Proxied { peer }, Some(admission));
+        if let Some(proxied) = proxied {
+            return (proxied, Some(admission));
         }
         match peer {
             Some(peer) if !admission.count(peer) => {
@@ -142,6 +144,23 @@ pub(super) struct Presence {
 }
 
 impl Presence {
+    /// The address of its peer, as far as that is known: the one that it is counted by, else the socket's, which behind a
+    /// proxy is not its own.
+    pub(super) fn address(&self, of_socket: impl FnOnce() -> Option<IpAddr>) -> Option<IpAddr> {
+        let counted = self.admission.and_then(Source::address);
+        let is_proxied = self.context.shared.config.access.proxy_protocol.versions().is_some();
+        counted.or_else(|| of_socket().filter(|_| !is_proxied))
+    }
+
+    /// With what its request is refused, whatever it may ask for.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        match (self.context.drain.phase(), self.admission) {
+            (Phase::Running, Some(_)) => None,
+            (Phase::Running, None) => Some(Refusal::Full),
+            _ => Some(Refusal::Draining),
+        }
+    }
+
     /// Counts it among the connections of an address, once that is known. `false` when there are as many as may be.
     pub(super) fn count(&mut self, address: IpAddr) -> bool {
         let counted = self.context.shared.limits.count(address);

@@ -2,16 +2,16 @@
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::buffer::ReceiveBuffer as _;
 use super::outgoing::Outgoing;
-use super::owned::{Sent, Stream};
+use super::owned::{Sent, Stream, is_for_want_of_memory, wait_for_memory};
 use super::pool::PooledBuffer;
-use super::ring::untaken;
+use super::ring::{peer, untaken};
 use crate::proto::HEADROOM;
 
 /// A runtime for one thread, whose tasks never leave it.
@@ -87,6 +87,7 @@ impl Stream for EpollStream {
                         return (Err(error), outgoing);
                     }
                 }
+                Err(error) if is_for_want_of_memory(&error) => wait_for_memory().await,
                 Err(error) => return (Err(error), outgoing),
             }
         }
@@ -95,6 +96,10 @@ impl Stream for EpollStream {
 
     fn untaken(&self) -> io::Result<u32> {
         untaken(&self.0)
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        peer(&self.0)
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {

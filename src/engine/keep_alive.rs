@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::config::KeepAliveConfig;
 
-/// How often a connection is looked at in the shorter one of interval and idle timeout.
-const LOOKS: u32 = 4;
+/// How often a connection is looked at in the shorter one of interval and idle timeout, and its end in the timeout of a
+/// flush.
+pub(super) const LOOKS: u32 = 4;
 
 /// What the connections of a worker are held to.
 #[derive(Debug)]
@@ -142,6 +143,19 @@ impl Watch {
         self.marks & PINGED != 0
     }
 
+    /// Begins to watch how a peer takes the last bytes that it is sent.
+    pub(super) const fn begin_end(&mut self, now: u32) {
+        (self.silent_since, self.marks) = (Stamp::at(now), 0);
+    }
+
+    /// For how many milliseconds the peer has taken nothing, as far as the looks since [`Self::begin_end`] show.
+    pub(super) const fn look_at_end(&mut self, now: u32) -> u32 {
+        if self.marks & (TAKEN | DELIVERED) != 0 {
+            self.begin_end(now);
+        }
+        self.silent_since.age(now)
+    }
+
     /// Looks at what has come since the last time.
     pub(super) fn look(&mut self, sight: Sight, terms: &Terms) -> Finding {
         let Sight { now, is_owed, is_mid_message } = sight;
@@ -191,7 +205,7 @@ impl Stamp {
 }
 
 /// Milliseconds, of a time that is below the modulus by far.
-fn millis(time: Duration) -> u32 {
+pub(super) fn millis(time: Duration) -> u32 {
     const MAX: u32 = u32::MAX / 4;
     u32::try_from(time.as_millis()).map_or(MAX, |millis| millis.min(MAX))
 }

@@ -113,6 +113,15 @@ impl Context {
         }
     }
 
+    /// An open connection is not read from any more, and its peer takes nothing of what is sent to it.
+    #[cold]
+    pub(super) fn log_unread(&self, cause: &'static str, unsent: usize, peer: Peer) {
+        const EVENT: &str = "peer does not read";
+        if let Some(Due { suppressed }) = self.notices.due(EVENT, cause) {
+            warn!(cause, unsent, peer = peer.address().map(display), suppressed, "{EVENT}");
+        }
+    }
+
     /// An open connection broke RFC 6455.
     #[cold]
     pub(super) fn log_protocol_error(&self, error: ProtocolError) {

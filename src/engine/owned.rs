@@ -4,17 +4,20 @@
 //! [`Session`]. Reading goes on while a write is pending, for a client may send much before it reads.
 
 use std::future::poll_fn;
-use std::io;
-use std::net::Shutdown;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Shutdown};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
+
+use rustix::io::Errno;
 
 use super::Context;
 use super::buffer::Class;
 use super::outgoing::Outgoing;
 use super::pool::PooledBuffer;
 use super::session::{Session, Start};
+use crate::server::accept::PAUSE;
 use crate::server::{Admission, Phase};
 
 /// How many events a connection handles before others have their turn, when it never has to wait.
@@ -39,6 +42,9 @@ pub(super) trait Stream {
 
     /// How much of what was written the peer has not confirmed: [`untaken`](super::ring::untaken).
     fn untaken(&self) -> io::Result<u32>;
+
+    /// The address of the peer, where it has one.
+    fn peer(&self) -> Option<IpAddr>;
 
     /// shutdown(2).
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
@@ -158,7 +164,7 @@ pub(super) fn serve<S: Stream>(
                     if session.asks_untaken() {
                         session.on_untaken(stream.untaken().ok());
                     }
-                    session.on_deadline();
+                    session.on_deadline(|| stream.peer());
                 }
                 Event::Phase(phase) => {
                     heard = phase;
@@ -194,7 +200,10 @@ fn write<'a, S: Stream>(
         match stream.try_write(outgoing.bytes()) {
             Ok(sent) if sent == outgoing.bytes().len() => session.on_sent(&Ok(()), outgoing),
             Ok(sent) => return Some(Box::pin(stream.write_rest(outgoing, sent))),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+                    || is_for_want_of_memory(&error) =>
+            {
                 return Some(Box::pin(stream.write_rest(outgoing, 0)));
             }
             Err(error) => session.on_sent(&Err(error), outgoing),
@@ -211,12 +220,28 @@ fn receive<S: Stream>(
     class: Class,
 ) -> impl Future<Output = (io::Result<usize>, Option<PooledBuffer>)> {
     async move {
-        if let Err(error) = stream.readable().await {
-            return (Err(error), None);
+        loop {
+            if let Err(error) = stream.readable().await {
+                return (Err(error), None);
+            }
+            let (result, buffer) = stream.read(context.pool.take(class)).await;
+            if !result.as_ref().is_err_and(is_for_want_of_memory) {
+                return (result, Some(buffer));
+            }
+            drop((result, buffer));
+            wait_for_memory().await;
         }
-        let (result, buffer) = stream.read(context.pool.take(class)).await;
-        (result, Some(buffer))
     }
+}
+
+/// Whether the kernel had no memory for an operation at the moment: it is begun again.
+pub(super) fn is_for_want_of_memory(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOBUFS | Errno::NOMEM))
+}
+
+/// Waits before that. In a box, so that no idle connection holds the timer.
+pub(super) fn wait_for_memory() -> Pin<Box<impl Future<Output = ()>>> {
+    Box::pin(tokio::time::sleep(PAUSE))
 }
 
 #[cfg(test)]

@@ -56,6 +56,11 @@ impl<B: ReceiveBuffer> SendQueue<B> {
         before.is_some_and(|before| untaken.is_some_and(|untaken| untaken != before))
     }
 
+    /// How many bytes of what was sent the peer had not confirmed when that was last asked, if the kernel could tell.
+    pub(super) fn untaken(&self) -> Option<u32> {
+        self.untaken.map(|untaken| untaken.get() - 1)
+    }
+
     /// How many bytes are in the queue and under way.
     pub(super) const fn unsent(&self) -> usize {
         self.unsent

@@ -1,9 +1,6 @@
 //! A connection between its socket and the protocol: what to read, what to send, when to end. It does no I/O.
-//!
-//! How a connection ends (RFC 6455 §7.1.1): the last bytes are sent, then the write side is shut, then what still
-//! comes is read and dropped until the peer ends too. Closing at once would make the kernel answer unread bytes with
-//! RST, and the peer would lose our Close.
 
+mod ending;
 mod farewell;
 
 use std::io;
@@ -20,18 +17,13 @@ use super::keep_alive::Watch;
 use super::outgoing::Outgoing;
 use super::peer::Peer;
 use super::send_queue::SendQueue;
+use crate::proto::close::GOING_AWAY;
 use crate::proto::handshake::{Handshake, Refusal, Refused, Step, options_response, page_response};
 use crate::proto::proxy::{self, ProxyError};
 use crate::proto::{Connection, HEADROOM, Progress, Standing};
 use crate::server::{Admission, Phase};
+use ending::DISCARD_MAX;
 use farewell::Farewell;
-
-/// How long each of the last writes may take: a peer that goes on reading gets everything.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long, and how many bytes long, the peer's end is waited for after ours.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 4 << 20;
 
 /// How much a connection may receive before anything of it is sent, on an engine that receives without being asked each
 /// time.
@@ -73,8 +65,8 @@ pub(crate) struct Session<B> {
     presence: Presence,
     stage: Stage,
     queue: SendQueue<B>,
-    /// Of the handshake, of the next look at an open connection or step of its farewell, of a last write, or of lingering: as
-    /// the stage has it.
+    /// Of the handshake, of the next look at an open connection or at its end, or of a step of its farewell: as the stage
+    /// has it.
     deadline: Option<Moment>,
     class: Class,
     short_receives: u8,
@@ -87,7 +79,7 @@ pub(crate) struct Session<B> {
 }
 
 enum Stage {
-    /// What a proxy says of its client is awaited.
+    /// What a proxy says of its client is awaited; nothing is said before, not even that the client is refused.
     Proxied(proxy::Header, Peer),
     /// The client's request is awaited.
     Handshake(Handshake, Peer),
@@ -123,6 +115,7 @@ impl<B: ReceiveBuffer> Session<B> {
                 let versions = context.shared.config.access.proxy_protocol.versions();
                 let versions = versions.expect("a connection begins so where there are some");
                 session.stage = Stage::Proxied(proxy::Header::new(versions), Peer::new(peer));
+                session.hasten_beginning();
             }
             Start::Refuse { refusal, peer } => {
                 session.stage = Stage::Handshake(Handshake::new(), Peer::new(peer));
@@ -157,19 +150,6 @@ impl<B: ReceiveBuffer> Session<B> {
             || !matches!(self.stage, Stage::Open(_) | Stage::Handshake(..) | Stage::Proxied(..))
     }
 
-    /// Whether everything is sent that ever will be.
-    pub(super) const fn should_end_writing(&self) -> bool {
-        matches!(self.stage, Stage::Flushing { .. }) && self.queue.unsent() == 0
-    }
-
-    /// The write side is shut.
-    pub(super) fn on_writing_ended(&mut self) {
-        if matches!(self.stage, Stage::Flushing { .. }) {
-            self.stage = if self.end_of_stream { Stage::Over } else { Stage::Lingering { discarded: 0 } };
-            self.expire_after(LINGER_TIMEOUT);
-        }
-    }
-
     /// Whether the peer takes its bytes more slowly than they come: for an engine that can tell. Any other leaves it at
     /// yes, and then it goes for every peer that is owed something.
     pub(super) const fn set_slow(&mut self, is_slow: bool) {
@@ -193,15 +173,23 @@ impl<B: ReceiveBuffer> Session<B> {
         match self.stage {
             _ if self.end_of_stream => false,
             Stage::Over => false,
-            Stage::Flushing { discarded } => discarded <= LINGER_BYTES,
-            Stage::Open(ref connection) if self.queue.must_wait() => {
+            Stage::Flushing { discarded } => discarded <= DISCARD_MAX,
+            // Once our Close is given out, what comes is dropped: a client that sends first may get to its end and read.
+            Stage::Open(ref connection)
+                if self.queue.must_wait() && connection.standing() == Standing::Open =>
+            {
                 let Context { shared, settings, .. } = &*self.presence.context;
-                let limit = shared.config.unsent_limit;
-                self.queue.unsent() + connection.gathered() < if self.is_paused { limit / 2 } else { limit }
+                self.queue.unsent() + connection.gathered() < self.unread_from()
                     && !settings.budget.is_exhausted_for(shared.config.receive_buffer_size)
             }
             _ => true,
         }
+    }
+
+    /// From how many unsent bytes on an open connection is not read from.
+    fn unread_from(&self) -> usize {
+        let limit = self.presence.context.shared.config.unsent_limit;
+        if self.is_paused { limit / 2 } else { limit }
     }
 
     /// It is not read from for now: counted once, until it is again.
@@ -267,24 +255,26 @@ impl<B: ReceiveBuffer> Session<B> {
         if result.is_err() {
             self.stage = Stage::Over;
         }
-        if matches!(self.stage, Stage::Flushing { .. }) {
-            self.expire_after(FLUSH_TIMEOUT);
+    }
+
+    /// Whether [`Self::on_untaken`] should be told, just before [`Self::on_deadline`]: where a look may find that the peer
+    /// is gone.
+    pub(super) fn asks_untaken(&self) -> bool {
+        match self.stage {
+            Stage::Open(_) => match self.farewell {
+                Farewell::NotDue => self.queue.unsent() > 0 || self.watch.is_pinged(),
+                Farewell::Said => true,
+                Farewell::Quiet | Farewell::Message => false,
+            },
+            Stage::Flushing { .. } | Stage::Lingering { .. } => true,
+            Stage::Proxied(..) | Stage::Handshake(..) | Stage::Over => false,
         }
     }
 
-    /// Whether [`Self::on_untaken`] should be told, before [`Self::on_deadline`] or soon after: where a look may find that
-    /// the peer is gone.
-    pub(super) fn asks_untaken(&self) -> bool {
-        matches!(self.stage, Stage::Open(_))
-            && self.farewell == Farewell::NotDue
-            && (self.queue.unsent() > 0 || self.watch.is_pinged())
-    }
-
-    /// How many bytes of what was sent the peer has not confirmed; where the kernel cannot tell, nobody is given up for
-    /// taking nothing.
+    /// How many bytes of what was sent the peer has not confirmed, where the kernel can tell: it takes something as long
+    /// as that changes. Else only sends show it.
     pub(super) fn on_untaken(&mut self, untaken: Option<u32>) {
-        let is_owed = self.queue.unsent() > 0;
-        if self.queue.on_untaken(untaken) || (untaken.is_none() && is_owed) {
+        if self.queue.on_untaken(untaken) {
             self.watch.deliver();
         }
     }
@@ -298,8 +288,9 @@ impl<B: ReceiveBuffer> Session<B> {
         self.queue.on_sent_in_part(outgoing, sent, spill, &self.presence.context);
     }
 
-    /// The deadline has passed.
-    pub(super) fn on_deadline(&mut self) {
+    /// The deadline has passed. `address` is asked for that of the socket's peer, where the engine can tell and it is to be
+    /// logged.
+    pub(super) fn on_deadline(&mut self, address: impl FnOnce() -> Option<IpAddr>) {
         self.deadline = None;
         if self.count_if_silent() {
             self.stage = Stage::Over;
@@ -309,11 +300,11 @@ impl<B: ReceiveBuffer> Session<B> {
             Stage::Handshake(..) => self.refuse(Refusal::Timeout),
             Stage::Open(connection) => match self.farewell {
                 Farewell::Quiet if connection.is_mid_message() => self.await_message(),
-                Farewell::Quiet | Farewell::Message => self.say_farewell(),
-                Farewell::Said => self.cut(),
-                Farewell::NotDue => self.look(),
+                Farewell::Quiet | Farewell::Message => self.say_farewell(GOING_AWAY),
+                Farewell::Said => self.look_at_end(),
+                Farewell::NotDue => self.look(address),
             },
-            Stage::Flushing { .. } | Stage::Lingering { .. } => self.cut(),
+            Stage::Flushing { .. } | Stage::Lingering { .. } => self.look_at_end(),
             Stage::Over => {}
         }
     }
@@ -323,7 +314,10 @@ impl<B: ReceiveBuffer> Session<B> {
         match (phase, &self.stage) {
             (_, Stage::Over) => {}
             (Phase::Stopping, _) => self.cut(),
-            (Phase::Draining, Stage::Handshake(..) | Stage::Proxied(..)) => self.refuse(Refusal::Draining),
+            (Phase::Draining, Stage::Handshake(handshake, _)) if !handshake.is_empty() => {
+                self.refuse(Refusal::Draining);
+            }
+            (Phase::Draining, Stage::Handshake(..) | Stage::Proxied(..)) => self.hasten_beginning(),
             (Phase::Draining, Stage::Open(_)) if self.farewell != Farewell::Said => {
                 self.farewell = Farewell::Quiet;
                 self.await_farewell();
@@ -340,6 +334,11 @@ impl<B: ReceiveBuffer> Session<B> {
                 let (step, peer) = (header.receive(&buffer.bytes()[filled.clone()]), *peer);
                 self.on_proxy_header(step, peer, buffer, filled);
             }
+            // It had sent nothing when the drain began.
+            Stage::Handshake(..) if self.presence.context.drain.phase() > Phase::Running => {
+                let piece = &buffer.bytes()[filled];
+                self.refuse_request(&Refusal::Draining.of(piece), piece);
+            }
             Stage::Handshake(handshake, _) => {
                 let Context { shared, settings, .. } = &*self.presence.context;
                 let piece = &buffer.bytes()[filled.clone()];
@@ -350,7 +349,7 @@ impl<B: ReceiveBuffer> Session<B> {
             Stage::Flushing { discarded } => *discarded += filled.len(),
             Stage::Lingering { discarded } => {
                 *discarded += filled.len();
-                if *discarded > LINGER_BYTES {
+                if *discarded > DISCARD_MAX {
                     self.cut();
                 }
             }
@@ -370,6 +369,9 @@ impl<B: ReceiveBuffer> Session<B> {
                     proxy::Source::Unix => None,
                 };
                 self.stage = Stage::Handshake(Handshake::new(), Peer::new(address));
+                if let Some(refusal) = self.presence.refusal() {
+                    return self.refuse(refusal);
+                }
                 if address.is_some_and(|address| !self.presence.count(address)) {
                     if self.presence.give_place_back() {
                         return self.refuse(Refusal::TooManyFromAddress);
@@ -512,27 +514,12 @@ impl<B: ReceiveBuffer> Session<B> {
     /// Refuses a request of which `piece` has come last.
     fn refuse_request(&mut self, refused: &Refused, piece: &[u8]) {
         let context = &self.presence.context;
-        match &self.stage {
-            Stage::Handshake(handshake, peer) => context.log_refusal(refused, handshake.seen(piece), *peer),
-            Stage::Proxied(_, peer) => context.log_refusal(refused, &[], *peer),
-            _ => {}
+        if let Stage::Handshake(handshake, peer) = &self.stage {
+            context.log_refusal(refused, handshake.seen(piece), *peer);
         }
         context.stats.on_refusal(refused.cause());
         self.queue.push_bytes(&refused.response(&date()), context);
         self.flush();
-    }
-
-    /// Nothing more is to be said: send what is queued, then end.
-    fn flush(&mut self) {
-        if !matches!(self.stage, Stage::Flushing { .. }) {
-            self.stage = Stage::Flushing { discarded: 0 };
-            self.expire_after(FLUSH_TIMEOUT);
-        }
-    }
-
-    fn cut(&mut self) {
-        self.presence.context.stats.cuts.add(1);
-        self.stage = Stage::Over;
     }
 
     fn expire_after(&mut self, timeout: Duration) {

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use super::super::clock::Clock;
 use super::super::pool::PooledBuffer;
-use super::farewell::CLOSE_TIMEOUT;
+use super::ending::ANSWER_TIMEOUT;
 use super::*;
 use crate::config::{Config, KeepAliveConfig};
 use crate::proto::Gathered;
@@ -15,6 +15,10 @@ use crate::proto::budget::{Budget, Total};
 use crate::proto::frame::{HEADER_MAX, Header, OpCode};
 use crate::proto::handshake::Rules;
 use crate::server::{Limits, Shared, Snapshot, WorkerStats};
+use ending::{FLUSH_TIMEOUT, closing, pass_at_end};
+
+#[path = "session/ending_tests.rs"]
+mod ending;
 
 const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -152,32 +156,24 @@ fn is_overdue<B: ReceiveBuffer>(session: &Session<B>) -> bool {
 }
 
 #[test]
-fn a_peer_that_takes_its_bytes_slowly_gets_all_of_them() {
-    let mut session = open();
-    for _ in 0..10 {
-        feed(&mut session, &frame(OpCode::Binary, &[7; 60_000]));
+fn a_receive_that_fails_for_a_moment_is_no_end() {
+    for stage in ["handshake", "open", "flushing", "lingering"] {
+        let mut session = if stage == "open" { open() } else { closing() };
+        if stage == "handshake" {
+            let context = Rc::clone(&session.presence.context);
+            session = Session::new(Start::Handshake { peer: None }, &context, None);
+        }
+        if stage == "lingering" {
+            send_all(&mut session);
+            session.on_writing_ended();
+        }
+        for kind in [io::ErrorKind::Interrupted, io::ErrorKind::WouldBlock] {
+            session.on_received(Err(kind.into()), None);
+            assert!(!session.is_over() && session.may_read(), "{kind} {stage}");
+        }
+        session.on_received(Err(io::ErrorKind::ConnectionReset.into()), None);
+        assert!(session.is_over(), "{stage}");
     }
-    feed(&mut session, &frame(OpCode::Close, b""));
-    let mut sent = 0;
-    while let Some(outgoing) = session.next_outgoing() {
-        assert!(!is_overdue(&session), "{sent} bytes are sent, and more are under way");
-        advance(&session, FLUSH_TIMEOUT / 2);
-        sent += outgoing.len();
-        session.on_sent(&Ok(()), outgoing);
-    }
-    assert!(sent > 600_000 && session.should_end_writing(), "{sent} bytes");
-}
-
-#[test]
-fn a_peer_that_takes_nothing_any_more_is_cut() {
-    let mut session = open();
-    feed(&mut session, &frame(OpCode::Close, b""));
-    let _under_way = session.next_outgoing().expect("the Close");
-    assert!(!is_overdue(&session));
-    advance(&session, FLUSH_TIMEOUT);
-    assert!(is_overdue(&session));
-    session.on_deadline();
-    assert!(session.is_over());
 }
 
 #[test]
@@ -191,7 +187,7 @@ fn what_comes_before_the_close_is_sent_does_not_cost_the_peer_its_close() {
     while session.may_read() {
         feed(&mut session, &garbage);
         taken += garbage.len();
-        assert!(taken < 3 * LINGER_BYTES, "it is not read for ever");
+        assert!(taken < 3 * DISCARD_MAX, "it is not read for ever");
     }
     assert!(!session.is_over(), "the echo and the Close are still to be sent");
     session.on_sent(&Ok(()), echo);
@@ -348,7 +344,8 @@ fn pass(session: &mut Session<PooledBuffer>, time: Duration) -> Vec<(u128, Vec<u
     for tenth in 1..=time.as_millis() / 100 {
         advance(session, Duration::from_millis(100));
         if is_overdue(session) {
-            session.on_deadline();
+            session.on_untaken(Some(0));
+            session.on_deadline(|| None);
             let sent = send_all(session);
             if !sent.is_empty() {
                 said.push((tenth, sent));
@@ -405,7 +402,7 @@ fn a_peer_from_which_anything_comes_is_never_pinged() {
 #[test]
 fn a_peer_that_does_not_answer_gets_1001_and_is_cut() {
     let mut session = watched(8, 5, 0);
-    let said = pass(&mut session, INTERVAL * 5 / 4 + TIMEOUT + CLOSE_TIMEOUT);
+    let said = pass(&mut session, INTERVAL * 5 / 4 + TIMEOUT + ANSWER_TIMEOUT * 5 / 4);
     let [(ping_at, ping), (close_at, close)] = &said[..] else { panic!("{said:?}") };
     assert_eq!((&ping[..], &close[..]), (&PING[..], &GOING_AWAY[..]));
     assert_eq!(close_at - ping_at, 50);
@@ -535,13 +532,15 @@ fn a_peer_that_takes_nothing_of_what_it_is_owed_is_given_up() {
     while snapshot(&session).keep_alive_timeouts == 0 {
         advance(&session, step);
         if is_overdue(&session) {
-            session.on_deadline();
+            session.on_deadline(|| None);
         }
         tenths += 1;
     }
     assert!((130..=151).contains(&tenths), "{tenths} tenths of a second");
     assert_eq!(session.queue.len(), 1, "a Close");
-    assert!(pass(&mut session, CLOSE_TIMEOUT).len() <= 1 && session.is_over());
+    assert_eq!(snapshot(&session).unread_timeouts, 0, "it was read from");
+    let ended = pass_at_end(&mut session, FLUSH_TIMEOUT * 2, |_| Some(60_000));
+    assert_eq!(ended, Some(FLUSH_TIMEOUT), "it might still read");
 }
 
 #[test]
@@ -563,7 +562,7 @@ fn a_drain_and_keep_alive_do_not_get_into_each_others_way() {
     }
     session.on_phase(Phase::Draining);
     feed(&mut session, PONG);
-    assert!(pass(&mut session, CLOSE_TIMEOUT).is_empty() && session.is_over());
+    assert!(pass(&mut session, ANSWER_TIMEOUT * 5 / 4).is_empty() && session.is_over());
 }
 
 #[test]

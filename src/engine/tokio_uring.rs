@@ -3,9 +3,9 @@
 //! Dropping a read of tokio-uring 0.5 does not cancel it: the bytes that come next would be swallowed. So the loop
 //! keeps its read until it has ended, and ends it by shutdown(2).
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::mem;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::thread;
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 
 use super::outgoing::{Memory, Outgoing};
-use super::owned::{Sent, Stream};
+use super::owned::{Sent, Stream, is_for_want_of_memory, wait_for_memory};
 use super::pool::PooledBuffer;
-use super::ring::untaken;
+use super::ring::{peer, untaken};
 use crate::proto::HEADROOM;
 
 /// The entries of a submission queue; the completion queue has twice as many.
@@ -97,28 +97,42 @@ impl Stream for UringStream {
         Ok(0)
     }
 
-    async fn write_rest(&self, mut outgoing: Outgoing<PooledBuffer>, sent: usize) -> Sent {
-        debug_assert_eq!(sent, 0, "nothing is written without waiting");
+    /// Not by `write_all` of the crate: after an error it does not say how much went out, and it ends at EINTR.
+    async fn write_rest(&self, mut outgoing: Outgoing<PooledBuffer>, mut sent: usize) -> Sent {
         let range = outgoing.range();
-        let result = match &mut outgoing.memory {
-            Memory::Received(buffer) => {
-                let bytes = buffer.take_bytes();
-                let (result, slice) = self.0.write_all(bytes.slice(range)).await;
-                buffer.put_bytes(slice.into_inner());
-                result
+        while sent < range.len() {
+            let rest = range.start + sent..range.end;
+            let result = match &mut outgoing.memory {
+                Memory::Received(buffer) => {
+                    let bytes = buffer.take_bytes();
+                    let (result, slice) = self.0.write(bytes.slice(rest)).submit().await;
+                    buffer.put_bytes(slice.into_inner());
+                    result
+                }
+                Memory::Heap(gathered) => {
+                    let bytes = mem::take(&mut gathered.bytes);
+                    let (result, slice) = self.0.write(bytes.slice(rest)).submit().await;
+                    gathered.bytes = slice.into_inner();
+                    result
+                }
+            };
+            match result {
+                Ok(0) => return (Err(ErrorKind::WriteZero.into()), outgoing),
+                Ok(more) => sent += more,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_for_want_of_memory(&error) => wait_for_memory().await,
+                Err(error) => return (Err(error), outgoing),
             }
-            Memory::Heap(gathered) => {
-                let bytes = mem::take(&mut gathered.bytes);
-                let (result, slice) = self.0.write_all(bytes.slice(range)).await;
-                gathered.bytes = slice.into_inner();
-                result
-            }
-        };
-        (result, outgoing)
+        }
+        (Ok(()), outgoing)
     }
 
     fn untaken(&self) -> io::Result<u32> {
         untaken(&self.0)
+    }
+
+    fn peer(&self) -> Option<IpAddr> {
+        peer(&self.0)
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {

@@ -10,6 +10,8 @@ pub const GOING_AWAY: u16 = 1001;
 pub const PROTOCOL_ERROR: u16 = 1002;
 /// Text that is not UTF-8.
 pub const INVALID_PAYLOAD: u16 = 1007;
+/// The peer breaks a rule of the server: it sends on and reads nothing.
+pub const POLICY_VIOLATION: u16 = 1008;
 /// A message over the limit.
 pub const MESSAGE_TOO_BIG: u16 = 1009;
 

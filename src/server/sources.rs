@@ -34,6 +34,19 @@ impl Source {
     }
 }
 
+impl Source {
+    /// The address, of IPv6 the first one that begins so; `None` for [`Self::NONE`].
+    pub(crate) fn address(self) -> Option<IpAddr> {
+        let bits = self.0.get();
+        if self == Self::NONE {
+            return None;
+        }
+        let v4 = u32::try_from(bits ^ Self::V4).ok();
+        let prefix = if self.0 == Self::ZERO { 0 } else { u128::from(bits) << 64 };
+        Some(v4.map_or_else(|| IpAddr::from(prefix.to_be_bytes()), |v4| IpAddr::from(v4.to_be_bytes())))
+    }
+}
+
 /// The connections of each address, counted over all workers. It is looked at when a connection begins and when it ends,
 /// and only where there is a limit.
 #[derive(Debug)]
@@ -114,6 +127,12 @@ mod tests {
             assert_eq!(source(one) == source(other), are_one, "{one} {other}");
             assert_ne!(source(one), Source::NONE);
         }
+        for (counted, address) in
+            [("192.0.2.1", "192.0.2.1"), ("0.0.0.0", "0.0.0.0"), ("2001:db8::1", "2001:db8::"), ("::1", "::")]
+        {
+            assert_eq!(source(counted).address(), address.parse().ok(), "{counted}");
+        }
+        assert_eq!(Source::NONE.address(), None);
         assert_eq!(size_of::<Option<Source>>(), 8);
     }
 

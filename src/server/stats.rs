@@ -189,6 +189,8 @@ counters! {
     keep_alive_timeouts,
     /// Connections closed because no message came for the idle timeout.
     idle_timeouts,
+    /// Peers told Close(1008) because they were not read from any more and took nothing of what was sent to them.
+    unread_timeouts,
     /// Closes taken from peers.
     closes,
     /// Connections failed for breaking the protocol.

@@ -14,6 +14,7 @@ mod memory;
 mod resets;
 mod restart;
 mod ring;
+mod slow;
 mod traffic;
 mod unsent;
 

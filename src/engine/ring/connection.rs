@@ -148,8 +148,22 @@ impl<H: Handler> Connection<H> {
     pub(super) fn on_deadline(&mut self, key: Key, ring: &mut Ring) {
         if self.handler.asks_untaken() {
             ring.ask_untaken(key, self.descriptor);
+        } else {
+            self.handler.on_deadline();
         }
-        self.handler.on_deadline();
+    }
+
+    /// The kernel has said what the peer has not confirmed, for a deadline that has passed by `now`. Where the kernel cannot
+    /// tell, a send that waits is tried anew: it waits until a third of the socket's buffer is free or more, and a slow
+    /// peer may take longer for that than it is given. One that does not wait takes what room there is.
+    pub(super) fn on_untaken(&mut self, key: Key, untaken: Option<u32>, now: u64, ring: &mut Ring) {
+        if untaken.is_none() && self.sending == Sending::Waiting {
+            ring.cancel_send(key);
+        }
+        self.handler.on_untaken(untaken);
+        if self.handler.deadline().is_some_and(|deadline| deadline <= now) {
+            self.handler.on_deadline();
+        }
     }
 
     /// The connection is made, or will not be.
@@ -166,8 +180,8 @@ impl<H: Handler> Connection<H> {
         let Pieces { first, more } = pieces;
         let mut sent = match result.map_err(|error| (Errno::from_io_error(&error), error)) {
             Ok(sent) => sent,
-            Err((Some(Errno::AGAIN), _)) if !was_waiting => 0,
-            // A send that waited and was cancelled may have sent a part: the stream is of no more use.
+            // Nothing went out: where something did, the kernel says how much, after a cancel too.
+            Err((Some(errno), _)) if is_momentary(errno) || (was_waiting && errno == Errno::CANCELED) => 0,
             Err((_, error)) => {
                 let kind = error.kind();
                 self.handler.on_sent(Err(error), first);
@@ -191,7 +205,8 @@ impl<H: Handler> Connection<H> {
             return;
         }
         stats.short_sends.add(1);
-        self.sending = Sending::Behind;
+        // After one that was cancelled comes one that does not wait.
+        self.sending = if was_waiting { Sending::Idle } else { Sending::Behind };
         // Each goes before those that are there: the last one first.
         for (position, (piece, sent)) in unsent.into_iter().enumerate().rev() {
             let must_spill = position >= usize::from(BUFFERS_SHARE) || piece.is_scarce();
@@ -295,6 +310,12 @@ impl<H: Handler> Connection<H> {
             self.marks |= IN_WHEEL;
         }
     }
+}
+
+/// Whether an operation that failed so may succeed when it is begun again: a signal, or memory that the kernel had not at
+/// the moment.
+pub(super) const fn is_momentary(errno: Errno) -> bool {
+    matches!(errno, Errno::INTR | Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM)
 }
 
 /// A tick modulo 2^32, which is 397 days.

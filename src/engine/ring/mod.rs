@@ -34,7 +34,7 @@ pub use buffers::Lease;
 pub(crate) use serve::Serving;
 pub(crate) use setup::set_up;
 pub use token::Key;
-pub(super) use untaken::untaken;
+pub(super) use untaken::{peer, untaken};
 pub use worker::{Handler, Service, Worker};
 
 /// Tries everything that the ring engine needs, for a few milliseconds.

@@ -9,7 +9,7 @@
 //! does not take its bytes at once is sent the rest with a send that waits, and has a completion.
 #![expect(unsafe_code, reason = "submissions name memory")]
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::iter;
 use std::os::fd::AsRawFd as _;
@@ -31,6 +31,7 @@ use super::peer::PeerAddress;
 use super::setup::set_up;
 use super::slots::Slots;
 use super::token::{Key, Op, Token};
+use super::untaken::SOCKET_SIOCOUTQ;
 use super::{Class, Outgoing, Sizes};
 use crate::server::WorkerStats;
 
@@ -66,6 +67,8 @@ pub(super) struct Ring {
     big: Group,
     /// What is being sent. An entry is moved, but not the bytes: they lie in leases and on the heap.
     sends: Slots<UnderWay>,
+    /// The same for sends that wait for their peers, by their connections.
+    waiting: HashMap<Key, Pieces>,
     connects: Slots<Connecting>,
     /// Where the kernel writes the address of the peer that a listener accepts, by the listener's number.
     peers: Vec<PeerAddress>,
@@ -116,6 +119,7 @@ impl Ring {
             small,
             big,
             sends: Slots::new(),
+            waiting: HashMap::new(),
             connects: Slots::new(),
             peers: Vec::new(),
             at_once: Vec::new(),
@@ -151,12 +155,12 @@ impl Ring {
         };
         // SAFETY: either no address is asked for, and the operation names no memory; or it lies on the heap, where
         // `peers` keeps it as long as the ring lives.
-        unsafe { self.push(&entry.user_data(accept_token(listener).to_bits())) };
+        unsafe { self.push(&entry.user_data(Token::accept(listener).to_bits())) };
     }
 
     /// Ends what [`Self::accept`] began; its last event says so.
     pub(super) fn cancel_accept(&mut self, listener: u32) {
-        self.cancel(accept_token(listener));
+        self.cancel(Token::accept(listener));
     }
 
     /// Puts a socket into the place of the table of files that `key` names, where it lives on without its descriptor. A ring
@@ -225,7 +229,7 @@ impl Ring {
     /// Only one send may be under way on a socket: the bytes of two would mingle.
     pub(super) fn send(&mut self, key: Key, descriptor: Descriptor, pieces: Pieces, manner: Manner) {
         debug_assert!(
-            self.sends.values().all(|send| send.owner != key),
+            self.sends.values().all(|send| send.owner != key) && !self.waiting.contains_key(&key),
             "the bytes of two sends would mingle"
         );
         debug_assert!(pieces.more.len() < Pieces::MAX, "a scatter list has no room for more");
@@ -246,6 +250,12 @@ impl Ring {
             self.gathers.push(gather);
             entry.build()
         };
+        if manner == Manner::Waiting {
+            self.waiting.insert(key, pieces);
+            let entry = entry.user_data(Token { op: Op::SendWaiting, key }.to_bits());
+            // SAFETY: as below; `waiting` owns the bytes until the completion.
+            return unsafe { self.push(&entry) };
+        }
         let buffers = pieces.buffers();
         let send = self.sends.insert(|_| UnderWay { owner: key, pieces });
         let mut entry = entry.user_data(Token { op: Op::Send, key: send }.to_bits());
@@ -260,6 +270,11 @@ impl Ring {
         // one the enter that submits it, has said that the kernel is done with them. The scatter list is read when
         // the entry is submitted (IORING_FEAT_SUBMIT_STABLE) and kept until then.
         unsafe { self.push(&entry) };
+    }
+
+    /// Ends a send that waits for the peer; its event says how much of it went out.
+    pub(super) fn cancel_send(&mut self, key: Key) {
+        self.cancel(Token { op: Op::SendWaiting, key });
     }
 
     /// shutdown(2). The kernel hands it to a thread that looks the socket up only then: before the event has come, the
@@ -277,7 +292,7 @@ impl Ring {
 
     /// Has [`Event::Untaken`] come, with what SIOCOUTQ says of the socket.
     pub(super) fn ask_untaken(&mut self, key: Key, descriptor: Descriptor) {
-        let entry = opcode::UringCmd16::new(Fixed(descriptor.0), SIOCOUTQ).build();
+        let entry = opcode::UringCmd16::new(Fixed(descriptor.0), SOCKET_SIOCOUTQ).build();
         // SAFETY: the operation names no memory.
         unsafe { self.push(&entry.user_data(Token { op: Op::Untaken, key }.to_bits())) };
     }
@@ -431,6 +446,10 @@ impl Ring {
                 let result = result.map(|sent| sent as usize);
                 Some(Event::Sent { key: owner, result, pieces })
             }
+            Op::SendWaiting => {
+                let pieces = self.waiting.remove(&key)?;
+                Some(Event::Sent { key, result: result.map(|sent| sent as usize), pieces })
+            }
             Op::Connect => {
                 let Connecting { owner, .. } = self.connects.remove(key)?;
                 Some(Event::Connected { key: owner, result: result.map(drop) })
@@ -555,6 +574,7 @@ impl Drop for Ring {
         if self.cancel_all().is_err() {
             tracing::warn!("a ring has ended with operations under way; their memory is not used again");
             std::mem::forget(std::mem::replace(&mut self.sends, Slots::new()));
+            std::mem::forget(std::mem::take(&mut self.waiting));
             std::mem::forget(std::mem::replace(&mut self.connects, Slots::new()));
             std::mem::forget(std::mem::take(&mut self.gathers));
             std::mem::forget(std::mem::take(&mut self.peers));
@@ -566,13 +586,6 @@ impl Drop for Ring {
 
 /// MSG_WAITALL: of a stream socket's send, all of it.
 const WAITALL: SendFlags = SendFlags::from_bits_retain(0x100);
-
-/// SOCKET_URING_OP_SIOCOUTQ of linux/io_uring.h, from Linux 6.7 on.
-const SIOCOUTQ: u32 = 1;
-
-const fn accept_token(listener: u32) -> Token {
-    Token { op: Op::Accept, key: Key { slot: listener, generation: 0 } }
-}
 
 /// The result of a completion: a negative one is an errno.
 fn outcome(result: i32) -> io::Result<u32> {

@@ -137,6 +137,33 @@ fn a_silent_send_that_falls_short_says_how_far_it_came() {
 }
 
 #[test]
+fn a_waiting_send_that_is_cancelled_says_how_far_it_came() {
+    let Some(mut pair) = Pair::new(16, 64) else { return };
+    let bytes = pattern(BULK);
+    let mut sent = 0;
+    // The second one has no room for a byte.
+    for _ in 0..2 {
+        pair.send(&bytes[sent..], Manner::Waiting);
+        pair.ring.enter(Wait::No).expect("a ring of use");
+        thread::sleep(Duration::from_millis(100));
+        pair.ring.cancel_send(KEY);
+        match pair.next_sent() {
+            Ok(more) => sent += more,
+            Err(error) => assert_eq!(Errno::from_io_error(&error), Some(Errno::CANCELED)),
+        }
+        assert!((1..BULK).contains(&sent), "{sent} bytes are sent to a peer that does not read");
+    }
+    pair.ring.shut_down(KEY, pair.descriptor, std::net::Shutdown::Write);
+    pair.ring.enter(Wait::No).expect("a ring of use");
+    let mut got = Vec::new();
+    pair.peer.read_to_end(&mut got).expect("it ends");
+    assert!(got == bytes[..sent], "{} bytes came, and {sent} were said to be sent", got.len());
+    // A cancel that comes too late is nobody's.
+    pair.ring.cancel_send(KEY);
+    assert!(matches!(next(&mut pair.ring), Event::ShutDown { key: KEY }));
+}
+
+#[test]
 #[cfg(debug_assertions)]
 fn a_second_send_on_a_socket_is_caught() {
     use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -156,7 +156,8 @@ impl Handler for Session<Lease> {
     }
 
     fn on_deadline(&mut self) {
-        self.on_deadline();
+        // The socket has no descriptor to ask.
+        self.on_deadline(|| None);
     }
 
     fn asks_untaken(&self) -> bool {

@@ -19,10 +19,12 @@ pub(super) enum Op {
     Connect,
     Alarm,
     Untaken,
+    /// A send that waits for the peer: its key is the connection's, which has no other.
+    SendWaiting,
 }
 
 impl Op {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Accept,
         Self::ReceiveSmall,
         Self::ReceiveBig,
@@ -34,6 +36,7 @@ impl Op {
         Self::Connect,
         Self::Alarm,
         Self::Untaken,
+        Self::SendWaiting,
     ];
 
     pub(super) const fn receive(class: Class) -> Self {
@@ -56,7 +59,7 @@ pub(super) struct Token {
 }
 
 /// A slot at one generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     pub(super) slot: u32,
     /// Under [`GENERATIONS`].
@@ -67,6 +70,11 @@ pub struct Key {
 pub(super) const GENERATIONS: u32 = 1 << 24;
 
 impl Token {
+    /// That of an accept: its slot is the number of the listener.
+    pub(super) const fn accept(listener: u32) -> Self {
+        Self { op: Op::Accept, key: Key { slot: listener, generation: 0 } }
+    }
+
     pub(super) const fn to_bits(self) -> u64 {
         (self.op as u64) << 56 | (self.key.generation as u64) << 32 | self.key.slot as u64
     }

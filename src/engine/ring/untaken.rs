@@ -1,8 +1,17 @@
-//! What a peer has not taken yet, by its socket's descriptor.
-#![expect(unsafe_code, reason = "an ioctl(2) that no crate wraps")]
+//! What the kernel knows of a peer, by its socket's descriptor: what it has not taken yet, and its address.
+#![expect(
+    unsafe_code,
+    reason = "an ioctl(2) that no crate wraps, and a descriptor of a crate that lends none"
+)]
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
+
+use rustix::fd::BorrowedFd;
+
+/// SOCKET_URING_OP_SIOCOUTQ of linux/io_uring.h: the same for a ring, from Linux 6.7 on and of TCP only.
+pub(super) const SOCKET_SIOCOUTQ: u32 = 1;
 
 /// How many bytes of what was written to this socket its peer has not confirmed, those among them that were not sent
 /// yet: SIOCOUTQ, tcp(7). It falls as long as the peer takes anything, be it ever so slowly, where a full socket takes
@@ -16,6 +25,14 @@ pub(in super::super) fn untaken(socket: &impl AsRawFd) -> io::Result<u32> {
     // SAFETY: SIOCOUTQ, which is TIOCOUTQ by another name, writes one `int`, and here is one.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(u32::try_from(bytes).unwrap_or(0)) }
+}
+
+/// The address of the peer of this socket, where it has one.
+pub(in super::super) fn peer(socket: &impl AsRawFd) -> Option<IpAddr> {
+    // SAFETY: a socket that is borrowed is open.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    let address = rustix::net::getpeername(descriptor).ok()??;
+    SocketAddr::try_from(address).ok().map(|address| address.ip().to_canonical())
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use socket2::SockAddr;
 
 use super::super::wheel::{TICK, Wheel};
 use super::acceptor::Acceptors;
-use super::connection::{Connection, Driver, Receiving};
+use super::connection::{Connection, Driver, Receiving, is_momentary};
 use super::event::{Event, Pieces, Wait};
 use super::ring::{Descriptor, Ring};
 use super::slots::Slots;
@@ -116,7 +116,7 @@ pub trait Handler {
     /// The deadline has passed.
     fn on_deadline(&mut self);
 
-    /// Whether [`Self::on_untaken`] is to be told, asked just before [`Self::on_deadline`].
+    /// Whether [`Self::on_untaken`] is to be told just before [`Self::on_deadline`].
     fn asks_untaken(&self) -> bool {
         false
     }
@@ -402,7 +402,8 @@ impl<S: Service> Worker<S> {
                 Event::Closed { key } => drop(self.connections.remove(key)),
                 Event::Untaken { key, result } => {
                     if let Some(connection) = self.connections.get_mut(key) {
-                        connection.handler.on_untaken(result.ok());
+                        connection.on_untaken(key, result.ok(), self.service.now(), &mut self.driver.ring);
+                        touch(&mut self.touched, connection, key);
                     }
                 }
                 Event::Elapsed { number } => {
@@ -441,7 +442,6 @@ impl<S: Service> Worker<S> {
             touch(&mut self.touched, connection, key);
             match result.as_ref().map_err(Errno::from_io_error) {
                 Ok(Some(_)) => {}
-                Err(Some(Errno::CANCELED)) => return,
                 Err(Some(Errno::NOBUFS)) => {
                     self.driver.stats.buffers_exhausted.add(1);
                     if let Receiving::Armed(class) = armed {
@@ -453,6 +453,8 @@ impl<S: Service> Worker<S> {
                     }
                     return;
                 }
+                // It is begun again.
+                Err(Some(errno)) if errno == Errno::CANCELED || is_momentary(errno) => return,
                 Ok(None) | Err(_) => connection.receiving = Receiving::Ended,
             }
         }

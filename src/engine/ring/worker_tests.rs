@@ -87,8 +87,9 @@ impl Handler for Caller {
         result.expect("the peer takes it");
     }
 
-    fn on_sent_in_part(&mut self, _: Outgoing, _: usize, _: bool) {
-        unreachable!("so little is taken at once")
+    fn on_sent_in_part(&mut self, outgoing: Outgoing, sent: usize, _: bool) {
+        assert_eq!(sent, 0, "so little is taken at once");
+        self.to_say = outgoing.bytes().to_vec();
     }
 
     fn on_behind(&mut self) {}
@@ -206,6 +207,37 @@ fn a_connection_that_is_refused_says_so_and_leaves_its_place() {
     let refused = worker.turn_until(|worker| worker.with(key, |caller| caller.connected)?);
     assert_eq!(refused, Err(io::ErrorKind::ConnectionRefused));
     worker.turn_until(|worker| worker.is_empty().then_some(()));
+}
+
+#[test]
+fn what_fails_for_a_moment_is_begun_again() {
+    let Some(mut worker) = worker() else { return };
+    let (listener, address) = listener();
+    for errno in [Errno::INTR, Errno::AGAIN, Errno::NOMEM, Errno::NOBUFS] {
+        let key = worker.call(address, Caller::default());
+        worker.turn_until(|worker| worker.with(key, |caller| caller.connected)?).expect("it is made");
+        let (mut peer, _) = listener.accept().expect("a connection");
+        // A receive has failed: as if the kernel had said so of the one that is under way, which it then ends.
+        worker.turn(Some(Duration::ZERO)).expect("a ring of use");
+        worker.driver.ring.cancel_receive(key, Class::Small);
+        worker.on_receive(key, Err(errno.into()), true);
+        // So has a send.
+        let charge = Budget::new(Total::new(usize::MAX)).charge(0);
+        let bytes = BytesMut::from(&b"said"[..]);
+        let first = Outgoing::heap(Box::new(Gathered { bytes, charge })).expect("something");
+        let pieces = Pieces { first, more: Vec::new() };
+        worker.on_sent(key, Err(errno.into()), pieces);
+        peer.write_all(b"heard").expect("it is connected");
+        worker.turn_until(|worker| worker.with(key, |caller| caller.heard == b"heard")?.then_some(()));
+        let mut said = [0; 4];
+        peer.set_read_timeout(Some(DEADLINE)).expect("a duration");
+        peer.read_exact(&mut said).expect("it is sent");
+        assert_eq!(&said, b"said", "{errno}");
+        drop(peer);
+        worker.turn_until(|worker| worker.has_ended(key));
+        worker.with(key, |caller| caller.is_over = true);
+        worker.turn_until(|worker| worker.is_empty().then_some(()));
+    }
 }
 
 /// A full queue leaves a SYN without an answer.

@@ -1,15 +1,15 @@
 //! How an open connection is looked after, and how it is told that the server ends it: by Close(1001).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::buffer::ReceiveBuffer;
 use super::super::keep_alive::{Finding, Sight};
+use super::super::peer::Peer;
 use super::{Session, Stage};
-use crate::proto::{Standing, close};
+use crate::proto::Standing;
+use crate::proto::close::{GOING_AWAY, POLICY_VIOLATION};
 use crate::server::Phase;
-
-/// How long the peer's answer to our Close is waited for; at a drain, as long as that lasts.
-pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// At a drain, what arrives within this time of the last bytes counts as received before.
 const DRAIN_QUIET: Duration = Duration::from_millis(50);
@@ -18,7 +18,8 @@ const DRAIN_QUIET: Duration = Duration::from_millis(50);
 /// its Close is due at the next end of a message.
 const DRAIN_BUSY: Duration = Duration::from_secs(1);
 
-/// At a drain, how long the rest of a message that has begun is waited for: no longer than a quarter of its timeout.
+/// At a drain, how long the rest of a message that has begun, or the header of a proxy, is waited for: no longer than a
+/// quarter of its timeout.
 const DRAIN_MESSAGE: Duration = Duration::from_secs(1);
 
 /// What an open connection waits for before its Close(1001).
@@ -36,7 +37,10 @@ pub(super) enum Farewell {
 
 impl<B: ReceiveBuffer> Session<B> {
     /// Looks whether the peer of an open connection is still there.
-    pub(super) fn look(&mut self) {
+    ///
+    /// `address` is asked for the peer's address where that is to be logged.
+    pub(super) fn look(&mut self, address: impl FnOnce() -> Option<IpAddr>) {
+        let is_unread = !self.may_read();
         let Stage::Open(connection) = &self.stage else {
             return;
         };
@@ -57,24 +61,42 @@ impl<B: ReceiveBuffer> Session<B> {
                     self.queue.push_bytes(ping.as_ref(), context);
                 }
             }
+            Finding::Gone | Finding::Idle if is_unread && sight.is_owed => {
+                let is_alone = self.queue.unsent() + connection.gathered() >= self.unread_from();
+                let cause = if is_alone { "unsent_limit" } else { "unsent_total" };
+                let peer = Peer::new(self.presence.address(address));
+                context.log_unread(cause, self.queue.unsent(), peer);
+                context.stats.unread_timeouts.add(1);
+                self.dismiss(POLICY_VIOLATION);
+            }
             Finding::Gone => {
                 tracing::debug!("a peer neither answers a ping nor takes anything");
                 context.stats.keep_alive_timeouts.add(1);
-                self.dismiss();
+                self.dismiss(GOING_AWAY);
             }
             Finding::Idle => {
                 tracing::debug!("a peer has nothing to say");
                 context.stats.idle_timeouts.add(1);
-                self.dismiss();
+                self.dismiss(GOING_AWAY);
             }
         }
     }
 
-    /// Gives out Close(1001) outside of a drain.
-    fn dismiss(&mut self) {
-        self.say_farewell();
+    /// At a drain a connection that has not begun begins soon or not at all.
+    pub(super) fn hasten_beginning(&mut self) {
+        let context = &self.presence.context;
+        if context.drain.phase() == Phase::Running {
+            return;
+        }
+        let soon = context.clock.after(DRAIN_MESSAGE.min(context.shared.config.drain.timeout / 4));
+        self.deadline = self.deadline.map(|deadline| deadline.min(soon));
+    }
+
+    /// Gives out a Close outside of a drain.
+    fn dismiss(&mut self, code: u16) {
+        self.say_farewell(code);
         if matches!(self.stage, Stage::Open(_)) {
-            self.expire_after(CLOSE_TIMEOUT);
+            self.begin_end();
         }
     }
 
@@ -87,7 +109,7 @@ impl<B: ReceiveBuffer> Session<B> {
         match (self.farewell, connection.is_mid_message()) {
             (Farewell::NotDue | Farewell::Said, _) | (Farewell::Message, true) => {}
             (Farewell::Quiet, true) if is_busy => self.await_message(),
-            (Farewell::Quiet | Farewell::Message, false) if is_busy => self.say_farewell(),
+            (Farewell::Quiet | Farewell::Message, false) if is_busy => self.say_farewell(GOING_AWAY),
             (Farewell::Quiet, _) | (Farewell::Message, false) => {
                 self.farewell = Farewell::Quiet;
                 self.expire_after(DRAIN_QUIET);
@@ -100,19 +122,19 @@ impl<B: ReceiveBuffer> Session<B> {
         self.expire_after(DRAIN_MESSAGE.min(self.presence.context.shared.config.drain.timeout / 4));
     }
 
-    /// Gives out Close(1001). From then on the peer's is awaited, as long as the drain lasts.
-    pub(super) fn say_farewell(&mut self) {
+    /// Gives out a Close. From then on the peer's is awaited, at a drain as long as that lasts.
+    pub(super) fn say_farewell(&mut self, code: u16) {
         self.farewell = Farewell::Said;
         self.deadline = None;
         let Stage::Open(connection) = &mut self.stage else {
             return;
         };
-        let frame = connection.close(close::GOING_AWAY);
+        let frame = connection.close(code);
         let is_closed = connection.standing() == Standing::Closed;
         if let Some(frame) = frame {
             let context = &self.presence.context;
             context.stats.drained.add((context.drain.phase() > Phase::Running).into());
-            context.stats.on_close_sent(close::GOING_AWAY);
+            context.stats.on_close_sent(code);
             self.queue.push_bytes(&frame, context);
         }
         if is_closed {
