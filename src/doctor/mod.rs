@@ -88,7 +88,19 @@ pub fn diagnose(config: &Config) -> Diagnosis {
 /// What has no place among the things that work.
 fn ring(support: &Result<Support, Obstacle>) -> Vec<Finding> {
     match support {
-        Ok(support) => vec![findings::optional("NO_SQARRAY", support.no_sqarray, "6.6")],
+        Ok(support) => vec![
+            findings::optional(
+                "NO_SQARRAY",
+                support.no_sqarray,
+                "none is needed; Linux 6.6 has it, and is a little faster for it",
+            ),
+            findings::optional(
+                "NO_IOWAIT",
+                support.no_iowait,
+                "Linux 6.15 has it; before, `top` and /proc/pressure/io count a worker that waits for clients as \
+                 waiting for a disk: it costs nothing, and `--engine epoll` does not show it",
+            ),
+        ],
         Err(Obstacle { what, source, cure }) => {
             vec![Finding::fail(format!("ring: {what}: {source}"), cure.clone())]
         }

@@ -533,7 +533,12 @@ impl Ring {
         if let Some(timeout) = timeout {
             args = args.timespec(timeout);
         }
-        let flags = (flags | EnterFlags::EXT_ARG).bits();
+        let mut flags = flags | EnterFlags::EXT_ARG;
+        if self.uring.params().is_feature_no_iowait() {
+            // A worker that waits for clients does not wait for a disk.
+            flags |= EnterFlags::NO_IOWAIT;
+        }
+        let flags = flags.bits();
         // SAFETY: with EXT_ARG the argument is a `SubmitArgs`; the timespec that it points at outlives the call.
         let entered = unsafe { self.uring.submitter().enter(submissions, want, flags, Some(&args)) };
         match entered.map_err(|error| (Errno::from_io_error(&error), error)) {
