@@ -12,6 +12,7 @@ use ringback::config::{Address, Config, DrainConfig};
 use ringback::doctor;
 use ringback::logging::Log;
 use ringback::mask::Kernel;
+use ringback::memory;
 use ringback::server::admin::Admin;
 use ringback::server::{Inherited, Server, Snapshot, StartError, inherited};
 use sd_notify::NotifyState;
@@ -25,6 +26,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const ECHO_TIME: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
+    memory::avoid_huge_pages();
     let (task, config, log_format) = match cli::parse() {
         Ok(parsed) => parsed,
         Err(code) => return code,
