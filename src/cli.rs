@@ -65,8 +65,8 @@ struct Arguments {
     #[arg(long, env = "RINGBACK_WORKERS", value_name = "N", value_parser = values::parse_workers)]
     workers: Option<usize>,
 
-    /// CPUs that the workers are kept on, such as 0,2-3: by default one worker on each [default: all of the process, where the
-    /// workers are as many]
+    /// CPUs for the workers, such as 0,2-3; one worker on each, or all on all with another number of --workers [default: those
+    /// of the process]
     #[arg(long, env = "RINGBACK_CPUS", value_name = "LIST", value_parser = CpuList::from_str)]
     cpus: Option<CpuList>,
 

@@ -1,11 +1,11 @@
 //! Addresses that are in use only because the kernel has not freed them yet.
 //!
-//! The rings of a killed process outlive it for a moment: the kernel ends their operations later, by a worker of its own
-//! (io_ring_exit_work). Until then a pending accept keeps the listening socket open. The socket still listens, so a
-//! connection to it succeeds and tells nothing; but no process has it any more.
+//! The rings of a killed process outlive it for a moment: a thread of the kernel ends their operations later. Until then a
+//! pending accept keeps the listening socket open. Clients can still connect to it, so a connection shows nothing. But no
+//! process has a descriptor of it.
 //!
-//! What cannot be seen counts as abandoned where it may be: a live server of the same user in another PID namespace, or
-//! one with capabilities of its own, is told from a killed one by time only.
+//! A descriptor may be hidden: by another PID namespace, or because the process has more rights than this one. A live server
+//! then looks like a killed one, and only costs the wait. A server of another user always counts as live.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -26,18 +26,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait between two attempts.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Who has an address.
+/// What keeps an address in use.
 #[derive(Debug, PartialEq, Eq)]
 enum Holder {
-    /// A process, or one that cannot be seen.
+    /// A process listens there.
     Process,
-    /// The kernel, for a process that is no more.
+    /// The kernel has a listening socket there, and no process has.
     Kernel,
-    /// No listening socket is there.
+    /// There is no listening socket.
     Nobody,
 }
 
-/// Calls `bind`, again for two seconds where `address` is in use and no process listens there.
+/// Calls `bind`; again for two seconds while `address` is in use and no process listens there.
 ///
 /// # Errors
 ///
@@ -55,7 +55,7 @@ pub(super) fn bind_in_time<T>(
         };
         let is_seen = match holder(address) {
             Ok(Holder::Kernel) => true,
-            // It has gone since `bind` has met it. Twice in a row something else is in the way.
+            // The socket may have gone after `bind` failed. If it is missing twice, something else is in the way.
             Ok(Holder::Nobody) if was_seen => false,
             _ => return Err(error),
         };
@@ -71,7 +71,7 @@ fn is_in_use(error: &StartError) -> bool {
     matches!(error, StartError::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
 }
 
-/// Who listens at `address`.
+/// Finds out what keeps `address` in use.
 fn holder(address: &Address) -> io::Result<Holder> {
     let sockets = match address {
         Address::Ip(address) => tcp_listeners(*address)?,
@@ -100,7 +100,7 @@ fn holder(address: &Address) -> io::Result<Holder> {
     Ok(if is_held { Holder::Process } else { Holder::Kernel })
 }
 
-/// The inodes of a process's sockets; none where they cannot be seen.
+/// The inodes of a process's sockets; none if this process may not see them.
 fn sockets_of(process: &str) -> HashSet<u64> {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{process}/fd")) else { return HashSet::new() };
     let targets = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
@@ -109,7 +109,7 @@ fn sockets_of(process: &str) -> HashSet<u64> {
         .collect()
 }
 
-/// The listening sockets that are in the way of `address`, with their owners (proc_net_tcp(5)).
+/// The inodes and owners of the TCP listeners that keep `address` in use (proc_net_tcp(5)).
 fn tcp_listeners(address: SocketAddr) -> io::Result<Vec<(u64, u32)>> {
     let mut found = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
@@ -119,7 +119,7 @@ fn tcp_listeners(address: SocketAddr) -> io::Result<Vec<(u64, u32)>> {
             table => BufReader::new(table?),
         };
         for line in table.lines().skip(1) {
-            // Those that listen come first, and of the others there may be very many.
+            // Listening sockets come first. There may be very many others.
             let Some((other, inode, owner)) = listener(&line?) else { break };
             if is_in_the_way(address, other) {
                 found.push((inode, owner));
@@ -129,13 +129,13 @@ fn tcp_listeners(address: SocketAddr) -> io::Result<Vec<(u64, u32)>> {
     Ok(found)
 }
 
-/// A line of the table: where a socket listens, its inode and its owner; `None` where it does not listen.
+/// Reads a line of the table: where a socket listens, its inode and its owner. `None` if the socket does not listen.
 fn listener(line: &str) -> Option<(SocketAddr, u64, u32)> {
     const LISTEN: &str = "0A";
     let fields: Vec<_> = line.split_ascii_whitespace().collect();
     let [_, local, _, LISTEN, _, _, _, owner, _, inode, ..] = fields[..] else { return None };
     let (ip, port) = local.split_once(':')?;
-    // Words in the order of the machine.
+    // The table has words of 32 bits in the byte order of the machine.
     let word = |at: usize| u32::from_str_radix(ip.get(at..at + 8)?, 16).ok().map(u32::to_ne_bytes);
     let ip: IpAddr = if ip.len() == 8 {
         Ipv4Addr::from(word(0)?).into()
@@ -147,7 +147,8 @@ fn listener(line: &str) -> Option<(SocketAddr, u64, u32)> {
     Some((SocketAddr::new(ip, port), inode.parse().ok()?, owner.parse().ok()?))
 }
 
-/// Whether a listener at `other` keeps one from `address`. One at `[::]` may take IPv4 or not: the table does not say.
+/// Whether a listener at `other` keeps `address` in use. The table does not say whether one at `[::]` takes IPv4 too; here it
+/// does.
 fn is_in_the_way(address: SocketAddr, other: SocketAddr) -> bool {
     address.port() == other.port()
         && match (address.ip(), other.ip()) {
@@ -161,14 +162,14 @@ fn is_in_the_way(address: SocketAddr, other: SocketAddr) -> bool {
         }
 }
 
-/// As [`tcp_listeners`], of the unix socket of this name.
+/// The inodes of the unix listeners of this name (proc_net_unix(5)). The table has no owners; `owner` stands for them.
 fn unix_listeners(name: &str, owner: u32) -> io::Result<Vec<(u64, u32)>> {
     let table = fs::read("/proc/net/unix")?;
     let table = String::from_utf8_lossy(&table);
     Ok(table.lines().filter_map(|line| unix_listener(line, name)).map(|inode| (inode, owner)).collect())
 }
 
-/// The inode in a line of the table, where that is of a listening socket of this name.
+/// Reads a line of the table: the inode of a listening socket of this name.
 fn unix_listener(line: &str, name: &str) -> Option<u64> {
     // __SO_ACCEPTCON
     const LISTENS: &str = "00010000";
@@ -178,4 +179,89 @@ fn unix_listener(line: &str, name: &str) -> Option<u64> {
     }
     let [.., flags, _, _, inode] = fields;
     (flags == LISTENS && path == name).then(|| inode.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
+
+    use super::*;
+
+    /// As the kernel writes it on a machine of this byte order.
+    fn line(ip: &str, state: &str) -> String {
+        let words: Vec<_> = match ip.parse().expect("an address") {
+            IpAddr::V4(ip) => vec![u32::from_ne_bytes(ip.octets())],
+            IpAddr::V6(ip) => {
+                ip.octets().as_chunks().0.iter().map(|word| u32::from_ne_bytes(*word)).collect()
+            }
+        };
+        let ip: String = words.iter().map(|word| format!("{word:08X}")).collect();
+        format!(
+            "   0: {ip}:2329 00000000:0000 {state} 00000000:00000000 00:00000000 00000000  1000        0 77 1 0 100 0"
+        )
+    }
+
+    #[test]
+    fn listening_sockets_are_read_out_of_the_table() {
+        for ip in ["127.0.0.1", "0.0.0.0", "::", "::1", "2001:db8::1", "::ffff:192.0.2.1"] {
+            let address = SocketAddr::new(ip.parse().expect("an address"), 9001);
+            assert_eq!(listener(&line(ip, "0A")), Some((address, 77, 1000)), "{ip}");
+            assert_eq!(listener(&line(ip, "01")), None, "{ip}");
+        }
+        assert_eq!(
+            listener("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt"),
+            None
+        );
+        for (line, inode) in [
+            ("0000000000000000: 00000002 00000000 00010000 0001 01    77 /run/a b.sock", Some(77)),
+            ("0000000000000000: 00000002 00000000 00010000 0001 01 123456 /run/a b.sock", Some(123_456)),
+            ("0000000000000000: 00000003 00000000 00000000 0001 03    77 /run/a b.sock", None),
+            ("0000000000000000: 00000002 00000000 00010000 0001 01    77 /run/a", None),
+            ("0000000000000000: 00000002 00000000 00010000 0001 01    77", None),
+            ("Num       RefCount Protocol Flags    Type St Inode Path", None),
+        ] {
+            assert_eq!(unix_listener(line, "/run/a b.sock"), inode, "{line}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_in_the_way_of_each_other_or_not() {
+        for (one, other, are) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("127.0.0.1:1", "0.0.0.0:1", true),
+            ("127.0.0.1:1", "[::]:1", true),
+            ("127.0.0.1:1", "[::1]:1", false),
+            ("[::1]:1", "[::]:1", true),
+            ("[::1]:1", "[::2]:1", false),
+            ("[::1]:1", "0.0.0.0:1", false),
+        ] {
+            let (one, other) = (one.parse().expect("an address"), other.parse().expect("an address"));
+            assert_eq!(is_in_the_way(one, other), are, "{one} {other}");
+            assert_eq!(is_in_the_way(other, one), are, "{other} {one}");
+        }
+    }
+
+    /// A listener of this process is nobody's here: it is the server itself that asks.
+    #[test]
+    fn a_bind_that_cannot_succeed_fails_soon() {
+        let name = format!("ringback-occupied-{}", std::process::id());
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let abstract_name = UnixAddr::from_abstract_name(&name).expect("a name");
+        let _unix = UnixListener::bind_addr(&abstract_name).expect("a free name");
+        let taken = Address::Ip(listener.local_addr().expect("it is bound"));
+        for address in [taken, Address::Abstract(name)] {
+            assert_eq!(holder(&address).expect("/proc is there"), Holder::Nobody);
+            let mut attempts = 0;
+            let refused = bind_in_time(&address, || {
+                attempts += 1;
+                let source = io::ErrorKind::AddrInUse.into();
+                Err::<(), _>(StartError::Bind { address: address.clone(), option: "--listen", source })
+            });
+            assert!(refused.is_err_and(|error| is_in_use(&error)) && attempts == 2, "{attempts}");
+        }
+    }
 }
