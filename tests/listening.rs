@@ -430,10 +430,15 @@ fn all_addresses_of_ipv6_are_those_of_ipv4_too() {
         return println!("SKIPPED: IPv6, which this machine does not have");
     }
     for engine in ["ring", "epoll"].into_iter().filter(|engine| common::is_runnable(engine)) {
-        let server = Server::spawn(command(&["--listen", "[::]:0", "--engine", engine, "--workers", "2"]));
+        let options = ["--listen", "[::]:0", "--engine", engine, "--max-connections-per-ip", "9"];
+        let server = Server::spawn(command(&options));
         let said = format!("listening on ws://127.0.0.1:{}/ws (all addresses, ", server.address.port());
         assert!(server.announcement.starts_with(&said), "{}", server.announcement);
         server.connect().echo(OpCode::Text, b"over IPv4");
+        let mut refused = server.connect_raw();
+        refused.send_bytes(common::handshake("/nowhere", "").as_bytes());
+        assert!(refused.read_head().starts_with("HTTP/1.1 404 "));
+        assert!(server.log_until("not_found").concat().contains("peer=127.0.0.1"), "as IPv4 has it");
         Client::connect((std::net::Ipv6Addr::LOCALHOST, server.address.port()).into())
             .echo(OpCode::Text, b"over IPv6");
         let port = server.address.port();
