@@ -1,6 +1,8 @@
 # docker build -t ringback .
 # docker run --rm -p 9001:9001 ringback
 #
+# It listens on all IPv4 addresses, on the port that PORT names, 9001 without it. RINGBACK_LISTEN and --listen replace that.
+#
 # Docker's default seccomp profile refuses io_uring; ringback then takes the epoll engine and says so in one line. To
 # have io_uring: docker run --security-opt seccomp=deploy/seccomp-io_uring.json. `ringback doctor` says what is missing.
 
@@ -18,5 +20,5 @@ USER 10001:10001
 EXPOSE 9001
 # Stop accepting, finish what was received, Close(1001), end: give it longer than its drain time with `stop --time`.
 STOPSIGNAL SIGTERM
-# With the address in the entry point, further options may follow the image's name.
-ENTRYPOINT ["/usr/local/bin/ringback", "--listen", "0.0.0.0:9001"]
+# Defaults by environment, so that the environment and then arguments replace them. The server takes the shell's place.
+ENTRYPOINT ["/bin/sh", "-c", "export RINGBACK_LISTEN=\"${RINGBACK_LISTEN:-0.0.0.0:${PORT:-9001}}\"; exec ringback \"$@\"", "ringback"]

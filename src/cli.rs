@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
@@ -11,7 +12,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::config::{
-    AccessConfig, AdminConfig, Config, DrainConfig, EngineChoice, HeadConfig, KeepAliveConfig,
+    AccessConfig, AdminConfig, Config, CpuList, DrainConfig, EngineChoice, HeadConfig, KeepAliveConfig,
     ListeningConfig, RingConfig, values,
 };
 use crate::documents::Document;
@@ -66,6 +67,11 @@ struct Arguments {
     /// Number of worker threads [default: one for each CPU that the process may use]
     #[arg(long, env = "RINGBACK_WORKERS", value_name = "N", value_parser = values::parse_workers)]
     workers: Option<usize>,
+
+    /// CPUs for the workers, such as 0,2-3; one worker on each, or all on all with another number of --workers [default: those
+    /// of the process]
+    #[arg(long, env = "RINGBACK_CPUS", value_name = "LIST", value_parser = CpuList::from_str)]
+    cpus: Option<CpuList>,
 
     /// Leave it to the kernel on which CPU a worker runs
     #[arg(long, env = "RINGBACK_NO_PIN", value_parser = BoolishValueParser::new())]
@@ -277,6 +283,11 @@ impl Arguments {
     /// Checks what no option can say by itself.
     fn checked(self) -> Result<Self, clap::Error> {
         self.access.check().map_err(|message| Self::command().error(ErrorKind::ValueValidation, message))?;
+        if self.no_pin && self.cpus.is_some() {
+            let message =
+                "--cpus keeps the workers on CPUs, --no-pin leaves that to the kernel: give one of the two";
+            return Err(Self::command().error(ErrorKind::ValueValidation, message));
+        }
         match (self.ring.submissions, self.ring.completions) {
             (Some(submissions), Some(completions)) if completions < submissions => {
                 let message = "--ring-completions is no less than --ring-submissions";
@@ -296,6 +307,7 @@ impl From<Arguments> for Config {
             engine: arguments.engine,
             busy_poll: arguments.busy_poll,
             workers: arguments.workers,
+            cpus: arguments.cpus,
             pin: !arguments.no_pin,
             receive_buffer_size: arguments.receive_buffer_size,
             whole_frame_max: arguments.whole_frame_max,
@@ -358,6 +370,7 @@ mod tests {
             "--subprotocol=a,,b",
             "--allowed-origin=https://a.example/",
             "--workers=0",
+            "--cpus=1-",
             "--receive-buffer-size=10",
             "--receive-buffer-size=1TiB",
             "--whole-frame-max=big",

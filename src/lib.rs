@@ -7,6 +7,7 @@
 //! * [`mask`] removes the client's masking with SIMD.
 //! * [`engine`] moves bytes between sockets and `proto`.
 //! * [`server`] owns listeners, workers, limits and counters.
+//! * [`memory`] keeps the allocator from huge pages.
 //! * [`documents`] is what the binary writes of itself: the manual page, completions, a configuration file.
 //! * [`doctor`] says whether the best engine can run here, and what would cure it.
 
@@ -17,6 +18,7 @@ pub mod documents;
 pub mod engine;
 pub mod logging;
 pub mod mask;
+pub mod memory;
 pub mod proto;
 pub mod server;
 mod settings;

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringback::cli::{self, Task};
-use ringback::config::{Config, DrainConfig};
+use ringback::config::{Address, Config, DrainConfig};
 use ringback::doctor;
 use ringback::logging::Log;
 use ringback::mask::Kernel;
+use ringback::memory;
 use ringback::server::admin::Admin;
 use ringback::server::{Inherited, Server, Snapshot, StartError, inherited};
 use sd_notify::NotifyState;
@@ -25,6 +26,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const ECHO_TIME: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
+    memory::avoid_huge_pages();
     let (task, config, log_format) = match cli::parse() {
         Ok(parsed) => parsed,
         Err(code) => return code,
@@ -99,7 +101,8 @@ fn run(config: &Config, inherited: Vec<Inherited>) -> Result<End, StartError> {
 /// What runs, and where.
 fn log_start(server: &Server, admin: Option<&Admin>, config: &Config) {
     let (version, engines, workers) = (env!("CARGO_PKG_VERSION"), engines(server), server.engines().len());
-    tracing::info!(version, engine = engines, workers, "started");
+    let cpus = server.cpus().map(tracing::field::display);
+    tracing::info!(version, engine = engines, workers, cpus, "started");
     let path = config.access.first_path();
     for address in server.addresses() {
         tracing::info!(%address, path, "listening");
@@ -204,20 +207,41 @@ fn tell_manager(state: NotifyState<'_>) {
 fn announce(server: &Server, admin: Option<&Admin>, config: &Config) {
     let mut stdout = io::stdout().lock();
     let engines = engines(server);
-    for address in server.addresses() {
+    for (address, client_address) in server.addresses().iter().zip(server.client_addresses()) {
         // A closed standard output is no reason to stop.
         let _ = writeln!(
             stdout,
-            "listening on {} (engine {}, {} workers)",
-            address.url(config.access.first_path()),
+            "listening on {} ({}engine {}, {} workers{})",
+            client_address.url(config.access.first_path()),
+            scope(address, client_address),
             engines,
             server.engines().len(),
+            on_cpus(server),
         );
     }
     if let Some(admin) = admin {
         let _ = writeln!(stdout, "admin on http://{}", admin.address());
     }
     let _ = stdout.flush();
+}
+
+/// Which further addresses a listener has beside the one that is said.
+fn scope(address: &Address, client_address: &Address) -> &'static str {
+    match (address.ip(), client_address.ip()) {
+        (Some(address), Some(client_address)) if address.ip().is_unspecified() => {
+            match (address.is_ipv6(), client_address.is_ipv6()) {
+                (false, _) => "all IPv4 addresses, ",
+                (true, true) => "all IPv6 addresses, ",
+                (true, false) => "all addresses, ",
+            }
+        }
+        _ => "",
+    }
+}
+
+/// On which CPUs the workers are kept.
+fn on_cpus(server: &Server) -> String {
+    server.cpus().map(|cpus| format!(" on CPUs {cpus}")).unwrap_or_default()
 }
 
 /// The signals that a server listens to.

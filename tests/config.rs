@@ -351,10 +351,11 @@ fn every_option() -> String {
 }
 
 fn other_value(option: &Arg) -> String {
-    if is_flag(option) {
-        return "true".into();
-    }
     let name = option.get_long().expect("a long name");
+    if is_flag(option) {
+        // It contradicts --cpus, which is another one of them.
+        return (name != "no-pin").to_string();
+    }
     let defaults: Vec<_> = option.get_default_values().iter().map(|value| value.to_str()).collect();
     let takes = |word: &&str| {
         let argument = format!("--{name}={word}");

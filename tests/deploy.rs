@@ -189,8 +189,10 @@ fn the_manifest_agrees_with_itself_and_with_the_server() {
     let annotated = template["metadata"]["annotations"]["prometheus.io/port"].as_str().expect("a text");
     assert_eq!(annotated, admin_port.to_string());
     assert_eq!(service["spec"]["ports"].as_vec().map(Vec::len), Some(1), "the Service does not lead to it");
-    let listens = format!("0.0.0.0:{}", port["containerPort"].as_i64().expect("a number"));
-    assert!(read("Dockerfile").contains(&listens), "the image listens at {listens}");
+    let listens = format!("listen = [\"0.0.0.0:{}\"]", port["containerPort"].as_i64().expect("a number"));
+    let image = in_the_image(&["--print-config"]).output().expect("the binary runs");
+    let image = String::from_utf8_lossy(&image.stdout);
+    assert!(image.contains(&listens), "{listens} in {image}");
 
     let seccomp = &pod["securityContext"]["seccompProfile"];
     assert_eq!(seccomp["type"].as_str(), Some("Localhost"));
@@ -220,6 +222,46 @@ fn the_manifest_agrees_with_itself_and_with_the_server() {
     for path in ["/readyz", "/healthz"] {
         assert_eq!(admin::get(address, path).status, 200, "{path}");
     }
+}
+
+/// Arguments stand above RINGBACK_LISTEN, that above PORT, and each above what the image has by itself.
+#[test]
+fn the_image_listens_where_it_is_told_to() {
+    let all = "(all IPv4 addresses, ";
+    for (variables, arguments, listens) in [
+        (&[("PORT", "0")][..], &[][..], ("ws://127.0.0.1:", all)),
+        (&[("PORT", "0"), ("RINGBACK_LISTEN", "127.0.0.2:0")], &[], ("ws://127.0.0.2:", "/ws (engine ")),
+        (
+            &[("PORT", "1"), ("RINGBACK_LISTEN", "")],
+            &["--listen", "127.0.0.3:0"],
+            ("ws://127.0.0.3:", "/ws ("),
+        ),
+    ] {
+        let mut image = in_the_image(arguments);
+        image.envs(variables.iter().copied()).env("RINGBACK_WORKERS", "1");
+        let server = filter::under(filters(&profile()), move || Server::spawn(image));
+        let said = &server.announcement;
+        assert!(said.contains(listens.0) && said.contains(listens.1), "{said}");
+        server.connect().echo(OpCode::Text, b"out of the container");
+        // The process is the server's, not a shell's.
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait().0.code(), Some(0));
+    }
+    let wrong = in_the_image(&[]).env("PORT", "tcp://10.0.0.1:80").output().expect("the binary runs");
+    let said = String::from_utf8_lossy(&wrong.stderr);
+    assert_eq!(wrong.status.code(), Some(64), "{said}");
+    assert!(said.contains("RINGBACK_LISTEN") && said.contains("tcp://10.0.0.1:80"), "{said}");
+}
+
+/// What a container of the image runs, with these arguments behind its name.
+fn in_the_image(arguments: &[&str]) -> Command {
+    let file = read("Dockerfile");
+    let entry_point = file.lines().find_map(|line| line.strip_prefix("ENTRYPOINT ")).expect("an entry point");
+    let words: Vec<String> = serde_json::from_str(entry_point).expect("a JSON array");
+    let binaries = Path::new(env!("CARGO_BIN_EXE_ringback")).parent().expect("a folder");
+    let mut image = Command::new(&words[0]);
+    image.args(&words[1..]).args(arguments).env("PATH", binaries).env_remove("PORT");
+    image
 }
 
 #[test]

@@ -347,7 +347,7 @@ fn mistakes_end_with_what_to_do() {
     for (arguments, code, says) in [
         (&["--engine", "kqueue"][..], 64, "tokio-uring"),
         (&["--listen", "somewhere"], 64, "--listen"),
-        (&["--listen", "localhost:9001"], 64, "give an IP address, such as 127.0.0.1:9001"),
+        (&["--listen", "localhost:9001"], 64, "give 127.0.0.1:9001, [::1]:9001, or both"),
         (&["--unix-mode", "0999"], 64, "in octal"),
         (&["--path", "ws"], 64, "begins with `/`"),
         (&["--allowed-origin", "https://a.example/"], 64, "https://a.example is what browsers send"),

@@ -29,6 +29,8 @@ on_each_engine! {
     workers_share_a_socket_that_was_handed_over,
     what_a_slow_reader_holds_in_the_kernel_is_bounded,
     the_backlog_is_the_one_asked_for,
+    sockets_that_were_handed_over_keep_their_flags,
+    a_server_that_was_killed_leaves_its_address_to_the_next,
 }
 
 fn a_unix_socket_is_served_and_its_file_removed(engine: &str) {
@@ -303,6 +305,160 @@ fn stop(server: &Server) {
     };
     while !fs::read_dir(&threads).expect("it is there").all(is_stopped) {
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// O_NONBLOCK belongs to the socket, which this process has too. The ring engine leaves it as it is; the others cannot do
+/// without, and put it back.
+fn sockets_that_were_handed_over_keep_their_flags(engine: &str) {
+    for (is_nonblocking, workers) in [(false, "1"), (false, "3"), (true, "1"), (true, "3")] {
+        let port = Socket::from(listener());
+        port.set_nonblocking(is_nonblocking).expect("a socket");
+        let command = command(&["--engine", engine, "--workers", workers, "--no-pin"]);
+        let start = || Server::spawn(activated(&command, &[&port], ""));
+        let server = start();
+        let mut clients: Vec<_> = (0..12).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.echo(OpCode::Text, b"whichever worker has it");
+        }
+        let now = || port.nonblocking().expect("a socket");
+        assert!(
+            engine != "ring" || now() == is_nonblocking,
+            "{workers} workers have changed it to {}",
+            now()
+        );
+        server.signal(Signal::TERM);
+        drop(clients);
+        let (status, log) = server.wait();
+        assert_eq!(status.code(), Some(0), "{log:?}");
+        assert_eq!(now(), is_nonblocking, "at the end, of {workers} workers");
+
+        // Somebody else may change it at any time.
+        let server = start();
+        for other in [true, false, true, false] {
+            port.set_nonblocking(other).expect("a socket");
+            for _ in 0..4 {
+                server.connect().echo(OpCode::Text, b"as well as before");
+            }
+        }
+    }
+}
+
+/// While the kernel takes the rings of the killed process apart its sockets still listen, for nobody.
+fn a_server_that_was_killed_leaves_its_address_to_the_next(engine: &str) {
+    let took = common::restart::first_echoes_after_kills_with_unread(engine, 60, 3);
+    println!("{engine}: the first echo came after {took:?}");
+    let scratch = Scratch::new(engine, "killed");
+    let path = format!("unix:{}", scratch.0.join("a b.sock").display());
+    let name = format!("unix:@ringback-killed-{engine}-{}", std::process::id());
+    for listen in [path, name] {
+        let address = match listen.strip_prefix("unix:@") {
+            Some(name) => UnixAddr::from_abstract_name(name),
+            None => UnixAddr::from_pathname(listen.trim_start_matches("unix:")),
+        };
+        let address = address.expect("a short name");
+        for _ in 0..5 {
+            let mut server = unix_server(engine, &listen, &[]);
+            let _clients: Vec<_> = (0..60)
+                .map(|_| {
+                    let mut client = Client::connect_unix(&address);
+                    client.send(OpCode::Binary, &pattern(150_000));
+                    client
+                })
+                .collect();
+            server.wait_for_counter("binaries", 60);
+            server.kill();
+        }
+    }
+}
+
+/// Whoever listens, accepts or not: the second server does not wait for it to end.
+#[test]
+fn a_server_that_lives_is_told_from_one_that_was_killed() {
+    let scratch = Scratch::new("any", "alive");
+    let path = format!("unix:{}", scratch.0.join("a.sock").display());
+    let name = format!("unix:@ringback-alive-{}", std::process::id());
+    let engine = if common::is_runnable("ring") { "ring" } else { "epoll" };
+    for listen in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0", &path, &name] {
+        if listen.starts_with('[') && TcpListener::bind("[::1]:0").is_err() {
+            println!("SKIPPED: IPv6, which this machine does not have");
+            continue;
+        }
+        let server = unix_server(engine, listen, &["--backlog", "1"]);
+        let taken = if listen.starts_with("unix:") {
+            listen.to_owned()
+        } else {
+            format!("{}:{}", listen.trim_end_matches(":0"), server.address.port())
+        };
+        expect_taken(&taken);
+        // Its queue is full, and it does not accept.
+        stop(&server);
+        let _queued: Vec<_> = (0..4)
+            .map(|_| match listen.starts_with("unix:") {
+                true => None,
+                false => TcpStream::connect_timeout(&server.address, Duration::from_millis(50)).ok(),
+            })
+            .collect();
+        expect_taken(&taken);
+    }
+    // One of another kind, whose workers share the port, and one that is not for everybody.
+    let shared = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    shared.set_reuse_port(true).expect("a socket");
+    shared.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    shared.listen(1).expect("it is bound");
+    let port = shared.local_addr().expect("it is bound").as_socket().expect("a port").port();
+    expect_taken(&format!("127.0.0.1:{port}"));
+    expect_taken(&format!("0.0.0.0:{port}"));
+}
+
+/// A second server ends at once, and says why. A machine may be slow once.
+fn expect_taken(listen: &str) {
+    let took = (0..3).map(|_| {
+        let began = std::time::Instant::now();
+        let second = run(&["--engine", "epoll", "--workers", "1", "--listen", listen]);
+        assert_eq!(second.status.code(), Some(69), "{listen}: {}", stderr(&second));
+        assert!(stderr(&second).contains("stop the server that has the "), "{}", stderr(&second));
+        began.elapsed()
+    });
+    let took: Vec<_> = took.collect();
+    assert!(took.iter().any(|took| *took < Duration::from_secs(2)), "{listen}: it took {took:?}");
+}
+
+#[test]
+fn all_addresses_of_ipv6_are_those_of_ipv4_too() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return println!("SKIPPED: IPv6, which this machine does not have");
+    }
+    for engine in ["ring", "epoll"].into_iter().filter(|engine| common::is_runnable(engine)) {
+        let options = ["--listen", "[::]:0", "--engine", engine, "--max-connections-per-ip", "9"];
+        let server = Server::spawn(command(&options));
+        let said = format!("listening on ws://127.0.0.1:{}/ws (all addresses, ", server.address.port());
+        assert!(server.announcement.starts_with(&said), "{}", server.announcement);
+        server.connect().echo(OpCode::Text, b"over IPv4");
+        let mut refused = server.connect_raw();
+        refused.send_bytes(common::handshake("/nowhere", "").as_bytes());
+        assert!(refused.read_head().starts_with("HTTP/1.1 404 "));
+        assert!(server.log_until("not_found").concat().contains("peer=127.0.0.1"), "as IPv4 has it");
+        Client::connect((std::net::Ipv6Addr::LOCALHOST, server.address.port()).into())
+            .echo(OpCode::Text, b"over IPv6");
+        let port = server.address.port();
+        drop(server);
+
+        // Both of them, in whichever order.
+        let (four, six) = (format!("0.0.0.0:{port}"), format!("[::]:{port}"));
+        for listen in [[&four, &six], [&six, &four]] {
+            let mut command = command(&["--listen", listen[0], "--listen", listen[1], "--workers", "2"]);
+            command.args(["--engine", engine]);
+            let server = Server::spawn(command);
+            let lines = [server.announcement.clone(), server.stdout.recv_timeout(DEADLINE).expect("a line")];
+            let has = |url: &str, scope| lines.iter().any(|line| line.contains(url) && line.contains(scope));
+            assert!(has(&format!("ws://127.0.0.1:{port}/ws"), "(all IPv4 addresses, "), "{lines:?}");
+            assert!(has(&format!("ws://[::1]:{port}/ws"), "(all IPv6 addresses, "), "{lines:?}");
+            for address in ["127.0.0.1", "[::1]"] {
+                let address = format!("{address}:{port}").parse().expect("an address");
+                Client::connect(address).echo(OpCode::Text, b"each has its own");
+            }
+        }
     }
 }
 

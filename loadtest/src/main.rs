@@ -38,7 +38,11 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     let done = match command {
-        Command::Load(args) => load(&args),
+        Command::Load(args) => {
+            // Only here: the servers that a comparison starts would inherit it.
+            ringback::memory::avoid_huge_pages();
+            load(&args)
+        }
         Command::Compare(args) => compare::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Merge(args) => merge::run(&args),

@@ -95,6 +95,9 @@ fn cure(address: &str) -> String {
         (host, port) if host.parse::<std::net::Ipv6Addr>().is_ok() => {
             format!("an IPv6 address stands in brackets: [{host}]:{port}")
         }
+        ("localhost", port) => {
+            format!("names are not looked up: give 127.0.0.1:{port}, [::1]:{port}, or both")
+        }
         (_, port) => format!("give an IP address, such as 127.0.0.1:{port}: names are not looked up"),
     }
 }
@@ -123,7 +126,8 @@ mod tests {
     fn a_mistake_is_told_what_would_do() {
         let long = format!("unix:/{}", "x".repeat(107));
         for (text, cure) in [
-            ("localhost:9001", "give an IP address, such as 127.0.0.1:9001:"),
+            ("localhost:9001", "names are not looked up: give 127.0.0.1:9001, [::1]:9001, or both"),
+            ("echo:9001", "give an IP address, such as 127.0.0.1:9001:"),
             (":9001", "such as 127.0.0.1:9001, or 0.0.0.0:9001 for all"),
             ("9001", "such as 127.0.0.1:9001, or 0.0.0.0:9001 for all"),
             ("10.0.0.1", "give a port too, such as 10.0.0.1:9001"),

@@ -3,6 +3,7 @@
 mod access;
 mod address;
 mod admin;
+mod cpus;
 mod drain;
 mod head;
 mod keep_alive;
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub use access::{AccessConfig, ProxyProtocol};
 pub use address::Address;
 pub use admin::AdminConfig;
+pub use cpus::CpuList;
 pub use drain::DrainConfig;
 pub use head::HeadConfig;
 pub use keep_alive::KeepAliveConfig;
@@ -36,7 +38,9 @@ pub struct Config {
     pub busy_poll: Duration,
     /// How many workers; `None` for as many as the process has CPUs.
     pub workers: Option<usize>,
-    /// Whether each worker is pinned to a CPU of its own, where the process has enough of them.
+    /// The CPUs that workers are kept on; `None` for those of the process.
+    pub cpus: Option<CpuList>,
+    /// Whether each worker is pinned to a CPU of its own, where they fill the process's affinity mask.
     pub pin: bool,
     /// The size in bytes of the buffer that bulk is received into.
     pub receive_buffer_size: usize,
@@ -73,6 +77,7 @@ impl Default for Config {
             engine: EngineChoice::Auto,
             busy_poll: Duration::ZERO,
             workers: None,
+            cpus: None,
             pin: true,
             receive_buffer_size: 64 << 10,
             whole_frame_max: 64 << 10,

@@ -56,15 +56,12 @@ pub(super) fn seccomp(seccomp: Seccomp, works: bool) -> Finding {
     }
 }
 
-/// Something that the ring engine can do without, and since which kernel it is there.
-pub(super) fn optional(what: &str, is_there: bool, since: &str) -> Finding {
+/// Something that the ring engine can do without, and what it means where it is missing.
+pub(super) fn optional(what: &str, is_there: bool, otherwise: &str) -> Finding {
     if is_there {
         Finding::ok(format!("ring, optional: {what}"))
     } else {
-        Finding::note(
-            format!("ring, optional: no {what}"),
-            format!("none is needed; Linux {since} has it, and is a little faster for it"),
-        )
+        Finding::note(format!("ring, optional: no {what}"), otherwise)
     }
 }
 
@@ -141,6 +138,11 @@ pub(super) fn open_files(
         ),
         _ => Finding::ok(found),
     }
+}
+
+/// Why workers cannot be kept on the CPUs asked for.
+pub(super) fn cpus(error: &StartError) -> Finding {
+    Finding::fail(error.to_string(), "name CPUs that are there, or leave --cpus out")
 }
 
 /// How long the queue of connections that are not accepted yet can be, and what is asked for.
@@ -238,8 +240,8 @@ mod tests {
 
     #[test]
     fn what_can_be_done_without_never_fails() {
-        check(&optional("NO_SQARRAY", true, "6.6"), Verdict::Ok, "NO_SQARRAY", "");
-        check(&optional("NO_SQARRAY", false, "6.6"), Verdict::Note, "no NO_SQARRAY", "6.6");
+        check(&optional("NO_SQARRAY", true, "Linux 6.6 has it"), Verdict::Ok, "NO_SQARRAY", "");
+        check(&optional("NO_SQARRAY", false, "Linux 6.6 has it"), Verdict::Note, "no NO_SQARRAY", "6.6");
     }
 
     #[test]

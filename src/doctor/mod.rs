@@ -16,7 +16,7 @@ use crate::engine;
 use crate::engine::ring::obstacle::Obstacle;
 use crate::engine::ring::probe::{self, Support};
 use crate::engine::ring::{PATIENCE, SUBMISSIONS, set_up};
-use crate::server::{Placement, connections_max, direct_connections_max};
+use crate::server::{Descriptors, Placement, direct_connections_max};
 use crate::system::{self, CAP_IPC_LOCK, Status, Sysctl};
 
 /// What was found, in the order in which things depend on each other.
@@ -51,7 +51,8 @@ pub enum Verdict {
 #[must_use]
 pub fn diagnose(config: &Config) -> Diagnosis {
     let status = Status::of_this_process();
-    let workers = Placement::find(config.workers, config.pin).workers;
+    let placement = Placement::find(config);
+    let workers = placement.as_ref().map_or(1, |placement| placement.workers);
     // Before rings are set up for every worker: their locked memory is counted for a while after they are gone.
     let mut works = Vec::new();
     let support = probe::probe_aloud(&mut |what| works.push(what));
@@ -70,7 +71,8 @@ pub fn diagnose(config: &Config) -> Diagnosis {
         findings.push(findings::memlock(limit, status.may(CAP_IPC_LOCK), rings, workers));
     }
     let direct = direct_connections_max(config.max_connections, workers);
-    let others = connections_max(config, workers, 0);
+    let others = Descriptors { workers, inherited: 0 }.connections_max(config);
+    findings.extend(placement.err().map(|error| findings::cpus(&error)));
     findings.extend([
         // Raised to the hard limit meanwhile, as the server raises it.
         findings::open_files(getrlimit(Resource::Nofile).current, workers, &direct, &others),
@@ -88,7 +90,19 @@ pub fn diagnose(config: &Config) -> Diagnosis {
 /// What has no place among the things that work.
 fn ring(support: &Result<Support, Obstacle>) -> Vec<Finding> {
     match support {
-        Ok(support) => vec![findings::optional("NO_SQARRAY", support.no_sqarray, "6.6")],
+        Ok(support) => vec![
+            findings::optional(
+                "NO_SQARRAY",
+                support.no_sqarray,
+                "none is needed; Linux 6.6 has it, and is a little faster for it",
+            ),
+            findings::optional(
+                "NO_IOWAIT",
+                support.no_iowait,
+                "Linux 6.15 has it; before, `top` and /proc/pressure/io count a worker that waits for clients as \
+                 waiting for a disk: it costs nothing, and `--engine epoll` does not show it",
+            ),
+        ],
         Err(Obstacle { what, source, cure }) => {
             vec![Finding::fail(format!("ring: {what}: {source}"), cure.clone())]
         }

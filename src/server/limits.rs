@@ -23,7 +23,7 @@ const FILES_MAX: usize = 64 << 10;
 /// The connections of the process, counted.
 #[derive(Debug)]
 pub struct Limits {
-    connections_max: usize,
+    connections_max: AtomicUsize,
     connections: AtomicUsize,
     sources: Sources,
 }
@@ -33,12 +33,18 @@ impl Limits {
     #[must_use]
     pub fn new(connections_max: usize, per_source_max: usize) -> Arc<Self> {
         let sources = Sources::new(per_source_max);
+        let connections_max = AtomicUsize::new(connections_max);
         Arc::new(Self { connections_max, connections: AtomicUsize::new(0), sources })
     }
 
     /// The most connections.
-    pub(super) const fn max(&self) -> usize {
-        self.connections_max
+    pub(super) fn max(&self) -> usize {
+        self.connections_max.load(Ordering::Relaxed)
+    }
+
+    /// Allows no more than `connections_max` from now on.
+    pub(super) fn lower(&self, connections_max: usize) {
+        self.connections_max.fetch_min(connections_max, Ordering::Relaxed);
     }
 
     /// Admits one connection more, until the admission is dropped; `None` when there are as many as may be.
@@ -46,7 +52,7 @@ impl Limits {
     pub fn admit(self: &Arc<Self>) -> Option<Admission> {
         let admitted = self.connections.fetch_add(1, Ordering::Relaxed);
         let admission = Admission { limits: Some(Arc::clone(self)), source: Source::NONE };
-        (admitted < self.connections_max).then_some(admission)
+        (admitted < self.max()).then_some(admission)
     }
 
     /// Whether connections are counted by their addresses.
@@ -106,34 +112,41 @@ impl Drop for Admission {
     }
 }
 
-/// How many connections the limit of descriptors allows, once the soft limit is as high as the hard one.
-///
-/// # Errors
-///
-/// [`StartError::Descriptors`] when that is fewer than asked for, or none at all.
-pub(crate) fn connections_max(
-    config: &Config,
-    workers: usize,
-    inherited: usize,
-) -> Result<usize, StartError> {
-    let wanted = config.max_connections;
-    let descriptors = descriptors();
-    let fixed = DESCRIPTORS_FIXED
-        + config.admin.address.map_or(0, |_| admin::DESCRIPTORS_MAX)
-        + workers * (DESCRIPTORS_PER_WORKER + config.listening.addresses.len() + inherited);
-    let allowed = descriptors.saturating_sub(fixed);
-    let wanted_or_one = wanted.unwrap_or(1);
-    if allowed < wanted_or_one {
-        return Err(StartError::Descriptors {
-            limit: descriptors,
-            needed: fixed.saturating_add(wanted_or_one),
-            wanted,
-        });
-    }
-    Ok(wanted.unwrap_or(allowed))
+/// What takes descriptors beside connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptors {
+    pub(crate) workers: usize,
+    /// How many sockets were inherited.
+    pub(crate) inherited: usize,
 }
 
-/// As [`connections_max`], for connections that take no descriptor of the process: how many there may be, and how many
+impl Descriptors {
+    /// How many connections the limit of descriptors allows, once the soft limit is as high as the hard one.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Descriptors`] when that is fewer than asked for, or none at all.
+    pub(crate) fn connections_max(self, config: &Config) -> Result<usize, StartError> {
+        let Self { workers, inherited } = self;
+        let wanted = config.max_connections;
+        let descriptors = descriptors();
+        let fixed = DESCRIPTORS_FIXED
+            + config.admin.address.map_or(0, |_| admin::DESCRIPTORS_MAX)
+            + workers * (DESCRIPTORS_PER_WORKER + config.listening.addresses.len() + inherited);
+        let allowed = descriptors.saturating_sub(fixed);
+        let wanted_or_one = wanted.unwrap_or(1);
+        if allowed < wanted_or_one {
+            return Err(StartError::Descriptors {
+                limit: descriptors,
+                needed: fixed.saturating_add(wanted_or_one),
+                wanted,
+            });
+        }
+        Ok(wanted.unwrap_or(allowed))
+    }
+}
+
+/// As [`Descriptors::connections_max`], for connections that take no descriptor of the process: how many there may be, and how many
 /// on one worker. The table of files of each ring is bounded by the limit of descriptors all the same.
 ///
 /// # Errors
@@ -206,15 +219,16 @@ mod tests {
 
     #[test]
     fn more_connections_than_descriptors_are_refused() {
+        let of_two = Descriptors { workers: 2, inherited: 0 };
         for wanted in [usize::MAX / 2, usize::MAX] {
             let config = Config { max_connections: Some(wanted), ..Config::default() };
-            let error = connections_max(&config, 2, 0).unwrap_err();
+            let error = of_two.connections_max(&config).unwrap_err();
             assert!(error.to_string().contains("ulimit -n"), "{error}");
         }
         let mut config = Config::default();
-        let without = connections_max(&config, 2, 0).unwrap();
+        let without = of_two.connections_max(&config).unwrap();
         config.admin.address = Some(([127, 0, 0, 1], 0).into());
-        let with = connections_max(&config, 2, 0).unwrap();
+        let with = of_two.connections_max(&config).unwrap();
         assert!(with > 0 && without == with + admin::DESCRIPTORS_MAX, "{without} and {with}");
     }
 }

@@ -1,15 +1,17 @@
 //! Listening sockets, one or more a worker: a TCP port is shared by SO_REUSEPORT, any other socket by duplicates.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::StartError;
-use super::activation::Inherited;
+use super::activation::{Inherited, Lent};
+use super::occupied::bind_in_time;
 use super::socket_file::{self, SocketFile};
 use crate::config::{Address, ListeningConfig};
 use crate::system;
@@ -26,7 +28,8 @@ pub struct Listener {
     socket: Socket,
     queue_max: usize,
     is_shared: bool,
-    is_inherited: bool,
+    /// What other processes share with this one, in the case of an inherited socket.
+    lent: Option<Arc<Lent>>,
 }
 
 impl Listener {
@@ -42,17 +45,26 @@ impl Listener {
 
     /// Whether it is somebody else's, who will hand it to the next server: with what is queued then.
     pub(crate) const fn is_inherited(&self) -> bool {
-        self.is_inherited
+        self.lent.is_some()
     }
 
-    /// Whether accepting gives [`io::ErrorKind::WouldBlock`] instead of waiting. All who share the socket have it so.
+    /// Sets whether accepting gives [`io::ErrorKind::WouldBlock`] instead of waiting, for everybody who shares the socket.
+    /// An inherited socket is never made to wait: other processes may rely on its O_NONBLOCK.
     pub(crate) fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
-        self.socket.set_nonblocking(is_nonblocking)
+        match &self.lent {
+            None => self.socket.set_nonblocking(is_nonblocking),
+            Some(lent) if is_nonblocking => lent.set_nonblocking(),
+            Some(_) => Ok(()),
+        }
     }
 
     /// accept4(2), of a socket that does not block. What is accepted is a `TcpStream` in name only when the listener is
     /// of the unix family: to read, write and shut it is the same. Its peer has no IP address then.
     pub(super) fn accept(&self) -> io::Result<(TcpStream, Option<IpAddr>)> {
+        if let Some(lent) = &self.lent {
+            // Another server that shares the socket may have ended, and put the flag back.
+            lent.set_nonblocking()?;
+        }
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (socket, peer) = acceptfrom_with(&self.socket, flags)?;
         let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).map(|peer| peer.ip());
@@ -62,7 +74,7 @@ impl Listener {
 
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
-        Self { socket: listener.into(), queue_max: somaxconn(), is_shared: false, is_inherited: false }
+        Self { socket: listener.into(), queue_max: somaxconn(), is_shared: false, lent: None }
     }
 }
 
@@ -85,6 +97,8 @@ pub(super) struct Bound {
     pub(super) per_worker: Vec<Vec<Listener>>,
     /// Where, with the real ports.
     pub(super) addresses: Vec<Address>,
+    /// For each of them one that a client on this machine can connect to.
+    pub(super) client_addresses: Vec<Address>,
     /// To be kept until the end of the server.
     pub(super) files: Vec<SocketFile>,
 }
@@ -104,69 +118,102 @@ pub(super) fn bind(
     let somaxconn = somaxconn();
     let queue_max = somaxconn.min(config.backlog.unsigned_abs() as usize);
     let is_default_wanted = inherited.is_empty() || config.is_asked_for;
+    let mut all: Vec<_> = inherited.iter().map(|Inherited { address, .. }| address.clone()).collect();
+    all.extend(config.addresses.iter().filter(|_| is_default_wanted).cloned());
     for Inherited { socket, address } in inherited {
         set_tcp_options(&socket, &address, config)?;
         let fail = |source| StartError::Bind { address: address.clone(), option: OPTION, source };
-        bound.share_out(socket, somaxconn, true).map_err(fail)?;
-        bound.addresses.push(address);
+        let takes_ipv4 = !socket.only_v6().unwrap_or(true);
+        let lent = Lent::new(&socket).map_err(fail)?;
+        bound.share_out(socket, somaxconn, Some(&lent)).map_err(fail)?;
+        bound.add(address, takes_ipv4);
     }
     for asked in config.addresses.iter().filter(|_| is_default_wanted) {
         let fail = |source| StartError::Bind { address: asked.clone(), option: OPTION, source };
         let address = match asked {
-            Address::Ip(address) => Address::Ip(bound.take_port(*address, queue_max, config)?),
+            Address::Ip(address) => {
+                let only_v6 = !takes_ipv4(*address, &all);
+                Address::Ip(bound.take_port(*address, only_v6, queue_max, config)?)
+            }
             Address::Path(path) => {
-                let (socket, file) =
-                    socket_file::listen(path, config.unix_mode, config.backlog).map_err(fail)?;
+                let listen = || socket_file::listen(path, config.unix_mode, config.backlog).map_err(fail);
+                let (socket, file) = bind_in_time(asked, listen)?;
                 bound.files.push(file);
-                bound.share_out(socket, queue_max, false).map_err(fail)?;
+                bound.share_out(socket, queue_max, None).map_err(fail)?;
                 asked.clone()
             }
             Address::Abstract(name) => {
-                let socket = listen_abstract(name, config.backlog).map_err(fail)?;
-                bound.share_out(socket, queue_max, false).map_err(fail)?;
+                let socket = bind_in_time(asked, || listen_abstract(name, config.backlog).map_err(fail))?;
+                bound.share_out(socket, queue_max, None).map_err(fail)?;
                 asked.clone()
             }
         };
-        bound.addresses.push(address);
+        bound.add(address, asked.ip().is_some_and(|asked| takes_ipv4(asked, &all)));
     }
     Ok(bound)
 }
 
+/// Whether a listener at `address` takes IPv4 connections too: `[::]` does, unless `all` have an IPv4 address with the same
+/// port. The sysctl net.ipv6.bindv6only changes nothing.
+fn takes_ipv4(address: SocketAddr, all: &[Address]) -> bool {
+    let has_ipv4 =
+        || all.iter().filter_map(Address::ip).any(|ip| ip.is_ipv4() && ip.port() == address.port());
+    address.is_ipv6() && address.ip().is_unspecified() && !has_ipv4()
+}
+
+/// One of this machine's addresses at which a client reaches a listener at `address`.
+fn client_address(address: &Address, takes_ipv4: bool) -> Address {
+    match address.ip() {
+        Some(listening) if listening.ip().is_unspecified() => {
+            let ipv4 = IpAddr::from(Ipv4Addr::LOCALHOST);
+            let is_ipv4 = listening.is_ipv4() || takes_ipv4;
+            let ip = if is_ipv4 { ipv4 } else { Ipv6Addr::LOCALHOST.into() };
+            Address::Ip(SocketAddr::new(ip, listening.port()))
+        }
+        _ => address.clone(),
+    }
+}
+
 impl Bound {
+    fn add(&mut self, address: Address, takes_ipv4: bool) {
+        self.client_addresses.push(client_address(&address, takes_ipv4));
+        self.addresses.push(address);
+    }
+
     /// A socket for each worker that share the port. Gives the address with its real port.
     fn take_port(
         &mut self,
         asked: SocketAddr,
+        only_v6: bool,
         queue_max: usize,
         config: &ListeningConfig,
     ) -> Result<SocketAddr, StartError> {
         let fail = |source| StartError::Bind { address: Address::Ip(asked), option: OPTION, source };
         let mut address = asked;
         for (worker, listeners) in self.per_worker.iter_mut().enumerate() {
-            let socket = socket(address).map_err(fail)?;
-            set_tcp_options(&socket, &Address::Ip(asked), config)?;
-            // The first one takes the port, the others share it.
-            if worker == 0 {
-                take(&socket, address, config.backlog)
-            } else {
-                share(&socket, address, config.backlog)
-            }
-            .map_err(fail)?;
+            let bind = || {
+                let socket = socket(address, only_v6).map_err(fail)?;
+                set_tcp_options(&socket, &Address::Ip(asked), config)?;
+                // The first one takes the port, the others share it.
+                let bound = if worker == 0 { take } else { share }(&socket, address, config.backlog);
+                bound.map(|()| socket).map_err(fail)
+            };
+            let socket = if worker == 0 { bind_in_time(&Address::Ip(asked), bind) } else { bind() }?;
             address = TcpListener::from(socket.try_clone().map_err(fail)?).local_addr().map_err(fail)?;
-            listeners.push(Listener { socket, queue_max, is_shared: false, is_inherited: false });
+            listeners.push(Listener { socket, queue_max, is_shared: false, lent: None });
         }
         Ok(address)
     }
 
     /// Gives each worker a duplicate of one socket.
-    fn share_out(&mut self, socket: Socket, queue_max: usize, is_inherited: bool) -> io::Result<()> {
+    fn share_out(&mut self, socket: Socket, queue_max: usize, lent: Option<&Arc<Lent>>) -> io::Result<()> {
         let is_shared = self.per_worker.len() > 1;
         for listeners in self.per_worker.iter_mut().skip(1) {
             let socket = socket.try_clone()?;
-            listeners.push(Listener { socket, queue_max, is_shared, is_inherited });
+            listeners.push(Listener { socket, queue_max, is_shared, lent: lent.cloned() });
         }
         if let Some(listeners) = self.per_worker.first_mut() {
-            listeners.push(Listener { socket, queue_max, is_shared, is_inherited });
+            listeners.push(Listener { socket, queue_max, is_shared, lent: lent.cloned() });
         }
         Ok(())
     }
@@ -202,13 +249,12 @@ fn share(socket: &Socket, address: SocketAddr, backlog: i32) -> io::Result<()> {
     socket.listen(backlog)
 }
 
-fn socket(address: SocketAddr) -> io::Result<Socket> {
+fn socket(address: SocketAddr, only_v6: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of an earlier process in TIME_WAIT are no obstacle.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // [::] and 0.0.0.0 can be listened at beside each other.
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(only_v6)?;
     }
     Ok(socket)
 }

@@ -7,6 +7,7 @@ pub mod drain;
 pub mod families;
 mod limits;
 mod listeners;
+mod occupied;
 mod page;
 mod socket_file;
 mod sources;
@@ -20,7 +21,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use crate::config::{Address, Config};
+use crate::config::{Address, Config, CpuList};
 use crate::engine::{self, Engine};
 use crate::proto::budget::Total;
 use crate::proto::handshake::Rules;
@@ -32,7 +33,7 @@ use socket_file::SocketFile;
 pub use activation::{Inherited, inherited};
 pub use drain::Phase;
 pub use limits::{Admission, Limits};
-pub(crate) use limits::{connections_max, direct_connections_max};
+pub(crate) use limits::{Descriptors, direct_connections_max};
 pub use listeners::Listener;
 pub use sources::Source;
 pub use stats::{Life, Snapshot, WorkerStats};
@@ -42,6 +43,8 @@ pub(crate) use workers::Placement;
 #[derive(Debug)]
 pub struct Server {
     addresses: Vec<Address>,
+    client_addresses: Vec<Address>,
+    cpus: Option<CpuList>,
     engines: Vec<Engine>,
     phase: Announcer,
     shared: Arc<Shared>,
@@ -94,16 +97,17 @@ impl Server {
     /// As there.
     pub fn start_with(config: &Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
         let mut engine = engine::choose(config.engine)?;
-        let cpus = Placement::find(config.workers, config.pin);
+        let placement = Placement::find(config)?;
+        let descriptors = Descriptors { workers: placement.workers, inherited: inherited.len() };
         let (connections_max, per_worker) = match engine {
-            Engine::Ring => direct_connections_max(config.max_connections, cpus.workers)?,
+            Engine::Ring => direct_connections_max(config.max_connections, placement.workers)?,
             Engine::TokioUring | Engine::Epoll => {
-                let max = connections_max(config, cpus.workers, inherited.len())?;
+                let max = descriptors.connections_max(config)?;
                 (max, max)
             }
         };
-        let Bound { per_worker: listeners, addresses, files } =
-            listeners::bind(&config.listening, inherited, cpus.workers)?;
+        let Bound { per_worker: listeners, addresses, client_addresses, files } =
+            listeners::bind(&config.listening, inherited, placement.workers)?;
         let shared = Arc::new(Shared {
             rules: Rules {
                 paths: config.access.paths.clone(),
@@ -120,6 +124,8 @@ impl Server {
         let mut workers = Vec::new();
         let mut server = Self {
             addresses,
+            client_addresses,
+            cpus: None,
             engines: Vec::new(),
             phase: Announcer::new(),
             shared: Arc::clone(&shared),
@@ -134,7 +140,7 @@ impl Server {
             server.stats.push(Arc::clone(&stats));
             let setup = workers::Setup {
                 index,
-                cpu: cpus.cpu_of(index),
+                cpus: placement.cpus_of(index),
                 engine,
                 listeners,
                 shared: Arc::clone(&shared),
@@ -142,6 +148,7 @@ impl Server {
                 phase: server.phase.subscribe(),
                 wake: server.phase.waker().map_err(StartError::Worker)?,
                 connections_max: per_worker,
+                descriptors,
                 ended: server.ended.clone(),
             };
             // What one worker could not have, the next ones need not ask for.
@@ -151,6 +158,7 @@ impl Server {
             workers.push(worker);
         }
         server.workers = Mutex::new(workers);
+        server.cpus = placement.into_cpus();
         Ok(server)
     }
 
@@ -158,6 +166,18 @@ impl Server {
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// For each of [`Self::addresses`] one that a client on this machine can connect to.
+    #[must_use]
+    pub fn client_addresses(&self) -> &[Address] {
+        &self.client_addresses
+    }
+
+    /// The CPUs that the workers are kept on; `None` where the kernel decides.
+    #[must_use]
+    pub const fn cpus(&self) -> Option<&CpuList> {
+        self.cpus.as_ref()
     }
 
     /// How each worker moves bytes.
@@ -288,6 +308,14 @@ pub enum StartError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// The process may not use a CPU that a worker is to run on.
+    #[error("--cpus: CPU {cpu} is not there or not in the affinity mask; this process may use {usable}")]
+    Cpu {
+        /// Which.
+        cpu: usize,
+        /// Those that it may use.
+        usable: CpuList,
+    },
     /// The process may not open enough descriptors.
     #[error(
         "the limit of {limit} open files is too low: {needed} are needed{}; raise it with `ulimit -n {needed}` \
@@ -318,7 +346,7 @@ impl StartError {
         const NO_PERMISSION: u8 = 77;
         match self {
             Self::Bind { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => NO_PERMISSION,
-            Self::Inherited { .. } => USAGE,
+            Self::Inherited { .. } | Self::Cpu { .. } => USAGE,
             Self::Engine { .. } | Self::Bind { .. } | Self::CongestionControl { .. } => UNAVAILABLE,
             Self::Descriptors { .. } | Self::Worker(_) => OS_ERROR,
         }

@@ -38,6 +38,14 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        // Without the lock another server could put its file here once this one has been looked at.
+        let lock = lock_directory(&self.path);
+        if lock.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            return tracing::warn!(
+                path = %self.path.display(),
+                "another server starts in this directory: the file of the socket is left behind"
+            );
+        }
         if self.is_there().is_ok_and(|is_there| is_there)
             && let Err(error) = fs::remove_file(&self.path)
         {
@@ -54,16 +62,18 @@ impl Drop for SocketFile {
 /// Those of bind(2). [`io::ErrorKind::AddrInUse`] where somebody listens, [`io::ErrorKind::AlreadyExists`] where
 /// something else than a socket is there.
 pub(super) fn listen(path: &Path, mode: Option<u32>, backlog: i32) -> io::Result<(Socket, SocketFile)> {
-    let _lock = lock_directory(path);
+    // Who cannot have the lock goes without it.
+    let lock = lock_directory(path);
     remove_stale(path)?;
     let socket = bind(path, mode)?;
     let file = SocketFile::open(path)?;
-    if let Some(mode) = mode {
+    let listening = mode
         // The bits that the umask has taken.
-        fs::set_permissions(path, Permissions::from_mode(mode))?;
-    }
-    socket.listen(backlog)?;
-    Ok((socket, file))
+        .map_or(Ok(()), |mode| fs::set_permissions(path, Permissions::from_mode(mode)))
+        .and_then(|()| socket.listen(backlog));
+    // The file of a failure takes the lock itself to be removed.
+    drop(lock);
+    listening.map(|()| (socket, file))
 }
 
 /// A socket bound to `path`. Its file is made with this mode, without the bits of the umask.
@@ -78,19 +88,23 @@ fn bind(path: &Path, mode: Option<u32>) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Keeps others out who start at the same moment: one of them could take a socket for stale that is not listened at yet.
-/// Who cannot have the lock goes without it.
-fn lock_directory(path: &Path) -> Option<File> {
+/// Keeps others out who start or end at the same moment: one of them could take a socket for stale that is not listened at
+/// yet, or remove one that has just come.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::WouldBlock`] when others have it all the time; what keeps it from being locked at all.
+fn lock_directory(path: &Path) -> io::Result<File> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = File::open(directory.unwrap_or(Path::new("."))).ok()?;
+    let directory = File::open(directory.unwrap_or(Path::new(".")))?;
     let began = Instant::now();
     loop {
         match directory.try_lock() {
-            Ok(()) => return Some(directory),
+            Ok(()) => return Ok(directory),
             Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_TIMEOUT => {
                 thread::sleep(Duration::from_millis(1));
             }
-            Err(_) => return None,
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -198,6 +212,49 @@ mod tests {
         UnixStream::connect(&path).expect("the successor's is there");
         drop(successors);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn of_servers_that_come_and_go_none_removes_the_file_of_another() {
+        let scratch = Scratch::new("coming-and-going");
+        let path = scratch.0.join("a.sock");
+        let serve = || {
+            let Ok((socket, file)) = listen(&path, None, 8) else { return false };
+            for _ in 0..20 {
+                assert!(file.is_there().is_ok_and(|is_there| is_there), "its file is there while it listens");
+                thread::yield_now();
+            }
+            // As at the end of a server: nobody listens any more, and so another one may take the path over.
+            drop(socket);
+            drop(file);
+            true
+        };
+        let served: usize = thread::scope(|scope| {
+            let servers: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..200).filter(|_| serve()).count())).collect();
+            servers.into_iter().map(|server| server.join().expect("no file was removed")).sum()
+        });
+        assert!(served >= 200, "{served} have served");
+    }
+
+    #[test]
+    fn a_file_is_not_removed_while_another_server_starts() {
+        let scratch = Scratch::new("starting");
+        let path = scratch.0.join("a.sock");
+        let (socket, file) = listen(&path, None, 8).expect("a free path");
+        drop(socket);
+        let lock = lock_directory(&path).expect("a lock");
+        thread::scope(|scope| {
+            let ending = scope.spawn(|| drop(file));
+            thread::sleep(LOCK_TIMEOUT / 10);
+            assert!(!ending.is_finished() && path.exists(), "it waits for the lock");
+            // Whoever starts puts another file there.
+            fs::remove_file(&path).expect("it is there");
+            let _successor = UnixListener::bind(&path).expect("a free path");
+            drop(lock);
+            ending.join().expect("no panic");
+            UnixStream::connect(&path).expect("the successor's file is there");
+        });
     }
 
     #[test]

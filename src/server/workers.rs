@@ -16,7 +16,7 @@ use super::drain::Phase;
 use super::listeners::Listener;
 use super::stats::WorkerStats;
 use super::{Shared, StartError, accept, limits};
-use crate::config::{Config, EngineChoice};
+use crate::config::{Config, CpuList, EngineChoice};
 use crate::engine::{self, Context, Engine, Runtime, Spawner, ring};
 
 /// How long connections that were cut may take to give their buffers back.
@@ -25,8 +25,8 @@ const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a worker is made of.
 pub(super) struct Setup {
     pub(super) index: usize,
-    /// The CPU it is pinned to.
-    pub(super) cpu: Option<usize>,
+    /// The CPUs that it is kept on; empty where the kernel decides.
+    pub(super) cpus: Vec<usize>,
     pub(super) engine: Engine,
     pub(super) listeners: Vec<Listener>,
     pub(super) shared: Arc<Shared>,
@@ -34,8 +34,10 @@ pub(super) struct Setup {
     pub(super) phase: watch::Receiver<Phase>,
     /// An eventfd(2) that is written to when the phase changes: for the engine that cannot await.
     pub(super) wake: Arc<OwnedFd>,
-    /// How many connections it may have.
+    /// How many connections it may have on the ring engine.
     pub(super) connections_max: usize,
+    /// How many there may be on the other engines.
+    pub(super) descriptors: limits::Descriptors,
     /// Counts the workers that have ended.
     pub(super) ended: watch::Sender<usize>,
 }
@@ -73,23 +75,45 @@ impl Drop for Ended {
 /// How many workers there are, and on which CPUs.
 pub(crate) struct Placement {
     pub(crate) workers: usize,
-    /// One CPU a worker, or none when they are not pinned.
-    cpus: Vec<usize>,
+    /// The CPUs that they are kept on: one each where there are as many, else all for all of them. None: the kernel decides.
+    cpus: Option<CpuList>,
 }
 
 impl Placement {
-    /// As many workers as asked for, else as many as the process may use CPUs. They are pinned when each gets a CPU
-    /// of its own: under a quota (cgroup) of less than the affinity mask, pinning would only hinder the scheduler.
-    pub(crate) fn find(wanted: Option<usize>, pin: bool) -> Self {
+    /// With `--cpus` the workers are kept on those: by default one on each. Otherwise there are as many workers as the process
+    /// may use CPUs, and each is pinned to one where they fill the affinity mask. Fewer are not, for a second process would pin
+    /// its own to the same CPUs; and under a quota (cgroup) of less than the mask, pinning would only hinder the scheduler.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Cpu`] when the process may not use one that is asked for.
+    pub(crate) fn find(config: &Config) -> Result<Self, StartError> {
         let mask = affinity();
+        if let Some(cpus) = &config.cpus {
+            if let Some(&cpu) = cpus.iter().find(|cpu| !mask.contains(cpu)) {
+                return Err(StartError::Cpu { cpu, usable: CpuList::from_iter(mask) });
+            }
+            return Ok(Self { workers: config.workers.unwrap_or(cpus.len()), cpus: Some(cpus.clone()) });
+        }
         let available = available_cpus();
-        let workers = wanted.unwrap_or(available);
-        let pinned = pin && available == mask.len() && workers <= mask.len();
-        Self { workers, cpus: if pinned { mask } else { Vec::new() } }
+        let workers = config.workers.unwrap_or(available);
+        let fills_mask = available == mask.len() && workers == mask.len();
+        let cpus = (config.pin && fills_mask).then(|| CpuList::from_iter(mask));
+        Ok(Self { workers, cpus })
     }
 
-    pub(super) fn cpu_of(&self, worker: usize) -> Option<usize> {
-        self.cpus.get(worker).copied()
+    /// The CPUs that a worker is kept on; empty where the kernel decides.
+    pub(super) fn cpus_of(&self, worker: usize) -> Vec<usize> {
+        match &self.cpus {
+            Some(cpus) if cpus.len() == self.workers => vec![cpus[worker]],
+            Some(cpus) => cpus.to_vec(),
+            None => Vec::new(),
+        }
+    }
+
+    /// The CPUs that all workers are kept on.
+    pub(super) fn into_cpus(self) -> Option<CpuList> {
+        self.cpus
     }
 }
 
@@ -132,19 +156,19 @@ fn run(setup: Setup, ready: &Ready) -> io::Result<()> {
 }
 
 fn run_pinned(mut setup: Setup, ready: &Ready) -> io::Result<()> {
-    if let Some(cpu) = setup.cpu {
+    if !setup.cpus.is_empty() {
         let mut only = CpuSet::new();
-        only.set(cpu);
+        setup.cpus.iter().for_each(|&cpu| only.set(cpu));
         if let Err(error) = sched_setaffinity(None, &only) {
-            tracing::warn!(worker = setup.index, cpu, %error, "not pinned");
+            tracing::warn!(worker = setup.index, cpus = ?setup.cpus, %error, "not pinned");
         }
     }
     loop {
         let error = match setup.engine {
             Engine::Ring => match ring(&setup) {
                 Ok(worker) => {
-                    // With O_NONBLOCK the kernel answers EAGAIN instead of waiting. The next worker may share the socket
-                    // and not be of this engine: it has it otherwise then.
+                    // With O_NONBLOCK an accept takes two operations. The next worker may share the socket and not be of
+                    // this engine: it has it otherwise then.
                     for listener in &setup.listeners {
                         listener.set_nonblocking(false)?;
                     }
@@ -164,7 +188,17 @@ fn run_pinned(mut setup: Setup, ready: &Ready) -> io::Result<()> {
             }
         };
         match engine::fall_back(setup.shared.config.engine, setup.engine, error.into()) {
-            Ok(engine) => setup.engine = engine,
+            Ok(engine) => {
+                setup.engine = engine;
+                // Connections take descriptors from now on.
+                match setup.descriptors.connections_max(&setup.shared.config) {
+                    Ok(max) => setup.shared.limits.lower(max),
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                        return Ok(());
+                    }
+                }
+            }
             Err(error) => {
                 let _ = ready.send(Err(error));
                 return Ok(());

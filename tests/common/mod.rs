@@ -63,8 +63,7 @@ pub(crate) fn is_runnable(engine: &str) -> bool {
 /// A command for the binary with nothing of RINGBACK_* around it.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringback"));
-    // Huge pages would make resident memory come in steps of 2 MiB.
-    command.args(arguments).env("RUST_BACKTRACE", "0").env("MIMALLOC_ALLOW_THP", "0").stdin(Stdio::null());
+    command.args(arguments).env("RUST_BACKTRACE", "0").stdin(Stdio::null());
     command
 }
 

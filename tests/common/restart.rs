@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringback::proto::frame::OpCode;
+use socket2::{Domain, Socket, Type};
 
 use super::{Client, DEADLINE, Server, command, frame, pattern, read_some};
 
@@ -60,6 +61,41 @@ pub(crate) fn first_echoes_after_kills(engine: &str, times: usize) -> Vec<Durati
         took.push(began.elapsed());
     }
     took
+}
+
+/// As [`first_echoes_after_kills`], of a server that has something to send on each of many connections, whose clients never
+/// read: on the ring engine a send is under way on each, which the kernel has to end once the process is gone.
+pub(crate) fn first_echoes_after_kills_with_unread(
+    engine: &str,
+    connections: usize,
+    times: usize,
+) -> Vec<Duration> {
+    const LITTLE: usize = 4 << 10;
+    let more = ["--socket-send-buffer", "16KiB"];
+    let mut server = Server::start(engine, &more);
+    let listen = server.address.to_string();
+    let bytes = frame(true, OpCode::Binary, &pattern(150_000));
+    (0..times)
+        .map(|_| {
+            let _clients: Vec<_> = (0..connections)
+                .map(|_| {
+                    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+                    socket.set_recv_buffer_size(LITTLE).expect("a size");
+                    let mut client = server.connect_over(socket);
+                    client.send_bytes(&bytes);
+                    client
+                })
+                .collect();
+            server.wait_for_counter("binaries", connections as u64);
+            server.kill();
+            let began = Instant::now();
+            let mut command = command(&["--listen", &listen, "--workers", "1", "--engine", engine]);
+            command.args(more);
+            server = Server::spawn(command);
+            server.connect().echo(OpCode::Text, b"back again");
+            began.elapsed()
+        })
+        .collect()
 }
 
 /// Waits until connections are in TIME_WAIT whose local address is the server's (proc_net(5)).

@@ -46,6 +46,8 @@ struct Acceptor {
     /// There is another one of the same socket, which takes what is queued at the end.
     is_further: bool,
     state: State,
+    /// An accept of it did not wait: somebody who shares the socket has set O_NONBLOCK.
+    is_nonblocking: bool,
     /// How many of those that were queued when the drain began were taken.
     last_ones: usize,
 }
@@ -73,14 +75,15 @@ impl Acceptors {
         let mut listeners = Vec::new();
         for socket in sockets {
             if !socket.is_shared() {
-                // With O_NONBLOCK the kernel answers EAGAIN instead of waiting.
+                // With O_NONBLOCK an accept takes two operations.
                 socket.set_nonblocking(false)?;
             }
             let socket = Rc::new(socket);
             for further in 0..if has_peers { WITH_PEER } else { 1 } {
                 let socket = Some(Rc::clone(&socket));
                 let is_further = further > 0;
-                listeners.push(Acceptor { socket, is_further, state: State::Idle, last_ones: 0 });
+                let state = State::Idle;
+                listeners.push(Acceptor { socket, is_further, state, is_nonblocking: false, last_ones: 0 });
             }
         }
         Ok(Self { listeners, has_peers, paused_until: None, is_held: false })
@@ -147,14 +150,22 @@ impl Acceptors {
                         ring.accept(index, socket.as_fd(), one);
                     }
                 }
-                State::Idle if may_accept && free > queued_max && !socket.is_shared() && !self.has_peers => {
+                State::Idle
+                    if may_accept
+                        && free > queued_max
+                        && !(socket.is_shared() || self.has_peers || listener.is_nonblocking) =>
+                {
                     listener.state = State::Multi;
                     ring.accept(index, socket.as_fd(), Accepting::Many);
                 }
                 State::Idle if may_accept && unclaimed > 0 => {
                     unclaimed -= 1;
                     listener.state = State::Single;
-                    ring.accept(index, socket.as_fd(), one);
+                    if listener.is_nonblocking {
+                        ring.accept_when_ready(index, socket.as_fd(), one);
+                    } else {
+                        ring.accept(index, socket.as_fd(), one);
+                    }
                 }
                 _ => {}
             }
@@ -179,8 +190,8 @@ impl Acceptors {
             Err((Some(Errno::CANCELED), _)) => {}
             Err((_, error)) if is_the_peers(&error) => {}
             Err((Some(Errno::AGAIN), _)) if was == State::Last => listener.socket = None,
-            // A worker of another engine shares the socket, and has made it so that nobody waits.
-            Err((Some(Errno::AGAIN), _)) => self.paused_until = Some(service.now() / TICK + PAUSE),
+            // Another worker was first, or nobody waits: a worker of another engine or another process has made it so.
+            Err((Some(Errno::AGAIN), _)) => listener.is_nonblocking = true,
             Err((_, error)) if was == State::Last => {
                 service.on_accept_paused(Some(&error));
                 listener.socket = None;

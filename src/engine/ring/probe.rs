@@ -28,6 +28,8 @@ use crate::proto::{Gathered, HEADROOM};
 pub(crate) struct Support {
     /// `IORING_SETUP_NO_SQARRAY`: entries are taken in order, without an array of indices (Linux 6.6).
     pub(crate) no_sqarray: bool,
+    /// `IORING_FEAT_NO_IOWAIT`: the kernel can be asked not to count a wait as one for a disk (Linux 6.15).
+    pub(crate) no_iowait: bool,
 }
 
 /// Tries everything that the ring engine needs, in a small ring that is gone afterwards. It takes a few milliseconds;
@@ -53,6 +55,7 @@ pub(crate) fn probe_aloud(works: &mut dyn FnMut(&'static str)) -> Result<Support
         set_up(sizes.submissions, sizes.completions, sizes.patience),
     )?;
     steps.pass("the features NODROP, SUBMIT_STABLE, EXT_ARG and CQE_SKIP", features(&uring))?;
+    let no_iowait = uring.params().is_feature_no_iowait();
     let opcodes = opcodes(&uring);
     steps.pass(
         "the opcodes ACCEPT, RECV, SEND, SENDMSG, ASYNC_CANCEL, SHUTDOWN, CLOSE and POLL_ADD",
@@ -61,7 +64,7 @@ pub(crate) fn probe_aloud(works: &mut dyn FnMut(&'static str)) -> Result<Support
     let ring = Ring::over(uring, &sizes, Arc::default());
     let ring = steps.pass("a sparse table of direct descriptors, and rings of provided buffers", ring)?;
     converse(ring, &mut steps)?;
-    Ok(Support { no_sqarray })
+    Ok(Support { no_sqarray, no_iowait })
 }
 
 /// The ring that is tried: a few of everything, of the sizes that connections begin with.

@@ -158,6 +158,17 @@ impl Ring {
         unsafe { self.push(&entry.user_data(Token::accept(listener).to_bits())) };
     }
 
+    /// As [`Self::accept`], of a socket with O_NONBLOCK, whose accepts do not wait. One completion speaks of both operations:
+    /// where the first one fails, it.
+    pub(super) fn accept_when_ready(&mut self, listener: u32, socket: BorrowedFd<'_>, how: Accepting) {
+        let poll =
+            opcode::PollAdd::new(Fd(socket.as_raw_fd()), ONE_IS_WOKEN | u32::from(PollFlags::IN.bits()));
+        let entry = poll.build().flags(squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS);
+        // SAFETY: the operation names no memory.
+        unsafe { self.push(&entry.user_data(Token::accept(listener).to_bits())) };
+        self.accept(listener, socket, how);
+    }
+
     /// Ends what [`Self::accept`] began; its last event says so.
     pub(super) fn cancel_accept(&mut self, listener: u32) {
         self.cancel(Token::accept(listener));
@@ -552,9 +563,11 @@ impl Ring {
         if let Some(timeout) = timeout {
             args = args.timespec(timeout);
         }
-        let flags = (flags | EnterFlags::EXT_ARG).bits();
+        let mut flags = flags | EnterFlags::EXT_ARG;
+        // A worker that waits for clients does not wait for a disk.
+        flags.set(EnterFlags::NO_IOWAIT, self.uring.params().is_feature_no_iowait());
         // SAFETY: with EXT_ARG the argument is a `SubmitArgs`; the timespec that it points at outlives the call.
-        let entered = unsafe { self.uring.submitter().enter(submissions, want, flags, Some(&args)) };
+        let entered = unsafe { self.uring.submitter().enter(submissions, want, flags.bits(), Some(&args)) };
         match entered.map_err(|error| (Errno::from_io_error(&error), error)) {
             // A signal, the timeout, or completions that have to be seen first.
             Ok(_) | Err((Some(Errno::INTR | Errno::TIME | Errno::BUSY | Errno::AGAIN), _)) => Ok(()),
@@ -586,6 +599,9 @@ impl Drop for Ring {
 
 /// MSG_WAITALL: of a stream socket's send, all of it.
 const WAITALL: SendFlags = SendFlags::from_bits_retain(0x100);
+
+/// EPOLLEXCLUSIVE: of those who wait for a socket one is woken.
+const ONE_IS_WOKEN: u32 = 1 << 28;
 
 /// The result of a completion: a negative one is an errno.
 fn outcome(result: i32) -> io::Result<u32> {
