@@ -50,86 +50,88 @@ struct Arguments {
     #[arg(long, env = "RINGBACK_ENGINE", value_enum, default_value_t)]
     engine: EngineChoice,
 
-    /// Time that a worker of the ring engine looks for work before it sleeps: less latency for a busy CPU
+    /// Time that a worker of the ring engine looks for work before it sleeps, 1us to 1m: less latency for a busy CPU;
+    /// 0s to sleep at once
     #[arg(
         long,
         env = "RINGBACK_BUSY_POLL",
         value_name = "TIME",
         default_value = "0s",
-        value_parser = humantime::parse_duration
+        value_parser = values::time_or_zero(Duration::from_micros(1)..=values::MINUTE, "to sleep at once")
     )]
     busy_poll: Duration,
 
-    /// Number of worker threads [default: one for each CPU that the process may use]
-    #[arg(long, env = "RINGBACK_WORKERS", value_name = "N", value_parser = values::parse_workers)]
+    /// Number of worker threads, 1 to 1024 [default: one for each CPU that the process may use]
+    #[arg(long, env = "RINGBACK_WORKERS", value_name = "N", value_parser = values::count::<usize>(1..=1024))]
     workers: Option<usize>,
 
     /// Leave it to the kernel on which CPU a worker runs
     #[arg(long, env = "RINGBACK_NO_PIN", value_parser = BoolishValueParser::new())]
     no_pin: bool,
 
-    /// Size of the buffer that bulk is received into
+    /// Size of the buffer that bulk is received into, 1KiB to 16MiB
     #[arg(
         long,
         env = "RINGBACK_RECEIVE_BUFFER_SIZE",
         value_name = "SIZE",
         default_value = "64KiB",
-        value_parser = values::parse_receive_buffer_size
+        value_parser = values::memory(values::KIB..=16 * values::MIB)
     )]
     receive_buffer_size: usize,
 
-    /// Longest frame that is put together to be echoed as one; a longer one that comes in pieces goes back in fragments
+    /// Longest frame that is put together to be echoed as one, 1 to 1TiB; a longer one that comes in pieces goes back in
+    /// fragments; 0 to put none together
     #[arg(
         long,
         env = "RINGBACK_WHOLE_FRAME_MAX",
         value_name = "SIZE",
         default_value = "64KiB",
-        value_parser = values::parse_size
+        value_parser = values::size_or_zero(1..=values::TIB, "to put none together")
     )]
     whole_frame_max: u64,
 
-    /// Longest message; a longer one gets Close(1009); 0 for no limit
+    /// Longest message, 1 to 1EiB; a longer one gets Close(1009); 0 for no limit
     #[arg(
         long,
         env = "RINGBACK_MAX_MESSAGE_SIZE",
         value_name = "SIZE",
         default_value = "0",
-        value_parser = values::parse_size
+        value_parser = values::size_or_zero(1..=values::EIB, "for no limit")
     )]
     max_message_size: u64,
 
-    /// Most connections of the process; further ones get 503 [default: what `ulimit -n` allows; on the ring engine, where
+    /// Most connections of the process, 1 to 2147483647; further ones get 503 [default: what `ulimit -n` allows; on the ring engine, where
     /// they take no descriptor, that many for each worker, 65,520 at most]
-    #[arg(long, env = "RINGBACK_MAX_CONNECTIONS", value_name = "N", value_parser = values::parse_connections)]
+    #[arg(long, env = "RINGBACK_MAX_CONNECTIONS", value_name = "N", value_parser = values::count::<usize>(1..=values::CONNECTIONS_MAX))]
     max_connections: Option<usize>,
 
-    /// Time that a handshake may take; a slower one gets 408
+    /// Time that a handshake may take, 1ms to 1h; a slower one gets 408
     #[arg(
         long,
         env = "RINGBACK_HANDSHAKE_TIMEOUT",
         value_name = "TIME",
         default_value = "5s",
-        value_parser = humantime::parse_duration
+        value_parser = values::time(values::MILLISECOND..=values::HOUR)
     )]
     handshake_timeout: Duration,
 
-    /// Bytes that may wait to be sent on one connection before it is no longer read from
+    /// Bytes that may wait to be sent on one connection before it is no longer read from, 1KiB to 1TiB
     #[arg(
         long,
         env = "RINGBACK_UNSENT_LIMIT",
         value_name = "SIZE",
         default_value = "16MiB",
-        value_parser = values::parse_memory
+        value_parser = values::memory(values::KIB..=values::TIB)
     )]
     unsent_limit: usize,
 
-    /// Bytes that may wait to be sent in the whole process
+    /// Bytes that may wait to be sent in the whole process, 1KiB to 1TiB
     #[arg(
         long,
         env = "RINGBACK_UNSENT_TOTAL",
         value_name = "SIZE",
         default_value = "256MiB",
-        value_parser = values::parse_memory
+        value_parser = values::memory(values::KIB..=values::TIB)
     )]
     unsent_total: usize,
 
@@ -365,6 +367,31 @@ mod tests {
         let good =
             Arguments::parse_from(["ringback", "--whole-frame-max=1MiB", "--listen=[::1]:0,127.0.0.1:0"]);
         assert_eq!((good.whole_frame_max, good.listening.addresses.len()), (1 << 20, 2));
+    }
+
+    #[test]
+    fn the_help_of_an_option_has_its_bounds() {
+        let command = Arguments::command();
+        let visible = command.get_arguments().filter(|argument| !argument.is_hide_set());
+        for argument in visible.filter(|argument| {
+            let name = argument.get_value_names().unwrap_or_default().concat();
+            ["TIME", "SIZE", "N"].contains(&name.as_str())
+        }) {
+            let (name, help) = (argument.get_long().unwrap(), argument.get_help().unwrap().to_string());
+            for bad in ["x", "-1", "999999999999y", "18446744073709551615", "1e3", "99999999EiB"] {
+                let error = Arguments::try_parse_from(["ringback", &format!("--{name}={bad}")]).unwrap_err();
+                let error = one_line(&error);
+                let told = error.split_once(&format!("'{bad}' for '--{name} <")).expect("value and option").1;
+                let bounds = told.split_once(" is ").expect("bounds").1.split([',', ' ']).take(3);
+                let bounds = bounds.collect::<Vec<_>>().join(" ");
+                assert!(bounds.contains(" to ") && help.contains(&bounds), "--{name}: {bounds} in {help}");
+            }
+            // Nothing becomes 0 that was not written so.
+            for zero in ["0", "0s"] {
+                let taken = Arguments::try_parse_from(["ringback", &format!("--{name}={zero}")]).is_ok();
+                assert!(!taken || help.contains("; 0"), "--{name}={zero} in {help}");
+            }
+        }
     }
 
     #[test]

@@ -128,11 +128,11 @@ fn a_mistake_is_one_line_and_ends_with_64() {
         ),
         ("drain_timeout = '5s'", ":1: unknown key \"drain_timeout\"; the nearest option is drain-timeout"),
         ("[server]\nworkers = 1\n", ":1: unknown key \"server\""),
-        ("workers = 'four'", ":1: workers: expected N, found 'four': a number of workers is 1 to 1024"),
+        ("workers = 'four'", ":1: workers: expected N, found 'four': a number is 1 to 1024"),
         ("\nhandshake-timeout = 5", ":2: handshake-timeout: expected TIME, found 5: "),
         (
             "receive-buffer-size = 10",
-            ":1: receive-buffer-size: expected SIZE, found 10: a receive buffer is 1KiB to",
+            ":1: receive-buffer-size: expected SIZE, found 10: a size is 1KiB to 16MiB",
         ),
         (
             "engine = 'kqueue'",

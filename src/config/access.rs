@@ -37,13 +37,13 @@ pub struct AccessConfig {
     )]
     pub allowed_origins: Vec<String>,
 
-    /// Most connections of one address, of IPv6 its first 64 bits; further ones get 503; 0 for no limit
+    /// Most connections of one address, of IPv6 its first 64 bits, 1 to 2147483647; further ones get 503; 0 for no limit
     #[arg(
         long,
         env = "RINGBACK_MAX_CONNECTIONS_PER_IP",
         value_name = "N",
         default_value_t,
-        value_parser = values::parse_connections_per_ip
+        value_parser = values::count_or_zero::<usize>(1..=values::CONNECTIONS_MAX, "for no limit")
     )]
     pub max_connections_per_ip: usize,
 
