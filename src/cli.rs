@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
+use clap::{Arg, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum as _};
 
 use crate::config::{
     AccessConfig, AdminConfig, Config, DrainConfig, EngineChoice, KeepAliveConfig, ListeningConfig,
     RingConfig, values,
 };
 use crate::documents::Document;
-use crate::settings::{Refusal, Settings};
+use crate::logging::complain;
+use crate::settings::{self, Refusal, Settings};
 
 /// `EX_USAGE` of sysexits.h: the exit code after a mistake of the user.
 pub const USAGE: u8 = 64;
@@ -66,7 +66,7 @@ struct Arguments {
     workers: Option<usize>,
 
     /// Leave it to the kernel on which CPU a worker runs
-    #[arg(long, env = "RINGBACK_NO_PIN", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "RINGBACK_NO_PIN", value_parser = values::parse_flag)]
     no_pin: bool,
 
     /// Size of the buffer that bulk is received into, 1KiB to 16MiB
@@ -175,6 +175,18 @@ pub enum LogFormat {
     Json,
 }
 
+impl LogFormat {
+    /// The form that the command line or else the environment asks for, however wrong they are otherwise.
+    fn asked_for() -> Self {
+        let words: Vec<_> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+        let behind_a_sign = words.iter().filter_map(|word| word.strip_prefix("--log-format="));
+        let behind_a_blank = words.windows(2).filter(|pair| pair[0] == "--log-format").map(|pair| &*pair[1]);
+        let of_variable = || std::env::var("RINGBACK_LOG_FORMAT").unwrap_or_default();
+        let word = behind_a_sign.chain(behind_a_blank).last().map_or_else(of_variable, str::to_owned);
+        Self::from_str(&word, false).unwrap_or_default()
+    }
+}
+
 /// Reads the command line, the environment and the configuration file. `Err` has been said already: help, a document, the
 /// options themselves, or a mistake.
 ///
@@ -182,20 +194,23 @@ pub enum LogFormat {
 ///
 /// The exit code: 0 after what was asked for has been written, 64 after a mistake, 74 where it cannot be written.
 pub fn parse() -> Result<(Task, Config, LogFormat), ExitCode> {
+    let refuse = |refusal| refuse(refusal, LogFormat::asked_for());
     let settings = Settings::read(command(), std::env::args_os()).map_err(refuse)?;
-    let mut arguments = Arguments::from_arg_matches(settings.matches())
-        .and_then(Arguments::checked)
-        .map_err(|error| refuse(error.into()))?;
+    let mut arguments =
+        Arguments::from_arg_matches(settings.matches()).map_err(|error| refuse(error.into()))?;
     arguments.listening.is_asked_for = settings.is_given("listen");
-    if arguments.print_config {
-        return Err(written(write!(io::stdout().lock(), "{settings}")));
+    let (is_shown, task, log_format) = (arguments.print_config, arguments.task, arguments.log_format);
+    let config = Config::from(arguments);
+    let checked = config.check(|name| settings.is_given(name));
+    checked.map_err(|contradiction| self::refuse(settings.refuse(contradiction), log_format))?;
+    if is_shown {
+        return Err(written(write!(io::stdout().lock(), "{settings}"), log_format));
     }
-    match arguments.task.unwrap_or(Task::Serve) {
-        Task::Write(document) => Err(written(document.write(command(), &mut io::stdout().lock()))),
-        task => {
-            let log_format = arguments.log_format;
-            Ok((task, arguments.into(), log_format))
+    match task.unwrap_or(Task::Serve) {
+        Task::Write(document) => {
+            Err(written(document.write(command(), &mut io::stdout().lock()), log_format))
         }
+        task => Ok((task, config, log_format)),
     }
 }
 
@@ -206,36 +221,47 @@ pub fn command() -> Command {
 }
 
 /// Says what is wrong, or the help that was asked for, and how to end.
-fn refuse(refusal: Refusal) -> ExitCode {
-    match refusal {
-        Refusal::CommandLine(error) if !error.use_stderr() => {
-            // The help or the version; nobody is left to tell where standard output is closed.
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
-        Refusal::CommandLine(error) => {
-            eprintln!("ringback: {} (`ringback --help` tells more)", one_line(&error));
-            ExitCode::from(USAGE)
-        }
-        Refusal::Mistake(mistake) => {
-            eprintln!("ringback: {mistake}");
-            ExitCode::from(USAGE)
-        }
-    }
+fn refuse(refusal: Refusal, log_format: LogFormat) -> ExitCode {
+    let message = match refusal {
+        // The help or the version.
+        Refusal::CommandLine(error) if !error.use_stderr() => return written(error.print(), log_format),
+        Refusal::CommandLine(error) => format!("{} (`ringback --help` tells more)", one_line(&error)),
+        other => other.to_string(),
+    };
+    complain(log_format, USAGE, message);
+    ExitCode::from(USAGE)
 }
 
 /// A message of clap in one line, without its usage, and with the variable that a bad value came from.
 fn one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::InvalidUtf8 {
+        return not_utf8();
+    }
     let message = error.render().to_string();
     let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
     let lines: Vec<_> = lines.take_while(|line| !line.starts_with("Usage: ")).collect();
     let lines = lines.into_iter().filter(|line| !line.starts_with("For more information"));
     let told = lines.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
-    let told = told.trim_start_matches("error: ");
+    let mut told = told.trim_start_matches("error: ").to_owned();
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
+        told.push_str(settings::blank(value));
+    }
     match variable_of(error, std::env::args_os()) {
         Some(variable) => format!("{variable}: {told}"),
-        None => told.to_owned(),
+        None => told,
     }
+}
+
+/// What is said where clap only says that something is not UTF-8.
+fn not_utf8() -> String {
+    let argument = std::env::args_os().find(|argument| argument.to_str().is_none());
+    let command = command();
+    let variable = command.get_arguments().filter_map(Arg::get_env).find_map(|name| {
+        let value = std::env::var_os(name).filter(|value| value.to_str().is_none())?;
+        Some(format!("{}={:?}", name.display(), value.to_string_lossy()))
+    });
+    let what = argument.map(|argument| format!("{:?}", argument.to_string_lossy())).or(variable);
+    format!("{} is not UTF-8", what.unwrap_or_default())
 }
 
 /// The variable that a bad value came from: that of its option, where the option is not on the command line.
@@ -246,33 +272,22 @@ fn variable_of(error: &clap::Error, arguments: impl IntoIterator<Item = OsString
     let command = command();
     let argument = command.get_arguments().find(|argument| argument.get_long() == name.strip_prefix("--"))?;
     let is_said = |word: OsString| word.to_string_lossy().split('=').next() == Some(name);
-    let variable = argument.get_env().filter(|variable| std::env::var_os(variable).is_some())?;
+    let variable = argument
+        .get_env()
+        .filter(|variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty()))?;
     (!arguments.into_iter().any(is_said)).then(|| variable.to_string_lossy().into_owned())
 }
 
 /// How to end after writing to standard output.
-fn written(result: io::Result<()>) -> ExitCode {
+#[must_use]
+pub fn written(result: io::Result<()>, log_format: LogFormat) -> ExitCode {
     match result.and_then(|()| io::stdout().flush()) {
         // Whoever reads only the beginning has what was asked for.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("ringback: standard output: {error}");
+            complain(log_format, UNWRITTEN, format_args!("standard output: {error}"));
             ExitCode::from(UNWRITTEN)
         }
         _ => ExitCode::SUCCESS,
-    }
-}
-
-impl Arguments {
-    /// Checks what no option can say by itself.
-    fn checked(self) -> Result<Self, clap::Error> {
-        self.access.check().map_err(|message| Self::command().error(ErrorKind::ValueValidation, message))?;
-        match (self.ring.submissions, self.ring.completions) {
-            (Some(submissions), Some(completions)) if completions < submissions => {
-                let message = "--ring-completions is no less than --ring-submissions";
-                Err(Self::command().error(ErrorKind::ValueValidation, message))
-            }
-            _ => Ok(self),
-        }
     }
 }
 
@@ -358,12 +373,8 @@ mod tests {
         ] {
             assert!(Arguments::try_parse_from(["ringback", bad]).is_err(), "{bad}");
         }
-        let too_few = ["ringback", "--ring-submissions=16", "--ring-completions=8"];
-        assert!(Arguments::parse_from(too_few).checked().is_err());
-        let twice = ["ringback", "--subprotocol=a,b", "--subprotocol=a"];
-        assert!(Arguments::parse_from(twice).checked().is_err());
         let names = Arguments::parse_from(["ringback", "--subprotocol=a,A", "--subprotocol=b"]);
-        assert_eq!(names.checked().unwrap().access.subprotocols, ["a", "A", "b"]);
+        assert_eq!(names.access.subprotocols, ["a", "A", "b"]);
         let good =
             Arguments::parse_from(["ringback", "--whole-frame-max=1MiB", "--listen=[::1]:0,127.0.0.1:0"]);
         assert_eq!((good.whole_frame_max, good.listening.addresses.len()), (1 << 20, 2));

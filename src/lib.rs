@@ -8,6 +8,7 @@
 //! * [`engine`] moves bytes between sockets and `proto`.
 //! * [`server`] owns listeners, workers, limits and counters.
 //! * [`documents`] is what the binary writes of itself: the manual page, completions, a configuration file.
+//! * [`variables`] are those of the environment that are no options.
 //! * [`doctor`] says whether the best engine can run here, and what would cure it.
 
 pub mod cli;
@@ -21,3 +22,4 @@ pub mod proto;
 pub mod server;
 mod settings;
 mod system;
+pub mod variables;

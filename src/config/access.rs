@@ -92,19 +92,6 @@ impl Default for AccessConfig {
 }
 
 impl AccessConfig {
-    /// Checks what no option can say by itself. `Err` says what is wrong.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        // RFC 6455 §4.1: the names that a client may offer are all different.
-        for (index, name) in self.subprotocols.iter().enumerate() {
-            if self.subprotocols.iter().take(index).any(|earlier| earlier == name) {
-                return Err(format!(
-                    "--subprotocol {name} is given twice: each name once, the preferred first"
-                ));
-            }
-        }
-        Ok(())
-    }
-
     /// The path that people are told.
     #[must_use]
     pub fn first_path(&self) -> &str {

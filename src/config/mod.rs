@@ -3,6 +3,7 @@
 mod access;
 mod address;
 mod admin;
+mod contradictions;
 mod drain;
 mod keep_alive;
 mod listening;
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub use access::{AccessConfig, ProxyProtocol};
 pub use address::Address;
 pub use admin::AdminConfig;
+pub(crate) use contradictions::Contradiction;
 pub use drain::DrainConfig;
 pub use keep_alive::KeepAliveConfig;
 pub use listening::ListeningConfig;

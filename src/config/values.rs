@@ -1,5 +1,6 @@
 //! The values of options, read strictly. Each error says what a value looks like.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -217,6 +218,23 @@ pub(crate) fn parse_power_of_two(count: &str) -> Result<u16, String> {
 
 pub(crate) fn parse_address(address: &str) -> Result<Address, String> {
     address.parse()
+}
+
+/// An address of a port, for what does not listen on unix sockets.
+pub(crate) fn parse_ip_address(address: &str) -> Result<SocketAddr, String> {
+    let of_port = |address: Address| {
+        address.ip().ok_or_else(|| "give an IP address and a port, such as 127.0.0.1:9002".into())
+    };
+    parse_address(address).and_then(of_port)
+}
+
+/// The value of a flag, where it has one: in the environment and the file.
+pub(crate) fn parse_flag(flag: &str) -> Result<bool, String> {
+    match flag.to_ascii_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "on" | "1" => Ok(true),
+        "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),
+        _ => Err("a flag is true, yes, on or 1, or false, no, off or 0".into()),
+    }
 }
 
 /// In octal, with or without zeros before it or the `0o` of TOML.

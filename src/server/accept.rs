@@ -25,9 +25,11 @@ pub(crate) const REFUSALS_MAX: usize = 16;
 
 /// Accepts until the drain begins, then takes what is queued: closing a listener would reset it. An inherited one is
 /// not ours to empty: it stays open elsewhere, and whoever has it next finds what is queued.
-pub(super) async fn accept(listener: Listener, spawner: Spawner, context: Rc<Context>) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = watch(listener)?;
+pub(super) async fn accept(
+    listener: AsyncFd<Listener>,
+    spawner: Spawner,
+    context: Rc<Context>,
+) -> io::Result<()> {
     let mut logged = None;
     while context.drain.phase() == Phase::Running {
         let accepted = tokio::select! {
@@ -62,11 +64,13 @@ pub(super) async fn accept(listener: Listener, spawner: Spawner, context: Rc<Con
     Ok(())
 }
 
+/// Has the runtime watch a listener: what may fail of accepting before it has begun.
 #[expect(
     deprecated,
     reason = "unsound only for what gives away another's descriptor; a `Listener` owns its own"
 )]
-fn watch(listener: Listener) -> io::Result<AsyncFd<Listener>> {
+pub(super) fn watch(listener: Listener) -> io::Result<AsyncFd<Listener>> {
+    listener.set_nonblocking(true)?;
     AsyncFd::with_interest(listener, Interest::READABLE)
 }
 

@@ -18,12 +18,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use rustix::io::Errno;
 use tokio::sync::watch;
 
 use crate::config::{Address, Config};
 use crate::engine::{self, Engine};
 use crate::proto::budget::Total;
 use crate::proto::handshake::Rules;
+use crate::variables::BadVariable;
 
 use drain::Announcer;
 use listeners::Bound;
@@ -31,9 +33,10 @@ use socket_file::SocketFile;
 
 pub use activation::{Inherited, inherited};
 pub use drain::Phase;
-pub use limits::{Admission, Limits};
+pub use limits::{Admission, Limits, check_resources};
 pub(crate) use limits::{connections_max, direct_connections_max};
 pub use listeners::Listener;
+pub(crate) use listeners::bind as bind_listeners;
 pub use sources::Source;
 pub use stats::{Life, Snapshot, WorkerStats};
 pub(crate) use workers::Placement;
@@ -138,7 +141,10 @@ impl Server {
                 shared: Arc::clone(&shared),
                 stats,
                 phase: server.phase.subscribe(),
-                wake: server.phase.waker().map_err(StartError::Worker)?,
+                wake: server
+                    .phase
+                    .waker()
+                    .map_err(StartError::refused(format!("an eventfd for worker {index}")))?,
                 connections_max: per_worker,
                 ended: server.ended.clone(),
             };
@@ -301,12 +307,28 @@ pub enum StartError {
         /// How many connections were asked for.
         wanted: Option<usize>,
     },
-    /// A worker's thread or runtime could not be set up, or failed later.
-    #[error("a worker failed: {0}")]
+    /// The system refuses something that a server needs.
+    #[error("cannot have {what}: {source}{}", refusal_cure(source))]
+    Refused {
+        /// What.
+        what: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A worker could not be set up, or failed later.
+    #[error("a worker failed: {why}{cure}", why = .0, cure = refusal_cure(.0))]
     Worker(#[source] io::Error),
+    /// A variable that is no option has a value that cannot be used.
+    #[error(transparent)]
+    Variable(#[from] BadVariable),
 }
 
 impl StartError {
+    /// `what` a server needs, and why there is none.
+    pub fn refused(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Refused { what: what.into(), source }
+    }
+
     /// The exit code by `sysexits.h`.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -316,10 +338,33 @@ impl StartError {
         const NO_PERMISSION: u8 = 77;
         match self {
             Self::Bind { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => NO_PERMISSION,
-            Self::Inherited { .. } => USAGE,
+            Self::Bind { source, .. } if !refusal_cure(source).is_empty() => OS_ERROR,
+            Self::Inherited { .. } | Self::Variable(_) => USAGE,
             Self::Engine { .. } | Self::Bind { .. } | Self::CongestionControl { .. } => UNAVAILABLE,
-            Self::Descriptors { .. } | Self::Worker(_) => OS_ERROR,
+            Self::Descriptors { .. } | Self::Refused { .. } | Self::Worker(_) => OS_ERROR,
         }
+    }
+}
+
+/// What to do where the system refuses a thread, a descriptor, memory or a system call.
+fn refusal_cure(source: &io::Error) -> &'static str {
+    match Errno::from_io_error(source) {
+        Some(Errno::MFILE | Errno::NFILE) => {
+            "; raise the limit of open files with `ulimit -n` (LimitNOFILE= under systemd)"
+        }
+        Some(Errno::AGAIN) => {
+            "; raise the limit of threads with `ulimit -u` (TasksMax= under systemd, --pids-limit of a container) \
+             or that of memory with `ulimit -v`, or take fewer --workers"
+        }
+        Some(Errno::NOMEM) => {
+            "; raise the limit of memory with `ulimit -v` and `ulimit -l` (MemoryMax=, LimitMEMLOCK= under systemd), \
+             or take fewer --workers"
+        }
+        Some(Errno::NOSPC) => "; raise fs.epoll.max_user_watches with `sysctl -w`",
+        Some(Errno::PERM | Errno::NOSYS | Errno::ACCESS) => {
+            "; a seccomp profile or a security module refuses it: allow it there"
+        }
+        _ => "",
     }
 }
 
@@ -342,6 +387,6 @@ fn bind_cure(address: &Address, source: &io::Error, option: &str) -> String {
         }
         (io::ErrorKind::PermissionDenied, _) => "; choose a directory that the server may write to".into(),
         (io::ErrorKind::NotFound, _) => "; its directory has to be there".into(),
-        _ => String::new(),
+        _ => refusal_cure(source).into(),
     }
 }

@@ -56,7 +56,7 @@ const PATHS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/stats.json"];
 /// A listener for those who ask how the server is.
 #[derive(Debug)]
 pub struct Admin {
-    listener: net::TcpListener,
+    listener: TcpListener,
     address: SocketAddr,
 }
 
@@ -66,13 +66,16 @@ impl Admin {
     /// # Errors
     ///
     /// [`StartError::Bind`] when it is in use, not this machine's, or not allowed.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a runtime of tokio.
     pub fn bind(address: SocketAddr) -> Result<Self, StartError> {
-        let bind = || {
-            let listener = net::TcpListener::bind(address)?;
+        let bind = |listener: net::TcpListener| {
             listener.set_nonblocking(true)?;
-            Ok(Self { address: listener.local_addr()?, listener })
+            Ok(Self { address: listener.local_addr()?, listener: TcpListener::from_std(listener)? })
         };
-        bind().map_err(|source| StartError::Bind { address: Address::Ip(address), option: "--admin", source })
+        bind(listen(address)?).map_err(StartError::refused("the admin listener"))
     }
 
     /// Where it listens, with the real port.
@@ -83,16 +86,12 @@ impl Admin {
 
     /// Answers for `server`, as long as it is polled.
     pub async fn serve(self, server: Arc<Server>) {
-        let listener = match TcpListener::from_std(self.listener) {
-            Ok(listener) => listener,
-            Err(error) => return tracing::error!(%error, "nobody can ask how the server is"),
-        };
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let Ok(place) = Arc::clone(&room).acquire_owned().await else {
                 return;
             };
-            match listener.accept().await {
+            match self.listener.accept().await {
                 Ok((socket, _)) => {
                     let server = Arc::clone(&server);
                     tokio::spawn(async move {
@@ -105,6 +104,16 @@ impl Admin {
             }
         }
     }
+}
+
+/// The socket of an admin listener.
+///
+/// # Errors
+///
+/// As [`Admin::bind`].
+pub(crate) fn listen(address: SocketAddr) -> Result<net::TcpListener, StartError> {
+    let fail = |source| StartError::Bind { address: Address::Ip(address), option: "--admin", source };
+    net::TcpListener::bind(address).map_err(fail)
 }
 
 /// One connection, to its end.
