@@ -224,8 +224,7 @@ async fn run_to_end(
             () = tokio::time::sleep(delay) => {}
             () = server.any_ended() => {}
         }
-        let Snapshot { accepted, ended, .. } = server.stats();
-        let connections = accepted.saturating_sub(ended);
+        let connections = server.stats().levels.connections;
         tracing::info!(connections, timeout = ?times.timeout, "draining");
         server.drain();
         tokio::select! {

@@ -82,6 +82,8 @@ pub(crate) struct Session<B> {
     end_of_stream: bool,
     is_paused: bool,
     is_careful: bool,
+    /// The handshake has succeeded.
+    was_open: bool,
     farewell: Farewell,
     watch: Watch,
 }
@@ -114,6 +116,7 @@ impl<B: ReceiveBuffer> Session<B> {
             end_of_stream: false,
             is_paused: false,
             is_careful: context.shared.config.unsent_limit < BURST_MAX,
+            was_open: false,
             farewell: Farewell::NotDue,
             watch: Watch::new(),
         };
@@ -236,6 +239,7 @@ impl<B: ReceiveBuffer> Session<B> {
             (Ok(0), _) => self.on_end_of_stream(),
             (Ok(received), Some(buffer)) => {
                 self.is_paused = false;
+                self.presence.context.stats.receives.add(1);
                 self.adapt_class(received, buffer.bytes().len() - HEADROOM);
                 let filled = HEADROOM..HEADROOM + received;
                 if matches!(self.stage, Stage::Open(_)) {
@@ -403,6 +407,7 @@ impl<B: ReceiveBuffer> Session<B> {
             Step::More => {}
             Step::Accepted { response, consumed } => {
                 context.stats.handshakes.add(1);
+                self.was_open = true;
                 tracing::debug!("connection open");
                 self.deadline = context.terms.first_look().map(|after| context.clock.after(after));
                 self.queue.push_bytes(&response, context);
@@ -413,7 +418,6 @@ impl<B: ReceiveBuffer> Session<B> {
                 }
             }
             Step::Page { html } => {
-                context.stats.refusals.add(1);
                 context.stats.pages.add(1);
                 self.queue.push_bytes(&page_response(&context.shared.rules.page, html, &date()), context);
                 self.flush();
@@ -500,7 +504,7 @@ impl<B: ReceiveBuffer> Session<B> {
     }
 
     fn cut(&mut self) {
-        self.presence.context.stats.cuts.add(1);
+        self.presence.context.stats.cuts.add(self.was_open.into());
         self.stage = Stage::Over;
     }
 

@@ -83,10 +83,13 @@ async fn begin(socket: TcpStream, peer: Option<IpAddr>, spawner: Spawner, contex
     let (start, admission) = context.receive(peer);
     let is_full = admission.is_none();
     spawner.spawn(socket, start, Rc::clone(context), admission);
-    if is_full {
+    if is_full && context.refusals_under_way() >= REFUSALS_MAX {
+        context.stats.accept_pauses.add(1);
+        context.stats.gauges.accept_paused.set(1);
         while context.refusals_under_way() >= REFUSALS_MAX && context.drain.phase() == Phase::Running {
             tokio::time::sleep(PAUSE).await;
         }
+        context.stats.gauges.accept_paused.set(0);
     }
 }
 
@@ -100,7 +103,9 @@ async fn recover(error: &io::Error, context: &Context, logged: &mut Option<Insta
         tracing::warn!(%error, pause = ?PAUSE, "accepting pauses");
     }
     context.stats.accept_pauses.add(1);
+    context.stats.gauges.accept_paused.set(1);
     tokio::time::sleep(PAUSE).await;
+    context.stats.gauges.accept_paused.set(0);
 }
 
 /// Errors of the connection that was about to be accepted (accept(2), "Error handling"). Not EPERM: a filter or a

@@ -48,6 +48,11 @@ impl Limits {
         self.connections_max
     }
 
+    /// Whether a further connection would be refused.
+    pub(super) fn is_full(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) >= self.connections_max
+    }
+
     /// Admits one connection more, until the admission is dropped; `None` when there are as many as may be.
     #[must_use]
     pub fn admit(self: &Arc<Self>) -> Option<Admission> {

@@ -176,12 +176,31 @@ impl Server {
         Snapshot::sum(self.stats.iter().map(AsRef::as_ref))
     }
 
-    /// Whether further connections should be sent here: not since [`Self::leave`], nor without one of its workers.
+    /// Whether further connections should be sent here.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.is_leaving.load(Ordering::Relaxed)
-            && self.phase.phase() == Phase::Running
-            && *self.ended.borrow() == 0
+        self.readiness().is_ok()
+    }
+
+    /// Whether further connections should be sent here, and would be served.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn readiness(&self) -> Result<(), Unready> {
+        if self.phase.phase() > Phase::Running {
+            Err(Unready::Draining)
+        } else if self.is_leaving.load(Ordering::Relaxed) {
+            Err(Unready::Leaving)
+        } else if *self.ended.borrow() > 0 {
+            Err(Unready::WorkerEnded)
+        } else if self.shared.limits.is_full() {
+            Err(Unready::Full)
+        } else if self.stats.iter().any(|stats| stats.gauges.accept_paused.value() > 0) {
+            Err(Unready::AcceptPaused)
+        } else {
+            Ok(())
+        }
     }
 
     /// Says by [`Self::is_ready`] that the end is near. Everything goes on until then.
@@ -250,6 +269,26 @@ impl Server {
         // The sender is here, so it is not dropped meanwhile.
         let _ = self.ended.subscribe().wait_for(|&ended| ended >= workers).await;
     }
+}
+
+/// Why further connections should go elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unready {
+    /// A drain is announced; until it begins everything goes on.
+    #[error("a drain begins soon")]
+    Leaving,
+    /// New connections get 503, or are not accepted.
+    #[error("the server drains")]
+    Draining,
+    /// A worker has ended, so that the others drain.
+    #[error("a worker has ended")]
+    WorkerEnded,
+    /// New connections get 503.
+    #[error("there are as many connections as --max-connections allows")]
+    Full,
+    /// New connections wait: no descriptors, no memory, or no place on a worker.
+    #[error("accepting pauses")]
+    AcceptPaused,
 }
 
 /// Why a server did not start or did not go on. Each message says what to do about it.
