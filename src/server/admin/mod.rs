@@ -118,6 +118,8 @@ async fn converse(socket: TcpStream, server: &Server, place: &Place) {
     let mut socket = Box::pin(socket);
     let answer = service_fn(|request| async move {
         place.on_request();
+        // Others come between the requests that one client has sent at once.
+        tokio::task::yield_now().await;
         Ok::<_, Infallible>(answer(&request, server))
     });
     let connection = http1::Builder::new()
@@ -127,8 +129,9 @@ async fn converse(socket: TcpStream, server: &Server, place: &Place) {
         .serve_connection(TokioIo::new(socket.as_mut()), answer);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        biased;
         () = place.dismissed() => return tracing::debug!("an admin connection gave its place to another"),
+        ended = connection.as_mut() => ended,
         () = tokio::time::sleep(KEPT_FOR) => {
             connection.as_mut().graceful_shutdown();
             connection.await
