@@ -7,16 +7,16 @@ use std::process::ExitCode;
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser};
+use clap::{Arg, Command, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum as _};
 
 use crate::config::{
     AccessConfig, AdminConfig, Config, CpuList, DrainConfig, EngineChoice, HeadConfig, KeepAliveConfig,
     ListeningConfig, RingConfig, values,
 };
 use crate::documents::Document;
-use crate::settings::{Refusal, Settings};
+use crate::logging::complain;
+use crate::settings::{self, Refusal, Settings};
 
 /// `EX_USAGE` of sysexits.h: the exit code after a mistake of the user.
 pub const USAGE: u8 = 64;
@@ -54,18 +54,19 @@ struct Arguments {
     #[arg(long, env = "RINGBACK_ENGINE", value_enum, default_value_t)]
     engine: EngineChoice,
 
-    /// Time that a worker of the ring engine looks for work before it sleeps: less latency for a busy CPU
+    /// Time that a worker of the ring engine looks for work before it sleeps, 1us to 1m: less latency for a busy CPU;
+    /// 0s to sleep at once
     #[arg(
         long,
         env = "RINGBACK_BUSY_POLL",
         value_name = "TIME",
         default_value = "0s",
-        value_parser = humantime::parse_duration
+        value_parser = values::time_or_zero(Duration::from_micros(1)..=values::MINUTE, "to sleep at once")
     )]
     busy_poll: Duration,
 
-    /// Number of worker threads [default: one for each CPU that the process may use]
-    #[arg(long, env = "RINGBACK_WORKERS", value_name = "N", value_parser = values::parse_workers)]
+    /// Number of worker threads, 1 to 1024 [default: one for each CPU that the process may use]
+    #[arg(long, env = "RINGBACK_WORKERS", value_name = "N", value_parser = values::count::<usize>(1..=1024))]
     workers: Option<usize>,
 
     /// CPUs for the workers, such as 0,2-3; one worker on each, or all on all with another number of --workers [default: those
@@ -74,81 +75,82 @@ struct Arguments {
     cpus: Option<CpuList>,
 
     /// Leave it to the kernel on which CPU a worker runs
-    #[arg(long, env = "RINGBACK_NO_PIN", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "RINGBACK_NO_PIN", value_parser = values::parse_flag)]
     no_pin: bool,
 
-    /// Size of the buffer that bulk is received into
+    /// Size of the buffer that bulk is received into, 1KiB to 16MiB
     #[arg(
         long,
         env = "RINGBACK_RECEIVE_BUFFER_SIZE",
         value_name = "SIZE",
         default_value = "64KiB",
-        value_parser = values::parse_receive_buffer_size
+        value_parser = values::memory(values::KIB..=16 * values::MIB)
     )]
     receive_buffer_size: usize,
 
-    /// Longest frame that is put together to be echoed as one; a longer one that comes in pieces goes back in fragments
+    /// Longest frame that is put together to be echoed as one, 1 to 1TiB; a longer one that comes in pieces goes back in
+    /// fragments; 0 to put none together
     #[arg(
         long,
         env = "RINGBACK_WHOLE_FRAME_MAX",
         value_name = "SIZE",
         default_value = "64KiB",
-        value_parser = values::parse_size
+        value_parser = values::size_or_zero(1..=values::TIB, "to put none together")
     )]
     whole_frame_max: u64,
 
-    /// Longest message; a longer one gets Close(1009); 0 for no limit
+    /// Longest message, 1 to 1EiB; a longer one gets Close(1009); 0 for no limit
     #[arg(
         long,
         env = "RINGBACK_MAX_MESSAGE_SIZE",
         value_name = "SIZE",
         default_value = "0",
-        value_parser = values::parse_size
+        value_parser = values::size_or_zero(1..=values::EIB, "for no limit")
     )]
     max_message_size: u64,
 
-    /// Most connections of the process; further ones get 503 [default: what `ulimit -n` allows; on the ring engine, where
+    /// Most connections of the process, 1 to 2147483647; further ones get 503 [default: what `ulimit -n` allows; on the ring engine, where
     /// they take no descriptor, that many for each worker, 65,520 at most]
-    #[arg(long, env = "RINGBACK_MAX_CONNECTIONS", value_name = "N", value_parser = values::parse_connections)]
+    #[arg(long, env = "RINGBACK_MAX_CONNECTIONS", value_name = "N", value_parser = values::count::<usize>(1..=values::CONNECTIONS_MAX))]
     max_connections: Option<usize>,
 
-    /// Time that a handshake may take; a slower one gets 408
+    /// Time that a handshake may take, 1ms to 1h; a slower one gets 408
     #[arg(
         long,
         env = "RINGBACK_HANDSHAKE_TIMEOUT",
         value_name = "TIME",
         default_value = "5s",
-        value_parser = humantime::parse_duration
+        value_parser = values::time(values::MILLISECOND..=values::HOUR)
     )]
     handshake_timeout: Duration,
 
-    /// Bytes that may wait to be sent on one connection before it is no longer read from
+    /// Bytes that may wait to be sent on one connection before it is no longer read from, 1KiB to 1TiB
     #[arg(
         long,
         env = "RINGBACK_UNSENT_LIMIT",
         value_name = "SIZE",
         default_value = "16MiB",
-        value_parser = values::parse_memory
+        value_parser = values::memory(values::KIB..=values::TIB)
     )]
     unsent_limit: usize,
 
-    /// Bytes that may wait to be sent in the whole process
+    /// Bytes that may wait to be sent in the whole process, 1KiB to 1TiB
     #[arg(
         long,
         env = "RINGBACK_UNSENT_TOTAL",
         value_name = "SIZE",
         default_value = "256MiB",
-        value_parser = values::parse_memory
+        value_parser = values::memory(values::KIB..=values::TIB)
     )]
     unsent_total: usize,
 
-    /// Time that a client may take nothing of the last bytes it is sent, before it is cut; 0s for ever
+    /// Time that a client may take nothing of the last bytes it is sent, before it is cut, 10ms to 7days; 0s for ever
     #[arg(
         long,
         env = "RINGBACK_FLUSH_TIMEOUT",
         value_name = "TIME",
         default_value = "10s",
-        value_parser = values::parse_silence
+        value_parser = values::time_or_zero(values::SILENCE, "for ever")
     )]
     flush_timeout: Duration,
 
@@ -192,6 +194,18 @@ pub enum LogFormat {
     Json,
 }
 
+impl LogFormat {
+    /// The form that the command line or else the environment asks for, however wrong they are otherwise.
+    fn asked_for() -> Self {
+        let words: Vec<_> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+        let behind_a_sign = words.iter().filter_map(|word| word.strip_prefix("--log-format="));
+        let behind_a_blank = words.windows(2).filter(|pair| pair[0] == "--log-format").map(|pair| &*pair[1]);
+        let of_variable = || std::env::var("RINGBACK_LOG_FORMAT").unwrap_or_default();
+        let word = behind_a_sign.chain(behind_a_blank).last().map_or_else(of_variable, str::to_owned);
+        Self::from_str(&word, false).unwrap_or_default()
+    }
+}
+
 /// Reads the command line, the environment and the configuration file. `Err` has been said already: help, a document, the
 /// options themselves, or a mistake.
 ///
@@ -199,20 +213,23 @@ pub enum LogFormat {
 ///
 /// The exit code: 0 after what was asked for has been written, 64 after a mistake, 74 where it cannot be written.
 pub fn parse() -> Result<(Task, Config, LogFormat), ExitCode> {
+    let refuse = |refusal| refuse(refusal, LogFormat::asked_for());
     let settings = Settings::read(command(), std::env::args_os()).map_err(refuse)?;
-    let mut arguments = Arguments::from_arg_matches(settings.matches())
-        .and_then(Arguments::checked)
-        .map_err(|error| refuse(error.into()))?;
+    let mut arguments =
+        Arguments::from_arg_matches(settings.matches()).map_err(|error| refuse(error.into()))?;
     arguments.listening.is_asked_for = settings.is_given("listen");
-    if arguments.print_config {
-        return Err(written(write!(io::stdout().lock(), "{settings}")));
+    let (is_shown, task, log_format) = (arguments.print_config, arguments.task, arguments.log_format);
+    let config = Config::from(arguments);
+    let checked = config.check(|name| settings.is_given(name));
+    checked.map_err(|contradiction| self::refuse(settings.refuse(contradiction), log_format))?;
+    if is_shown {
+        return Err(written(write!(io::stdout().lock(), "{settings}"), log_format));
     }
-    match arguments.task.unwrap_or(Task::Serve) {
-        Task::Write(document) => Err(written(document.write(command(), &mut io::stdout().lock()))),
-        task => {
-            let log_format = arguments.log_format;
-            Ok((task, arguments.into(), log_format))
+    match task.unwrap_or(Task::Serve) {
+        Task::Write(document) => {
+            Err(written(document.write(command(), &mut io::stdout().lock()), log_format))
         }
+        task => Ok((task, config, log_format)),
     }
 }
 
@@ -223,36 +240,47 @@ pub fn command() -> Command {
 }
 
 /// Says what is wrong, or the help that was asked for, and how to end.
-fn refuse(refusal: Refusal) -> ExitCode {
-    match refusal {
-        Refusal::CommandLine(error) if !error.use_stderr() => {
-            // The help or the version; nobody is left to tell where standard output is closed.
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
-        Refusal::CommandLine(error) => {
-            eprintln!("ringback: {} (`ringback --help` tells more)", one_line(&error));
-            ExitCode::from(USAGE)
-        }
-        Refusal::Mistake(mistake) => {
-            eprintln!("ringback: {mistake}");
-            ExitCode::from(USAGE)
-        }
-    }
+fn refuse(refusal: Refusal, log_format: LogFormat) -> ExitCode {
+    let message = match refusal {
+        // The help or the version.
+        Refusal::CommandLine(error) if !error.use_stderr() => return written(error.print(), log_format),
+        Refusal::CommandLine(error) => format!("{} (`ringback --help` tells more)", one_line(&error)),
+        other => other.to_string(),
+    };
+    complain(log_format, USAGE, message);
+    ExitCode::from(USAGE)
 }
 
 /// A message of clap in one line, without its usage, and with the variable that a bad value came from.
 fn one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::InvalidUtf8 {
+        return not_utf8();
+    }
     let message = error.render().to_string();
     let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
     let lines: Vec<_> = lines.take_while(|line| !line.starts_with("Usage: ")).collect();
     let lines = lines.into_iter().filter(|line| !line.starts_with("For more information"));
     let told = lines.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
-    let told = told.trim_start_matches("error: ");
+    let mut told = told.trim_start_matches("error: ").to_owned();
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
+        told.push_str(settings::blank(value));
+    }
     match variable_of(error, std::env::args_os()) {
         Some(variable) => format!("{variable}: {told}"),
-        None => told.to_owned(),
+        None => told,
     }
+}
+
+/// What is said where clap only says that something is not UTF-8.
+fn not_utf8() -> String {
+    let argument = std::env::args_os().find(|argument| argument.to_str().is_none());
+    let command = command();
+    let variable = command.get_arguments().filter_map(Arg::get_env).find_map(|name| {
+        let value = std::env::var_os(name).filter(|value| value.to_str().is_none())?;
+        Some(format!("{}={:?}", name.display(), value.to_string_lossy()))
+    });
+    let what = argument.map(|argument| format!("{:?}", argument.to_string_lossy())).or(variable);
+    format!("{} is not UTF-8", what.unwrap_or_default())
 }
 
 /// The variable that a bad value came from: that of its option, where the option is not on the command line.
@@ -263,38 +291,22 @@ fn variable_of(error: &clap::Error, arguments: impl IntoIterator<Item = OsString
     let command = command();
     let argument = command.get_arguments().find(|argument| argument.get_long() == name.strip_prefix("--"))?;
     let is_said = |word: OsString| word.to_string_lossy().split('=').next() == Some(name);
-    let variable = argument.get_env().filter(|variable| std::env::var_os(variable).is_some())?;
+    let variable = argument
+        .get_env()
+        .filter(|variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty()))?;
     (!arguments.into_iter().any(is_said)).then(|| variable.to_string_lossy().into_owned())
 }
 
 /// How to end after writing to standard output.
-fn written(result: io::Result<()>) -> ExitCode {
+#[must_use]
+pub fn written(result: io::Result<()>, log_format: LogFormat) -> ExitCode {
     match result.and_then(|()| io::stdout().flush()) {
         // Whoever reads only the beginning has what was asked for.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("ringback: standard output: {error}");
+            complain(log_format, UNWRITTEN, format_args!("standard output: {error}"));
             ExitCode::from(UNWRITTEN)
         }
         _ => ExitCode::SUCCESS,
-    }
-}
-
-impl Arguments {
-    /// Checks what no option can say by itself.
-    fn checked(self) -> Result<Self, clap::Error> {
-        self.access.check().map_err(|message| Self::command().error(ErrorKind::ValueValidation, message))?;
-        if self.no_pin && self.cpus.is_some() {
-            let message =
-                "--cpus keeps the workers on CPUs, --no-pin leaves that to the kernel: give one of the two";
-            return Err(Self::command().error(ErrorKind::ValueValidation, message));
-        }
-        match (self.ring.submissions, self.ring.completions) {
-            (Some(submissions), Some(completions)) if completions < submissions => {
-                let message = "--ring-completions is no less than --ring-submissions";
-                Err(Self::command().error(ErrorKind::ValueValidation, message))
-            }
-            _ => Ok(self),
-        }
     }
 }
 
@@ -392,15 +404,36 @@ mod tests {
         ] {
             assert!(Arguments::try_parse_from(["ringback", bad]).is_err(), "{bad}");
         }
-        let too_few = ["ringback", "--ring-submissions=16", "--ring-completions=8"];
-        assert!(Arguments::parse_from(too_few).checked().is_err());
-        let twice = ["ringback", "--subprotocol=a,b", "--subprotocol=a"];
-        assert!(Arguments::parse_from(twice).checked().is_err());
         let names = Arguments::parse_from(["ringback", "--subprotocol=a,A", "--subprotocol=b"]);
-        assert_eq!(names.checked().unwrap().access.subprotocols, ["a", "A", "b"]);
+        assert_eq!(names.access.subprotocols, ["a", "A", "b"]);
         let good =
             Arguments::parse_from(["ringback", "--whole-frame-max=1MiB", "--listen=[::1]:0,127.0.0.1:0"]);
         assert_eq!((good.whole_frame_max, good.listening.addresses.len()), (1 << 20, 2));
+    }
+
+    #[test]
+    fn the_help_of_an_option_has_its_bounds() {
+        let command = Arguments::command();
+        let visible = command.get_arguments().filter(|argument| !argument.is_hide_set());
+        for argument in visible.filter(|argument| {
+            let name = argument.get_value_names().unwrap_or_default().concat();
+            ["TIME", "SIZE", "N"].contains(&name.as_str())
+        }) {
+            let (name, help) = (argument.get_long().unwrap(), argument.get_help().unwrap().to_string());
+            for bad in ["x", "-1", "999999999999y", "18446744073709551615", "1e3", "99999999EiB"] {
+                let error = Arguments::try_parse_from(["ringback", &format!("--{name}={bad}")]).unwrap_err();
+                let error = one_line(&error);
+                let told = error.split_once(&format!("'{bad}' for '--{name} <")).expect("value and option").1;
+                let bounds = told.split_once(" is ").expect("bounds").1.split([',', ' ']).take(3);
+                let bounds = bounds.collect::<Vec<_>>().join(" ");
+                assert!(bounds.contains(" to ") && help.contains(&bounds), "--{name}: {bounds} in {help}");
+            }
+            // Nothing becomes 0 that was not written so.
+            for zero in ["0", "0s"] {
+                let taken = Arguments::try_parse_from(["ringback", &format!("--{name}={zero}")]).is_ok();
+                assert!(!taken || help.contains("; 0"), "--{name}={zero} in {help}");
+            }
+        }
     }
 
     #[test]

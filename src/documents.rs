@@ -64,6 +64,7 @@ fn write_man(command: Command, to: &mut dyn io::Write) -> io::Result<()> {
     file.control("SH", ["CONFIGURATION FILE"]);
     file.text([roman(CONFIGURATION_FILE)]);
 
+    let environment = environment(&command);
     let man = Man::new(command).manual("User Commands");
     man.render_title(to)?;
     man.render_name_section(to)?;
@@ -72,8 +73,99 @@ fn write_man(command: Command, to: &mut dyn io::Write) -> io::Result<()> {
     man.render_options_section(to)?;
     subcommands.to_writer(to)?;
     file.to_writer(to)?;
+    environment.to_writer(to)?;
+    list("EXIT STATUS", &EXIT_STATUS).to_writer(to)?;
+    list("SIGNALS", &SIGNALS).to_writer(to)?;
+    list("FILES", &FILES).to_writer(to)?;
+    list("EXAMPLES", &EXAMPLES).to_writer(to)?;
     man.render_version_section(to)
 }
+
+/// The variables of options, and the others.
+fn environment(command: &Command) -> Roff {
+    let mut section = list("ENVIRONMENT", &ENVIRONMENT);
+    section.control("TP", []);
+    let of_options = command.get_arguments().filter(|argument| !argument.is_hide_set());
+    let names = of_options.filter_map(|argument| argument.get_env()?.to_str());
+    section.text([bold(names.collect::<Vec<_>>().join(", "))]);
+    section.text([roman("The options of these names. An empty variable is unset.")]);
+    section
+}
+
+/// A section with a paragraph for each term.
+fn list(heading: &str, terms: &[(&str, &str)]) -> Roff {
+    let mut section = Roff::new();
+    section.control("SH", [heading]);
+    for (term, meaning) in terms {
+        section.control("TP", []);
+        section.text([bold(*term)]);
+        section.text([roman(*meaning)]);
+    }
+    section
+}
+
+/// Variables that are no options; docs/OPERATION.md has this table too, and the next two.
+pub const ENVIRONMENT: [(&str, &str); 6] = [
+    (
+        "RUST_LOG",
+        "What is logged: error, warn, info, debug, trace or off, or a list of PART=LEVEL; info by default.",
+    ),
+    (
+        "RINGBACK_MASK",
+        "The masking kernel: scalar, sse2, avx2, avx512 or neon; the best of the CPU by default.",
+    ),
+    ("NOTIFY_SOCKET", "Where a service manager is told that the server is ready, and that it stops."),
+    (
+        "LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES",
+        "Sockets that a service manager hands over, served in place of the default address.",
+    ),
+    ("NO_COLOR", "Not empty: the log has no colours on a terminal."),
+    ("RINGBACK_NO_PIN", "As every flag: true, yes, on or 1, or false, no, off or 0."),
+];
+
+/// How the process ends.
+pub const EXIT_STATUS: [(&str, &str); 7] = [
+    ("0", "The server was told to end, or what was asked for is written."),
+    ("64", "An option, a variable or the configuration file has a mistake."),
+    ("69", "The engine, an address or the congestion control that was asked for cannot be had."),
+    ("70", "A bug: the line says where."),
+    ("71", "The system refuses a thread, a descriptor or memory, or a worker has failed."),
+    ("74", "Standard output cannot be written."),
+    ("77", "The port or the directory of a socket needs a permission."),
+];
+
+/// What each signal does.
+pub const SIGNALS: [(&str, &str); 5] = [
+    (
+        "SIGTERM, SIGINT",
+        "Drain, once --drain-delay is over; a second one cuts what is left. At the start: drain as soon as the server runs. Ends `doctor`.",
+    ),
+    ("SIGQUIT", "Cut all connections and end, in a drain too. Ends `doctor`."),
+    ("SIGUSR1", "Log all counters."),
+    ("SIGHUP", "Nothing: options are read at the start only."),
+    ("SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT, SIGPIPE", "Nothing."),
+];
+
+const FILES: [(&str, &str); 2] = [
+    (
+        "FILE of --config",
+        "The options, in TOML; `ringback example-config` writes one with every option in it.",
+    ),
+    ("/PATH of --listen unix:/PATH", "A socket, made at the start and removed at the end."),
+];
+
+const EXAMPLES: [(&str, &str); 4] = [
+    (
+        "ringback --listen 0.0.0.0:9001 --admin 127.0.0.1:9002",
+        "Listen on all addresses, with health checks and metrics.",
+    ),
+    (
+        "ringback --config ringback.toml --print-config",
+        "Show which options are in force, and where each comes from.",
+    ),
+    ("ringback --workers 8 doctor", "Say what stands in the way of a server of eight workers."),
+    ("RUST_LOG=warn ringback --log-format json", "Log what may ask for somebody, a JSON object a line."),
+];
 
 const CONFIGURATION_FILE: &str = "\
 The file of --config is TOML. Its keys are the long names of the options without their dashes, and its values are those \

@@ -9,6 +9,7 @@
 //! * [`server`] owns listeners, workers, limits and counters.
 //! * [`memory`] keeps the allocator from huge pages.
 //! * [`documents`] is what the binary writes of itself: the manual page, completions, a configuration file.
+//! * [`variables`] are those of the environment that are no options.
 //! * [`doctor`] says whether the best engine can run here, and what would cure it.
 
 pub mod cli;
@@ -23,3 +24,4 @@ pub mod proto;
 pub mod server;
 mod settings;
 mod system;
+pub mod variables;

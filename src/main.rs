@@ -1,85 +1,122 @@
 //! The `ringback` binary: options, log, signals, exit code.
 
-use std::fmt;
 use std::io::{self, Write as _};
+use std::panic;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringback::cli::{self, Task};
+use ringback::cli::{self, LogFormat, Task};
 use ringback::config::{Address, Config, DrainConfig};
 use ringback::doctor;
-use ringback::logging::Log;
-use ringback::mask::Kernel;
+use ringback::logging::{self, Log, complain};
 use ringback::memory;
 use ringback::server::admin::Admin;
-use ringback::server::{Inherited, Server, Snapshot, StartError, inherited};
+use ringback::server::{Inherited, Server, Snapshot, StartError, check_resources, inherited};
+use ringback::variables;
 use sd_notify::NotifyState;
+use signal_hook::flag;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// `EX_SOFTWARE` of sysexits.h: the code of a bug.
+const SOFTWARE: u8 = 70;
+
+/// Signals that would end a process which does not take them, and that ask for nothing here.
+const STRAY: [i32; 9] = [
+    libc::SIGHUP,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+    libc::SIGSTKFLT,
+];
+
+/// How long a line on standard output is waited with, where nobody takes it.
+const STDOUT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Within this time a second signal to end counts as the first one.
 const ECHO_TIME: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     memory::avoid_huge_pages();
+    take_stray_signals();
     let (task, config, log_format) = match cli::parse() {
         Ok(parsed) => parsed,
         Err(code) => return code,
     };
-    if task == Task::Doctor {
-        return diagnose(&config);
-    }
-    if let Err(error) = Kernel::requested() {
-        say(format_args!("{}: {error}", Kernel::VARIABLE));
-        return ExitCode::from(cli::USAGE);
-    }
-    // While there is but this thread.
-    let inherited = match inherited() {
-        Ok(inherited) => inherited,
-        Err(error) => return fail(&error),
-    };
-    let log = Log::start(log_format);
-    let ended = run(&config, inherited).map(|end| end.log(log.lost()));
-    // What was logged comes before what is said last.
-    drop(log);
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+    let ended = panic::catch_unwind(|| match task {
+        Task::Doctor => diagnose(&config, log_format),
+        _ => serve(&config, log_format).map(|()| ExitCode::SUCCESS),
+    });
+    // A panic has said itself what it is.
+    ended.unwrap_or(Ok(ExitCode::from(SOFTWARE))).unwrap_or_else(|error| {
+        complain(log_format, error.exit_code(), &error);
+        ExitCode::from(error.exit_code())
+    })
+}
+
+/// Takes the signals that nobody sends for a purpose, from the first moment on. SIGPIPE is ignored by Rust.
+fn take_stray_signals() {
+    for signal in STRAY {
+        // Where the kernel refuses that, the signal does what it always does.
+        let _ = flag::register(signal, Arc::default());
     }
 }
 
-/// One line on standard error, where that is open.
-fn say(message: fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "ringback: {message}");
+/// What the environment says beside the options.
+struct Environment {
+    filter: EnvFilter,
+    inherited: Vec<Inherited>,
+    has_manager: bool,
 }
 
-/// Says what stands in the way of the best engine, and ends.
-fn diagnose(config: &Config) -> ExitCode {
-    let diagnosis = doctor::diagnose(config);
-    // A closed standard output is no reason for another exit code.
-    let _ = write!(io::stdout().lock(), "{diagnosis}");
-    ExitCode::from(diagnosis.exit_code())
+impl Environment {
+    /// Reads it, while there is but this thread.
+    fn read() -> Result<Self, StartError> {
+        variables::mask()?;
+        let (filter, has_manager) = (logging::filter()?, variables::has_manager()?);
+        Ok(Self { filter, has_manager, inherited: inherited()? })
+    }
 }
 
-/// Says why there is no server, or no more, and how to end.
-fn fail(error: &StartError) -> ExitCode {
-    say(format_args!("{error}"));
-    ExitCode::from(error.exit_code())
+/// Says what stands in the way of a server with these options, and of the best engine.
+fn diagnose(config: &Config, log_format: LogFormat) -> Result<ExitCode, StartError> {
+    let diagnosis = doctor::diagnose(config, Environment::read()?.inherited);
+    let code = ExitCode::from(diagnosis.exit_code());
+    let written = write!(io::stdout().lock(), "{diagnosis}");
+    Ok(if written.is_err() { cli::written(written, log_format) } else { code })
+}
+
+/// Serves, and logs what there is to say at the end.
+fn serve(config: &Config, log_format: LogFormat) -> Result<(), StartError> {
+    let Environment { filter, inherited, has_manager } = Environment::read()?;
+    if log_format == LogFormat::Json {
+        panic::set_hook(Box::new(|panic| complain(LogFormat::Json, SOFTWARE, panic)));
+    }
+    check_resources()?;
+    let log = Log::start(log_format, filter).map_err(StartError::refused("a thread for the log"))?;
+    // The log is dropped here: its lines come before what is said last.
+    run(config, inherited, has_manager).map(|end| end.log(log.lost()))
 }
 
 /// Serves until a signal says to end.
-fn run(config: &Config, inherited: Vec<Inherited>) -> Result<End, StartError> {
+fn run(config: &Config, inherited: Vec<Inherited>, has_manager: bool) -> Result<End, StartError> {
+    let refused = || StartError::refused("what signals need");
     // One thread, for signals and whoever asks how the server is.
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(refused())?;
     runtime.block_on(async {
         // First of all, so that no signal is lost.
-        let mut signals = Signals::new().map_err(StartError::Worker)?;
+        let mut signals = Signals::new().map_err(refused())?;
+        let manager = Manager { is_there: has_manager };
         let began = Instant::now();
         let admin = config.admin.address.map(Admin::bind).transpose()?;
         let server = Arc::new(Server::start_with(config, inherited)?);
@@ -88,8 +125,8 @@ fn run(config: &Config, inherited: Vec<Inherited>) -> Result<End, StartError> {
         if let Some(admin) = admin {
             tokio::spawn(admin.serve(Arc::clone(&server)));
         }
-        tell_manager(NotifyState::Ready);
-        let before = run_to_end(&server, &config.drain, &mut signals).await;
+        manager.tell(NotifyState::Ready);
+        let before = run_to_end(&server, &config.drain, manager, &mut signals).await;
         server.stop();
         // Questions are answered until then.
         server.all_ended().await;
@@ -153,9 +190,21 @@ fn engines(server: &Server) -> String {
 
 /// Serves until there is a reason to end, then gives what there is the time that it has. Gives the counters as they were
 /// at the first signal.
-async fn run_to_end(server: &Server, times: &DrainConfig, signals: &mut Signals) -> Snapshot {
+async fn run_to_end(
+    server: &Server,
+    times: &DrainConfig,
+    manager: Manager,
+    signals: &mut Signals,
+) -> Snapshot {
     let (delay, is_told) = tokio::select! {
-        () = signals.until_told_to_end(server) => (times.delay, true),
+        told = signals.until_told_to_end(server) => match told {
+            Told::Drain => (times.delay, true),
+            Told::End => {
+                tracing::warn!("SIGQUIT: all connections are cut");
+                manager.tell(NotifyState::Stopping);
+                return server.stats();
+            }
+        },
         () = server.any_ended() => {
             tracing::error!("a worker has ended: the others drain");
             (Duration::ZERO, false)
@@ -163,7 +212,7 @@ async fn run_to_end(server: &Server, times: &DrainConfig, signals: &mut Signals)
     };
     let stats = server.stats();
     server.leave();
-    tell_manager(NotifyState::Stopping);
+    manager.tell(NotifyState::Stopping);
     let mut told_again = pin!(async {
         if !is_told {
             signals.until_told_to_end(server).await;
@@ -178,8 +227,7 @@ async fn run_to_end(server: &Server, times: &DrainConfig, signals: &mut Signals)
             () = tokio::time::sleep(delay) => {}
             () = server.any_ended() => {}
         }
-        let Snapshot { accepted, ended, .. } = server.stats();
-        let connections = accepted.saturating_sub(ended);
+        let connections = server.stats().levels.connections;
         tracing::info!(connections, timeout = ?times.timeout, "draining");
         server.drain();
         tokio::select! {
@@ -196,33 +244,51 @@ async fn run_to_end(server: &Server, times: &DrainConfig, signals: &mut Signals)
     stats
 }
 
-/// Tells a service manager that wants to know, one that has set `NOTIFY_SOCKET` (sd_notify(3)).
-fn tell_manager(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the service manager cannot be told");
+/// A service manager, which may have set `NOTIFY_SOCKET` (sd_notify(3)).
+#[derive(Clone, Copy)]
+struct Manager {
+    is_there: bool,
+}
+
+impl Manager {
+    /// Tells it, if it is there.
+    fn tell(self, state: NotifyState<'_>) {
+        if !self.is_there {
+            return;
+        }
+        if let Err(error) = sd_notify::notify(&[state]) {
+            tracing::warn!(%error, "the service manager cannot be told");
+        }
     }
 }
 
 /// One line on standard output for each address; whoever started the server may wait for it.
 fn announce(server: &Server, admin: Option<&Admin>, config: &Config) {
-    let mut stdout = io::stdout().lock();
-    let engines = engines(server);
-    for (address, client_address) in server.addresses().iter().zip(server.client_addresses()) {
+    let (engines, workers) = (engines(server), server.engines().len());
+    let listening = server.addresses().iter().zip(server.client_addresses()).map(|(address, client_address)| {
+        let url = client_address.url(config.access.first_path());
+        let (scope, cpus) = (scope(address, client_address), on_cpus(server));
+        format!("listening on {url} ({scope}engine {engines}, {workers} workers{cpus})\n")
+    });
+    let admin = admin.map(|admin| format!("admin on http://{}\n", admin.address()));
+    let mut stdout = io::stdout();
+    for line in listening.chain(admin) {
+        if !logging::takes_a_line(&stdout, STDOUT_TIMEOUT) {
+            return tracing::warn!(
+                "nobody reads standard output: where the server listens is not said there"
+            );
+        }
         // A closed standard output is no reason to stop.
-        let _ = writeln!(
-            stdout,
-            "listening on {} ({}engine {}, {} workers{})",
-            client_address.url(config.access.first_path()),
-            scope(address, client_address),
-            engines,
-            server.engines().len(),
-            on_cpus(server),
-        );
+        let _ = stdout.write_all(line.as_bytes());
     }
-    if let Some(admin) = admin {
-        let _ = writeln!(stdout, "admin on http://{}", admin.address());
-    }
-    let _ = stdout.flush();
+}
+
+/// What a signal asks for.
+enum Told {
+    /// To drain.
+    Drain,
+    /// To end at once.
+    End,
 }
 
 /// Which further addresses a listener has beside the one that is said.
@@ -248,6 +314,7 @@ fn on_cpus(server: &Server) -> String {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
     stats: Signal,
     hangup: Signal,
 }
@@ -257,29 +324,28 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
             stats: signal(SignalKind::user_defined1())?,
             hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    /// Waits for a further one. What comes right behind the first is the same one, sent to the group too.
+    /// Waits for a further one. What comes right behind the first is the same one, sent to the group too; not SIGQUIT.
     async fn until_told_again(&mut self, server: &Server) {
-        let echoes = async {
-            loop {
-                self.until_told_to_end(server).await;
-            }
-        };
-        let _: Result<(), _> = tokio::time::timeout(ECHO_TIME, echoes).await;
+        let echoes = async { while let Told::Drain = self.until_told_to_end(server).await {} };
+        if tokio::time::timeout(ECHO_TIME, echoes).await.is_ok() {
+            return;
+        }
         self.until_told_to_end(server).await;
     }
 
-    /// Waits for SIGTERM or SIGINT; SIGUSR1 logs the counters meanwhile, and SIGHUP, which would end a process that does
-    /// not take it, does nothing.
-    async fn until_told_to_end(&mut self, server: &Server) {
+    /// Waits for SIGTERM, SIGINT or SIGQUIT; SIGUSR1 logs the counters meanwhile, and SIGHUP does nothing.
+    async fn until_told_to_end(&mut self, server: &Server) -> Told {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return Told::Drain,
+                _ = self.interrupt.recv() => return Told::Drain,
+                _ = self.quit.recv() => return Told::End,
                 _ = self.stats.recv() => tracing::info!("counters: {}", server.stats()),
                 _ = self.hangup.recv() => {
                     tracing::info!("SIGHUP: there is nothing to reload, options are read at the start only");

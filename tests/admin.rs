@@ -142,7 +142,7 @@ fn every_number_is_exact(engine: &str) {
         assert_eq!(sums, expected);
     }
     let stats = stats(admin);
-    assert_eq!(stats["total"]["refusals"], 7, "the page among them");
+    assert_eq!(stats["total"]["refusals"], 6, "the page is none");
     assert_eq!(stats["total"]["payload_bytes"], 318);
     assert_eq!(stats["total"]["refusals_by_cause"]["key"], 1);
     assert_eq!(stats["total"]["closes_sent_by_code"]["1007"], 1);
@@ -158,7 +158,7 @@ fn ready_until_the_drain_begins_and_healthy_to_the_end(engine: &str) {
     for client in [&mut client, &mut other] {
         assert_eq!(client.read_close(), 1001);
     }
-    assert_eq!(get(admin, "/readyz").status_and_body(), (503, "not ready\n"));
+    assert_eq!(get(admin, "/readyz").status_and_body(), (503, "not ready: the server drains\n"));
     assert_eq!(get(admin, "/healthz").status_and_body(), (200, "ok\n"));
     let ready = scrape(admin, Format::Prometheus).into_iter().find(|family| family.name == "ringback_ready");
     assert_eq!(ready.expect("a gauge").samples, [(BTreeMap::new(), 0.0)]);
@@ -219,7 +219,7 @@ fn those_who_say_nonsense_or_nothing_stop_nobody(engine: &str) {
     }
     assert_eq!(get(admin, "/healthz").status, 200);
 
-    // As many as are let in, with half a request each: the next one waits until one of them has gone.
+    // As many as are let in, with half a request each: the one that has asked for nothing for longest gives way.
     let mut silent: Vec<_> = (0..64).map(|_| connect()).collect();
     for stream in &mut silent {
         stream.write_all(b"GET /metrics HT").expect("it listens");
@@ -227,14 +227,10 @@ fn those_who_say_nonsense_or_nothing_stop_nobody(engine: &str) {
     let mut next = connect();
     next.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("it listens");
     server.connect().echo(OpCode::Text, b"none of it is for the workers");
-    next.set_read_timeout(Some(Duration::from_millis(200))).expect("a duration");
-    let early = read_some(&mut next, &mut [0]).expect_err("it waits");
-    assert_eq!(early.kind(), ErrorKind::WouldBlock);
-    next.set_read_timeout(Some(DEADLINE)).expect("a duration");
-    silent.pop();
     let mut answer = String::new();
     next.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(!matches!(read_some(&mut silent[0], &mut [0]), Ok(1..)), "the first one was closed");
     drop(silent);
     assert_eq!(server.counter("accepted"), 1);
 }
@@ -378,6 +374,8 @@ fn the_object_has_what_the_log_and_the_metrics_have() {
         line.split_whitespace().map(|word| word.split_once('=').expect("a counter").0.to_owned()).collect();
     numbers.extend(own(&[
         "connections",
+        "connections_refused",
+        "accept_paused",
         "unsent_bytes",
         "refusals_by_cause",
         "proxy_errors_by_cause",

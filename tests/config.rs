@@ -10,11 +10,12 @@ use std::process::{Command, Output, Stdio};
 use clap::builder::PossibleValue;
 use clap::{Arg, ArgAction};
 use common::{Server, command};
-use ringback::cli;
 use ringback::proto::frame::OpCode;
+use ringback::{cli, documents};
 
-/// Values of which every option takes one that is not its default; the first that it takes is tried.
-const CANDIDATES: [&str; 7] = ["127.0.0.1:7", "/other", "2", "100", "3s", "32KiB", "http://other.example"];
+/// Values of which every option takes one that is not its default; the first that it takes is tried. They go together.
+const CANDIDATES: [&str; 8] =
+    ["unix:/other", "127.0.0.1:7", "/other", "2", "100", "3s", "32KiB", "http://other.example"];
 
 #[test]
 fn a_default_gives_way_to_the_file_then_the_environment_then_the_command_line() {
@@ -59,7 +60,7 @@ fn a_default_gives_way_to_the_file_then_the_environment_then_the_command_line() 
         if default.is_empty() {
             assert_eq!(line, format!("# {name} = any # default"));
         } else {
-            assert_eq!(line, format!("{name} = {default} # default"));
+            assert_eq!(line, format!("# {name} = {default} # default"));
         }
 
         let line = printed(command(&[]).arg("--config").arg(&file.path), name);
@@ -100,6 +101,10 @@ fn what_is_printed_reads_back_as_the_same() {
         let file = Scratch::file("back", &first);
         let second = printed(command(&[]).arg("--config").arg(&file.path));
         assert_eq!(values(&second), values(&first));
+        let without_source = |text: &str| -> Vec<String> {
+            text.lines().map(|line| line.rsplit_once(" # ").expect("a source").0.to_owned()).collect()
+        };
+        assert_eq!(without_source(&second), without_source(&first), "the defaults too, as comments");
         let from_file = |line: &&str| !line.ends_with("# default");
         assert!(second.lines().filter(from_file).all(|line| line.contains(&file.name())), "{second}");
     }
@@ -128,11 +133,11 @@ fn a_mistake_is_one_line_and_ends_with_64() {
         ),
         ("drain_timeout = '5s'", ":1: unknown key \"drain_timeout\"; the nearest option is drain-timeout"),
         ("[server]\nworkers = 1\n", ":1: unknown key \"server\""),
-        ("workers = 'four'", ":1: workers: expected N, found 'four': a number of workers is 1 to 1024"),
+        ("workers = 'four'", ":1: workers: expected N, found 'four': a number is 1 to 1024"),
         ("\nhandshake-timeout = 5", ":2: handshake-timeout: expected TIME, found 5: "),
         (
             "receive-buffer-size = 10",
-            ":1: receive-buffer-size: expected SIZE, found 10: a receive buffer is 1KiB to",
+            ":1: receive-buffer-size: expected SIZE, found 10: a size is 1KiB to 16MiB",
         ),
         (
             "engine = 'kqueue'",
@@ -279,7 +284,10 @@ fn the_example_has_every_option_at_its_default() {
     let file = Scratch::file("example", &lines.join("\n"));
     let with = stdout(&run(command(&["--print-config"]).arg("--config").arg(&file.path)));
     let without = stdout(&run(&mut command(&["--print-config"])));
-    assert_eq!(values(&with), values(&without));
+    let of_defaults = without.lines().map(|line| line.trim_start_matches("# "));
+    let is_set = |line: &&str| values(&with).contains_key(line.split(" = ").next().unwrap_or_default());
+    let of_defaults: Vec<_> = of_defaults.filter(is_set).collect();
+    assert_eq!(values(&with), values(&of_defaults.join("\n")));
     let file = Scratch::file("comments", &example);
     let unchanged = stdout(&run(command(&["--print-config"]).arg("--config").arg(&file.path)));
     assert_eq!(unchanged, without, "as it comes it sets nothing");
@@ -445,5 +453,27 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// The tables of the document are those of the manual page.
+#[test]
+fn the_manual_page_has_the_tables_of_the_document() {
+    let man = stdout(&run(&mut command(&["man"]))).replace("\\-", "-").replace("\\&", "");
+    for section in ["ENVIRONMENT", "EXIT STATUS", "SIGNALS", "FILES", "EXAMPLES"] {
+        assert!(man.contains(section), "{section} in {man}");
+    }
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATION.md");
+    let document = fs::read_to_string(document).expect("docs/OPERATION.md");
+    let documented: Vec<_> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "))
+        .filter(|(term, _)| !["variable", "code", "signal"].contains(term))
+        .collect();
+    let tables = [&documents::ENVIRONMENT[..], &documents::EXIT_STATUS, &documents::SIGNALS].concat();
+    assert_eq!(documented, tables, "docs/OPERATION.md has the tables of src/documents.rs");
+    let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for (term, _) in tables {
+        assert!(plain(&man).contains(term), "{term} in {man}");
     }
 }

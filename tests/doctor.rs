@@ -95,7 +95,7 @@ fn rings_that_do_not_fit_are_a_failure() {
 }
 
 fn doctor(options: &[&str]) -> Output {
-    common::command(options).arg("doctor").output().expect("the binary runs")
+    common::command(&["--listen=127.0.0.1:0"]).args(options).arg("doctor").output().expect("the binary runs")
 }
 
 fn text(output: &Output) -> String {

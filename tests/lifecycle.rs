@@ -22,6 +22,7 @@ on_each_engine! {
     before_a_delayed_drain_everything_goes_on,
     a_second_signal_ends_a_delay_at_once,
     a_hangup_and_a_broken_pipe_change_nothing,
+    no_signal_ends_a_server_by_accident,
     the_last_line_sums_up,
     handshakes_under_way_get_503_at_a_drain,
     silent_connections_get_nothing_at_a_drain,
@@ -191,6 +192,45 @@ fn a_hangup_and_a_broken_pipe_change_nothing(engine: &str) {
     // Two that come at once may be one.
     let said = log.iter().filter(|line| line.contains("nothing to reload")).count();
     assert!((1..=2).contains(&said), "{log:?}");
+}
+
+/// Those that would end a process which does not take them, while it serves, in the delay, and in the drain.
+fn no_signal_ends_a_server_by_accident(engine: &str) {
+    let server = Server::start(engine, &["--drain-delay", "700ms", "--drain-timeout", "1h"]);
+    let stray = || {
+        for signal in [
+            Signal::HUP,
+            Signal::USR1,
+            Signal::USR2,
+            Signal::ALARM,
+            Signal::VTALARM,
+            Signal::PROF,
+            Signal::IO,
+            Signal::POWER,
+            Signal::STKFLT,
+            Signal::PIPE,
+        ] {
+            server.signal(signal);
+        }
+    };
+    let mut client = server.connect();
+    stray();
+    client.echo(OpCode::Text, b"serving");
+    server.signal(Signal::TERM);
+    stray();
+    client.echo(OpCode::Text, b"in the delay");
+    assert_eq!(client.read_close(), 1001);
+    stray();
+    server.wait_for_counter("drained", 1);
+    // The client does not answer, and the drain lasts; this ends it.
+    server.signal(Signal::QUIT);
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+
+    let server = Server::start(engine, &["--drain-timeout", "1h"]);
+    let _client = server.connect();
+    server.signal(Signal::QUIT);
+    assert_eq!(server.wait().0.code(), Some(0), "at once, without a drain");
 }
 
 fn the_last_line_sums_up(engine: &str) {

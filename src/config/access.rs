@@ -42,13 +42,13 @@ pub struct AccessConfig {
     )]
     pub allowed_origins: Vec<String>,
 
-    /// Most connections of one address, of IPv6 its first 64 bits; further ones get 503; 0 for no limit
+    /// Most connections of one address, of IPv6 its first 64 bits, 1 to 2147483647; further ones get 503; 0 for no limit
     #[arg(
         long,
         env = "RINGBACK_MAX_CONNECTIONS_PER_IP",
         value_name = "N",
         default_value_t,
-        value_parser = values::parse_connections_per_ip
+        value_parser = values::count_or_zero::<usize>(1..=values::CONNECTIONS_MAX, "for no limit")
     )]
     pub max_connections_per_ip: usize,
 
@@ -97,26 +97,6 @@ impl Default for AccessConfig {
 }
 
 impl AccessConfig {
-    /// Checks what no option can say by itself. `Err` says what is wrong.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        // RFC 6455 §4.1: the names that a client may offer are all different.
-        for (index, name) in self.subprotocols.iter().enumerate() {
-            if self.subprotocols.iter().take(index).any(|earlier| earlier == name) {
-                return Err(format!(
-                    "--subprotocol {name} is given twice: each name once, the preferred first"
-                ));
-            }
-        }
-        if let Some(at) = self.subprotocols.iter().position(|name| name == ANY)
-            && let Some(behind) = self.subprotocols.get(at + 1)
-        {
-            return Err(format!(
-                "--subprotocol {behind} comes after --subprotocol '*', which agrees to every offer: put '*' last"
-            ));
-        }
-        Ok(())
-    }
-
     /// The path that people are told: the first that is not `*`.
     #[must_use]
     pub fn first_path(&self) -> &str {

@@ -1,7 +1,7 @@
 //! How long the head of a request may be.
 
 use super::values;
-use crate::proto::handshake::{HEAD_MAX, HEADERS_MAX};
+use crate::proto::handshake::{HEAD_MAX, HEAD_MAX_RANGE, HEADERS_MAX, HEADERS_MAX_RANGE};
 
 /// How long the head of a request may be.
 #[derive(Clone, Debug, clap::Args)]
@@ -12,7 +12,7 @@ pub struct HeadConfig {
         env = "RINGBACK_MAX_HEAD_SIZE",
         value_name = "SIZE",
         default_value = "8KiB",
-        value_parser = values::parse_head_size
+        value_parser = values::memory(bound(*HEAD_MAX_RANGE.start())..=bound(*HEAD_MAX_RANGE.end()))
     )]
     pub max_size: usize,
 
@@ -22,9 +22,13 @@ pub struct HeadConfig {
         env = "RINGBACK_MAX_HEAD_FIELDS",
         value_name = "N",
         default_value_t = HEADERS_MAX,
-        value_parser = values::parse_head_fields
+        value_parser = values::count::<usize>(bound(*HEADERS_MAX_RANGE.start())..=bound(*HEADERS_MAX_RANGE.end()))
     )]
     pub max_fields: usize,
+}
+
+const fn bound(bound: usize) -> u64 {
+    bound as u64
 }
 
 impl Default for HeadConfig {

@@ -36,24 +36,24 @@ pub struct ListeningConfig {
     )]
     pub unix_mode: Option<u32>,
 
-    /// Connections that may wait to be accepted, on each worker; the kernel cuts it to net.core.somaxconn
+    /// Connections that may wait to be accepted, on each worker, 1 to 65535; the kernel cuts it to net.core.somaxconn
     #[arg(
         id = "backlog",
         long = "backlog",
         env = "RINGBACK_BACKLOG",
         value_name = "N",
         default_value = "4096",
-        value_parser = clap::value_parser!(i32).range(1..=65_535)
+        value_parser = values::count::<i32>(1..=65_535)
     )]
     pub backlog: i32,
 
-    /// Send buffer of a TCP connection: what a slow reader holds in the kernel [default: as the kernel tunes it]
+    /// Send buffer of a TCP connection, 4KiB to 512MiB: what a slow reader holds in the kernel [default: as the kernel tunes it]
     #[arg(
         id = "socket_send_buffer",
         long = "socket-send-buffer",
         env = "RINGBACK_SOCKET_SEND_BUFFER",
         value_name = "SIZE",
-        value_parser = values::parse_socket_buffer_size
+        value_parser = values::memory(4 * values::KIB..=512 * values::MIB)
     )]
     pub send_buffer: Option<usize>,
 

@@ -3,6 +3,7 @@
 mod access;
 mod address;
 mod admin;
+mod contradictions;
 mod cpus;
 mod drain;
 mod head;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use access::{AccessConfig, ProxyProtocol};
 pub use address::Address;
 pub use admin::AdminConfig;
+pub(crate) use contradictions::Contradiction;
 pub use cpus::CpuList;
 pub use drain::DrainConfig;
 pub use head::HeadConfig;

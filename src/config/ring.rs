@@ -44,7 +44,7 @@ pub struct RingConfig {
         env = "RINGBACK_RING_BUFFER_SIZE",
         value_name = "SIZE",
         hide = true,
-        value_parser = values::parse_ring_buffer_size
+        value_parser = values::memory(128..=values::MIB)
     )]
     pub buffer_size: Option<usize>,
 

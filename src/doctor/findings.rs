@@ -184,6 +184,13 @@ pub(super) fn congestion_control(
     }
 }
 
+/// Why a server would not start.
+pub(super) fn start(error: &StartError) -> Finding {
+    let error = error.to_string();
+    let (found, cure) = error.split_once("; ").unwrap_or((&error, "the line says what the kernel refuses"));
+    Finding::fail(found.to_owned(), cure)
+}
+
 /// The engine that `--engine auto` takes.
 pub(super) fn engine(engine: &Result<Engine, StartError>) -> Finding {
     match engine {

@@ -1,5 +1,5 @@
-//! `ringback doctor`: what stands in the way of the ring engine on this machine, and of many connections, and what
-//! would cure it.
+//! `ringback doctor`: what stands in the way of a server with these options, of the ring engine on this machine, and of
+//! many connections, and what would cure it.
 //!
 //! Looking at things is done here; `findings` judges what was seen.
 
@@ -7,22 +7,31 @@ mod findings;
 
 use std::fmt;
 use std::io;
+use std::sync::{Mutex, mpsc};
+use std::thread;
 
+use clap::ValueEnum as _;
 use io_uring::IoUring;
 use rustix::process::{Resource, getrlimit};
 
 use crate::config::{Config, EngineChoice};
-use crate::engine;
 use crate::engine::ring::obstacle::Obstacle;
 use crate::engine::ring::probe::{self, Support};
 use crate::engine::ring::{PATIENCE, SUBMISSIONS, set_up};
-use crate::server::{Descriptors, Placement, direct_connections_max};
+use crate::engine::{self, Engine};
+use crate::server::{
+    Descriptors, Inherited, Placement, StartError, admin, bind_listeners, check_resources,
+    direct_connections_max,
+};
 use crate::system::{self, CAP_IPC_LOCK, Status, Sysctl};
 
 /// What was found, in the order in which things depend on each other.
 #[derive(Debug)]
 pub struct Diagnosis {
     findings: Vec<Finding>,
+    /// The exit code of a server that cannot start.
+    refusal: Option<u8>,
+    ring_runs: bool,
 }
 
 /// One thing that was looked at.
@@ -43,20 +52,21 @@ pub enum Verdict {
     Ok,
     /// In nobody's way, and good to know.
     Note,
-    /// The ring engine cannot run with these options.
+    /// The server cannot start with these options, or not with the ring engine where nobody has asked for another.
     Fail,
 }
 
-/// Looks at everything that the ring engine, or any other one with these options, depends on.
+/// Looks at everything that the ring engine, or any other one with these options, depends on, and tries what a server does
+/// at its start. It takes the sockets that the process was handed.
 #[must_use]
-pub fn diagnose(config: &Config) -> Diagnosis {
+pub fn diagnose(config: &Config, inherited: Vec<Inherited>) -> Diagnosis {
     let status = Status::of_this_process();
     let placement = Placement::find(config);
     let workers = placement.as_ref().map_or(1, |placement| placement.workers);
     // Before rings are set up for every worker: their locked memory is counted for a while after they are gone.
     let mut works = Vec::new();
     let support = probe::probe_aloud(&mut |what| works.push(what));
-    let engine = engine::choose(EngineChoice::Auto);
+    let (engine, asked) = (engine::choose(EngineChoice::Auto), engine::choose(config.engine));
     let rings = support.is_ok().then(|| rings_for(workers));
 
     let mut findings = vec![
@@ -71,7 +81,7 @@ pub fn diagnose(config: &Config) -> Diagnosis {
         findings.push(findings::memlock(limit, status.may(CAP_IPC_LOCK), rings, workers));
     }
     let direct = direct_connections_max(config.max_connections, workers);
-    let others = Descriptors { workers, inherited: 0 }.connections_max(config);
+    let others = Descriptors { workers, inherited: inherited.len() }.connections_max(config);
     findings.extend(placement.err().map(|error| findings::cpus(&error)));
     findings.extend([
         // Raised to the hard limit meanwhile, as the server raises it.
@@ -84,7 +94,63 @@ pub fn diagnose(config: &Config) -> Diagnosis {
         ),
         findings::engine(&engine),
     ]);
-    Diagnosis { findings }
+    let ring_runs = findings.iter().all(|finding| finding.verdict != Verdict::Fail);
+    if matches!(config.engine, EngineChoice::TokioUring | EngineChoice::Epoll) {
+        // What that engine cannot do without is tried below.
+        for finding in &mut findings {
+            finding.verdict = if finding.verdict == Verdict::Fail { Verdict::Note } else { finding.verdict };
+        }
+    }
+    // In the order of the server's start, so that the first failure is the one that would end it.
+    let mut start =
+        vec![check_resources().map(|()| "there are descriptors and memory to begin with".to_owned())];
+    start.push(
+        try_threads(workers + 1)
+            .map(|()| format!("threads: one for each of {workers} workers, and the log's")),
+    );
+    start.extend(
+        config
+            .admin
+            .address
+            .map(|address| admin::listen(address).map(|_| format!("`--admin {address}` can be listened on"))),
+    );
+    let room = match &asked {
+        Ok(Engine::Ring) => direct.map(drop),
+        _ => others.map(drop),
+    };
+    start.push(asked.and_then(|engine| {
+        room.map(|()| format!("`--engine {}` can run, as {engine}", name(config.engine)))
+    }));
+    start.push(bind_listeners(&config.listening, inherited, workers).map(|bound| {
+        let addresses: Vec<_> = bound.addresses.iter().map(ToString::to_string).collect();
+        format!("can be listened on: {}", addresses.join(", "))
+    }));
+    let refusal = start.iter().find_map(|tried| tried.as_ref().err()).map(StartError::exit_code);
+    findings.extend(
+        start.into_iter().map(|tried| tried.map_or_else(|error| findings::start(&error), Finding::ok)),
+    );
+    Diagnosis { findings, refusal, ring_runs }
+}
+
+/// Starts so many threads, which are there at the same time.
+fn try_threads(count: usize) -> Result<(), StartError> {
+    let (end, ended) = mpsc::channel::<()>();
+    let ended = &Mutex::new(ended);
+    thread::scope(move |scope| {
+        // Dropped on each way out, which ends the threads.
+        let _end = end;
+        for _ in 0..count {
+            let wait = move || drop(ended.lock().map(|ended| ended.recv()));
+            let thread = thread::Builder::new().spawn_scoped(scope, wait);
+            thread.map_err(StartError::refused(format!("{count} threads")))?;
+        }
+        Ok(())
+    })
+}
+
+/// The name of an engine as the option has it.
+fn name(engine: EngineChoice) -> String {
+    engine.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// What has no place among the things that work.
@@ -120,15 +186,17 @@ fn rings_for(workers: usize) -> io::Result<Vec<u32>> {
 impl Diagnosis {
     /// Whether the ring engine can run with these options.
     #[must_use]
-    pub fn ring_runs(&self) -> bool {
-        self.findings.iter().all(|finding| finding.verdict != Verdict::Fail)
+    pub const fn ring_runs(&self) -> bool {
+        self.ring_runs
     }
 
-    /// 0 when the ring engine can run, else `EX_UNAVAILABLE` of sysexits.h.
+    /// The code that a server with these options would end with at its start; else 0 when the engine asked for can run, the
+    /// ring engine where none is, or `EX_UNAVAILABLE` of sysexits.h.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         const UNAVAILABLE: u8 = 69;
-        if self.ring_runs() { 0 } else { UNAVAILABLE }
+        let has_failed = self.findings.iter().any(|finding| finding.verdict == Verdict::Fail);
+        self.refusal.unwrap_or(if has_failed { UNAVAILABLE } else { 0 })
     }
 }
 
@@ -137,8 +205,9 @@ impl fmt::Display for Diagnosis {
         for finding in &self.findings {
             writeln!(f, "{finding}")?;
         }
-        let can = if self.ring_runs() { "can" } else { "cannot" };
-        writeln!(f, "The ring engine {can} run here.")
+        let can = |can| if can { "can" } else { "cannot" };
+        writeln!(f, "A server {} start with these options.", can(self.refusal.is_none()))?;
+        writeln!(f, "The ring engine {} run here.", can(self.ring_runs))
     }
 }
 

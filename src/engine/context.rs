@@ -111,7 +111,6 @@ impl Context {
             return (proxied.unwrap_or(Start::Refuse { refusal: Refusal::Draining, peer }), None);
         }
         let Some(mut admission) = shared.limits.admit() else {
-            self.stats.accept_pauses.add(1);
             return (proxied.unwrap_or(Start::Refuse { refusal: Refusal::Full, peer }), None);
         };
         if let Some(proxied) = proxied {
@@ -128,10 +127,18 @@ impl Context {
         }
     }
 
+    /// Says how many connections have a place, and how many are told that there is none.
+    fn gauge_connections(&self) {
+        let refusals = self.refusals.get();
+        self.stats.gauges.connections.set(self.connections.get() - refusals);
+        self.stats.gauges.refusals.set(refusals);
+    }
+
     /// Counts a connection until the presence is dropped. One that was not admitted is about to be refused.
     pub(super) fn enter(self: &Rc<Self>, admission: Option<Admission>) -> Presence {
         self.connections.set(self.connections.get() + 1);
         self.refusals.set(self.refusals.get() + usize::from(admission.is_none()));
+        self.gauge_connections();
         Presence { context: Rc::clone(self), admission: admission.map(Admission::into_source) }
     }
 }
@@ -177,6 +184,7 @@ impl Presence {
         if let Some(source) = self.admission.take() {
             context.shared.limits.leave(source);
             context.refusals.set(context.refusals.get() + 1);
+            context.gauge_connections();
         }
         context.refusals_under_way() <= ADDRESS_REFUSALS_MAX
     }
@@ -192,6 +200,7 @@ impl Drop for Presence {
         }
         context.refusals.set(context.refusals.get() - usize::from(self.admission.is_none()));
         context.connections.set(context.connections.get() - 1);
+        context.gauge_connections();
         if context.connections.get() == 0
             && let Some(waker) = context.last_ended.borrow_mut().take()
         {

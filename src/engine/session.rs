@@ -74,6 +74,8 @@ pub(crate) struct Session<B> {
     end_of_stream: bool,
     is_paused: bool,
     is_careful: bool,
+    /// The handshake has succeeded.
+    was_open: bool,
     farewell: Farewell,
     watch: Watch,
 }
@@ -106,6 +108,7 @@ impl<B: ReceiveBuffer> Session<B> {
             end_of_stream: false,
             is_paused: false,
             is_careful: context.shared.config.unsent_limit < BURST_MAX,
+            was_open: false,
             farewell: Farewell::NotDue,
             watch: Watch::new(),
         };
@@ -224,6 +227,7 @@ impl<B: ReceiveBuffer> Session<B> {
             (Ok(0), _) => self.on_end_of_stream(),
             (Ok(received), Some(buffer)) => {
                 self.is_paused = false;
+                self.presence.context.stats.receives.add(1);
                 self.adapt_class(received, buffer.bytes().len() - HEADROOM);
                 let filled = HEADROOM..HEADROOM + received;
                 if matches!(self.stage, Stage::Open(_)) {
@@ -410,6 +414,7 @@ impl<B: ReceiveBuffer> Session<B> {
             Step::More => {}
             Step::Accepted { response, consumed } => {
                 context.stats.handshakes.add(1);
+                self.was_open = true;
                 tracing::debug!("connection open");
                 self.deadline = context.terms.first_look().map(|after| context.clock.after(after));
                 self.queue.push_bytes(&response, context);
@@ -424,13 +429,11 @@ impl<B: ReceiveBuffer> Session<B> {
                 if context.settings.budget.is_exhausted_for(page.len()) {
                     return self.refuse_request(&Refusal::Memory.of(&[]), &buffer.bytes()[filled]);
                 }
-                context.stats.refusals.add(1);
                 context.stats.pages.add(1);
                 self.queue.push_bytes(&page, context);
                 self.flush();
             }
             Step::Options => {
-                context.stats.refusals.add(1);
                 context.stats.options.add(1);
                 self.queue.push_bytes(&options_response(&date()), context);
                 self.flush();

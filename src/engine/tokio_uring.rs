@@ -30,8 +30,12 @@ const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
 /// Whether a ring can be set up at all. It is tried in a thread of its own: a runtime cannot be dropped within another.
 pub(super) fn probe() -> io::Result<()> {
     let probe = || runtime().map(drop);
-    thread::scope(|scope| scope.spawn(probe).join())
-        .unwrap_or_else(|_| Err(io::Error::other("the probe panicked")))
+    thread::scope(|scope| {
+        thread::Builder::new()
+            .spawn_scoped(scope, probe)?
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the probe panicked")))
+    })
 }
 
 /// A runtime; where there is no memory for it, one that is asked for again for a while: the kernel counts the locked

@@ -43,13 +43,13 @@ impl Kernel {
         Self::ALL.get(usize::from(CHOSEN.load(Relaxed))).copied().unwrap_or_else(choose)
     }
 
-    /// What the environment asks for, if anything.
+    /// What the environment asks for, if anything. An empty variable is unset.
     ///
     /// # Errors
     ///
     /// When [`VARIABLE`](Self::VARIABLE) names something that is not available.
     pub fn requested() -> Result<Option<Self>, NotAvailable> {
-        let Some(name) = env::var_os(Self::VARIABLE) else {
+        let Some(name) = env::var_os(Self::VARIABLE).filter(|name| !name.is_empty()) else {
             return Ok(None);
         };
         name.to_string_lossy().parse().map(Some)

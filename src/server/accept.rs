@@ -25,9 +25,11 @@ pub(crate) const REFUSALS_MAX: usize = 16;
 
 /// Accepts until the drain begins, then takes what is queued: closing a listener would reset it. An inherited one is
 /// not ours to empty: it stays open elsewhere, and whoever has it next finds what is queued.
-pub(super) async fn accept(listener: Listener, spawner: Spawner, context: Rc<Context>) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = watch(listener)?;
+pub(super) async fn accept(
+    listener: AsyncFd<Listener>,
+    spawner: Spawner,
+    context: Rc<Context>,
+) -> io::Result<()> {
     let mut logged = None;
     while context.drain.phase() == Phase::Running {
         let accepted = tokio::select! {
@@ -62,11 +64,13 @@ pub(super) async fn accept(listener: Listener, spawner: Spawner, context: Rc<Con
     Ok(())
 }
 
+/// Has the runtime watch a listener: what may fail of accepting before it has begun.
 #[expect(
     deprecated,
     reason = "unsound only for what gives away another's descriptor; a `Listener` owns its own"
 )]
-fn watch(listener: Listener) -> io::Result<AsyncFd<Listener>> {
+pub(super) fn watch(listener: Listener) -> io::Result<AsyncFd<Listener>> {
+    listener.set_nonblocking(true)?;
     AsyncFd::with_interest(listener, Interest::READABLE)
 }
 
@@ -79,10 +83,13 @@ async fn begin(socket: TcpStream, peer: Option<IpAddr>, spawner: Spawner, contex
     let (start, admission) = context.receive(peer);
     let is_full = admission.is_none();
     spawner.spawn(socket, start, Rc::clone(context), admission);
-    if is_full {
+    if is_full && context.refusals_under_way() >= REFUSALS_MAX {
+        context.stats.accept_pauses.add(1);
+        context.stats.gauges.accept_paused.set(1);
         while context.refusals_under_way() >= REFUSALS_MAX && context.drain.phase() == Phase::Running {
             tokio::time::sleep(PAUSE).await;
         }
+        context.stats.gauges.accept_paused.set(0);
     }
 }
 
@@ -96,7 +103,9 @@ async fn recover(error: &io::Error, context: &Context, logged: &mut Option<Insta
         tracing::warn!(%error, pause = ?PAUSE, "accepting pauses");
     }
     context.stats.accept_pauses.add(1);
+    context.stats.gauges.accept_paused.set(1);
     tokio::time::sleep(PAUSE).await;
+    context.stats.gauges.accept_paused.set(0);
 }
 
 /// Errors of the connection that was about to be accepted (accept(2), "Error handling"). Not EPERM: a filter or a

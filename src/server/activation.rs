@@ -1,7 +1,6 @@
 //! Listening sockets that whoever started the process has opened for it: systemd's socket activation
 //! (sd_listen_fds(3)).
 
-use std::env;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use socket2::{Domain, Socket};
 
 use super::StartError;
 use crate::config::Address;
+use crate::variables::{self, BadVariable};
 
 /// Where the descriptors begin: behind the standard streams.
 const FIRST: usize = 3;
@@ -35,17 +35,23 @@ pub struct Inherited {
 ///
 /// [`StartError::Inherited`] when one is no listening stream socket of TCP or the unix family.
 pub fn inherited() -> Result<Vec<Inherited>, StartError> {
-    let is_for_us = env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
-    let Some(count) = env::var("LISTEN_FDS").ok().filter(|_| is_for_us) else {
+    let process = variables::read("LISTEN_PID")?;
+    if process.as_ref().is_some_and(|process| process.parse::<u32>().is_err()) {
+        let why = "is no number of a process; unset it, or start the server by a .socket unit";
+        return Err(BadVariable::new("LISTEN_PID", process.unwrap_or_default(), why).into());
+    }
+    let is_for_us = process.is_some_and(|process| process.parse() == Ok(std::process::id()));
+    if !is_for_us {
+        return Ok(Vec::new());
+    }
+    let Some(count) = variables::read("LISTEN_FDS")? else {
         return Ok(Vec::new());
     };
-    if count.parse().is_ok_and(|count: usize| count > COUNT_MAX) || count.parse::<usize>().is_err() {
-        return Err(StartError::Inherited {
-            what: format!("LISTEN_FDS={count:?}"),
-            why: "is no number of sockets".into(),
-        });
+    if !count.parse::<usize>().is_ok_and(|count| count <= COUNT_MAX) {
+        let why = format!("is no number of sockets, 0 to {COUNT_MAX}");
+        return Err(BadVariable::new("LISTEN_FDS", count, why).into());
     }
-    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let names = variables::read("LISTEN_FDNAMES")?.unwrap_or_default();
     let mut names = names.split(':').filter(|name| !name.is_empty());
     let mut descriptors = ListenFd::from_env();
     (0..descriptors.len())

@@ -1,9 +1,12 @@
 //! How many connections there may be.
 
+use std::io;
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::StartError;
@@ -16,6 +19,10 @@ use crate::config::Config;
 /// are told that there is no room.
 const DESCRIPTORS_FIXED: usize = 16;
 const DESCRIPTORS_PER_WORKER: usize = 12 + REFUSALS_MAX;
+
+/// Memory that a server may need at its start, in bytes, most of it addresses: of stacks, and what the allocator reserves.
+/// With less, whatever comes last fails, and not all of that can be answered.
+const MEMORY_MIN: usize = 96 << 20;
 
 /// The places of a ring's table of files at most: the kernel allocates them all at the start.
 const FILES_MAX: usize = 64 << 10;
@@ -45,6 +52,11 @@ impl Limits {
     /// Allows no more than `connections_max` from now on.
     pub(super) fn lower(&self, connections_max: usize) {
         self.connections_max.fetch_min(connections_max, Ordering::Relaxed);
+    }
+
+    /// Whether a further connection would be refused.
+    pub(super) fn is_full(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) >= self.max()
     }
 
     /// Admits one connection more, until the admission is dropped; `None` when there are as many as may be.
@@ -110,6 +122,29 @@ impl Drop for Admission {
             limits.leave(self.source);
         }
     }
+}
+
+/// Tries what could not be refused later without a panic: memory, and what a runtime of tokio opens for signals.
+///
+/// # Errors
+///
+/// When the limit of descriptors is too low for any server, or the system refuses something.
+pub fn check_resources() -> Result<(), StartError> {
+    let out_of_memory = |_| io::Error::from(Errno::NOMEM);
+    Vec::<u8>::new()
+        .try_reserve_exact(MEMORY_MIN)
+        .map_err(out_of_memory)
+        .map_err(StartError::refused(format!("{} MiB of memory", MEMORY_MIN >> 20)))?;
+    let limit = descriptors();
+    if limit <= DESCRIPTORS_FIXED {
+        return Err(StartError::Descriptors { limit, needed: DESCRIPTORS_FIXED + 1, wanted: None });
+    }
+    let open = || {
+        let (socket, _other) = UnixStream::pair()?;
+        let more: io::Result<Vec<_>> = (0..4).map(|_| socket.try_clone()).collect();
+        more.map(drop)
+    };
+    open().map_err(StartError::refused("the sockets that signals need"))
 }
 
 /// What takes descriptors beside connections.

@@ -92,11 +92,11 @@ impl AsRawFd for Listener {
 
 /// All that is listened at.
 #[derive(Debug, Default)]
-pub(super) struct Bound {
+pub(crate) struct Bound {
     /// The listeners of each worker.
     pub(super) per_worker: Vec<Vec<Listener>>,
     /// Where, with the real ports.
-    pub(super) addresses: Vec<Address>,
+    pub(crate) addresses: Vec<Address>,
     /// For each of them one that a client on this machine can connect to.
     pub(super) client_addresses: Vec<Address>,
     /// To be kept until the end of the server.
@@ -109,7 +109,7 @@ pub(super) struct Bound {
 ///
 /// [`StartError::Bind`] when an address is in use, not this machine's, or not allowed;
 /// [`StartError::CongestionControl`] when the kernel does not have the one asked for.
-pub(super) fn bind(
+pub(crate) fn bind(
     config: &ListeningConfig,
     inherited: Vec<Inherited>,
     workers: usize,

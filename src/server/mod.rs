@@ -19,12 +19,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use rustix::io::Errno;
 use tokio::sync::watch;
 
 use crate::config::{Address, Config, CpuList};
 use crate::engine::{self, Engine};
 use crate::proto::budget::Total;
 use crate::proto::handshake::Rules;
+use crate::variables::BadVariable;
 
 use drain::Announcer;
 use listeners::Bound;
@@ -32,9 +34,10 @@ use socket_file::SocketFile;
 
 pub use activation::{Inherited, inherited};
 pub use drain::Phase;
-pub use limits::{Admission, Limits};
+pub use limits::{Admission, Limits, check_resources};
 pub(crate) use limits::{Descriptors, direct_connections_max};
 pub use listeners::Listener;
+pub(crate) use listeners::bind as bind_listeners;
 pub use sources::Source;
 pub use stats::{Life, Snapshot, WorkerStats};
 pub(crate) use workers::Placement;
@@ -146,7 +149,10 @@ impl Server {
                 shared: Arc::clone(&shared),
                 stats,
                 phase: server.phase.subscribe(),
-                wake: server.phase.waker().map_err(StartError::Worker)?,
+                wake: server
+                    .phase
+                    .waker()
+                    .map_err(StartError::refused(format!("an eventfd for worker {index}")))?,
                 connections_max: per_worker,
                 descriptors,
                 ended: server.ended.clone(),
@@ -192,12 +198,31 @@ impl Server {
         Snapshot::sum(self.stats.iter().map(AsRef::as_ref))
     }
 
-    /// Whether further connections should be sent here: not since [`Self::leave`], nor without one of its workers.
+    /// Whether further connections should be sent here.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.is_leaving.load(Ordering::Relaxed)
-            && self.phase.phase() == Phase::Running
-            && *self.ended.borrow() == 0
+        self.readiness().is_ok()
+    }
+
+    /// Whether further connections should be sent here, and would be served.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn readiness(&self) -> Result<(), Unready> {
+        if self.phase.phase() > Phase::Running {
+            Err(Unready::Draining)
+        } else if self.is_leaving.load(Ordering::Relaxed) {
+            Err(Unready::Leaving)
+        } else if *self.ended.borrow() > 0 {
+            Err(Unready::WorkerEnded)
+        } else if self.shared.limits.is_full() {
+            Err(Unready::Full)
+        } else if self.stats.iter().any(|stats| stats.gauges.accept_paused.value() > 0) {
+            Err(Unready::AcceptPaused)
+        } else {
+            Ok(())
+        }
     }
 
     /// Says by [`Self::is_ready`] that the end is near. Everything goes on until then.
@@ -268,6 +293,26 @@ impl Server {
     }
 }
 
+/// Why further connections should go elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unready {
+    /// A drain is announced; until it begins everything goes on.
+    #[error("a drain begins soon")]
+    Leaving,
+    /// New connections get 503, or are not accepted.
+    #[error("the server drains")]
+    Draining,
+    /// A worker has ended, so that the others drain.
+    #[error("a worker has ended")]
+    WorkerEnded,
+    /// New connections get 503.
+    #[error("there are as many connections as --max-connections allows")]
+    Full,
+    /// New connections wait: no descriptors, no memory, or no place on a worker.
+    #[error("accepting pauses")]
+    AcceptPaused,
+}
+
 /// Why a server did not start or did not go on. Each message says what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -331,12 +376,28 @@ pub enum StartError {
         /// How many connections were asked for.
         wanted: Option<usize>,
     },
-    /// A worker's thread or runtime could not be set up, or failed later.
-    #[error("a worker failed: {0}")]
+    /// The system refuses something that a server needs.
+    #[error("cannot have {what}: {source}{}", refusal_cure(source))]
+    Refused {
+        /// What.
+        what: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A worker could not be set up, or failed later.
+    #[error("a worker failed: {why}{cure}", why = .0, cure = refusal_cure(.0))]
     Worker(#[source] io::Error),
+    /// A variable that is no option has a value that cannot be used.
+    #[error(transparent)]
+    Variable(#[from] BadVariable),
 }
 
 impl StartError {
+    /// `what` a server needs, and why there is none.
+    pub fn refused(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Refused { what: what.into(), source }
+    }
+
     /// The exit code by `sysexits.h`.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -346,10 +407,33 @@ impl StartError {
         const NO_PERMISSION: u8 = 77;
         match self {
             Self::Bind { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => NO_PERMISSION,
-            Self::Inherited { .. } | Self::Cpu { .. } => USAGE,
+            Self::Bind { source, .. } if !refusal_cure(source).is_empty() => OS_ERROR,
+            Self::Inherited { .. } | Self::Variable(_) | Self::Cpu { .. } => USAGE,
             Self::Engine { .. } | Self::Bind { .. } | Self::CongestionControl { .. } => UNAVAILABLE,
-            Self::Descriptors { .. } | Self::Worker(_) => OS_ERROR,
+            Self::Descriptors { .. } | Self::Refused { .. } | Self::Worker(_) => OS_ERROR,
         }
+    }
+}
+
+/// What to do where the system refuses a thread, a descriptor, memory or a system call.
+fn refusal_cure(source: &io::Error) -> &'static str {
+    match Errno::from_io_error(source) {
+        Some(Errno::MFILE | Errno::NFILE) => {
+            "; raise the limit of open files with `ulimit -n` (LimitNOFILE= under systemd)"
+        }
+        Some(Errno::AGAIN) => {
+            "; raise the limit of threads with `ulimit -u` (TasksMax= under systemd, --pids-limit of a container) \
+             or that of memory with `ulimit -v`, or take fewer --workers"
+        }
+        Some(Errno::NOMEM) => {
+            "; raise the limit of memory with `ulimit -v` and `ulimit -l` (MemoryMax=, LimitMEMLOCK= under systemd), \
+             or take fewer --workers"
+        }
+        Some(Errno::NOSPC) => "; raise fs.epoll.max_user_watches with `sysctl -w`",
+        Some(Errno::PERM | Errno::NOSYS | Errno::ACCESS) => {
+            "; a seccomp profile or a security module refuses it: allow it there"
+        }
+        _ => "",
     }
 }
 
@@ -372,6 +456,6 @@ fn bind_cure(address: &Address, source: &io::Error, option: &str) -> String {
         }
         (io::ErrorKind::PermissionDenied, _) => "; choose a directory that the server may write to".into(),
         (io::ErrorKind::NotFound, _) => "; its directory has to be there".into(),
-        _ => String::new(),
+        _ => refusal_cure(source).into(),
     }
 }

@@ -112,9 +112,6 @@ macro_rules! counters {
             pub fn sum<'a>(workers: impl IntoIterator<Item = &'a WorkerStats>) -> Self {
                 let mut sum = Self::default();
                 for worker in workers {
-                    // Its ended connections before its accepted ones: no more have ended than were accepted.
-                    let ended = worker.ended.count();
-                    sum.levels.connections += worker.accepted.count().wrapping_sub(ended);
                     $(sum.$name = sum.$name.wrapping_add(worker.$name.count());)+
                     sum.by.add(&worker.by);
                     sum.levels.add(&worker.gauges);
@@ -159,7 +156,7 @@ counters! {
     ended,
     /// Handshakes answered with 101.
     handshakes,
-    /// Requests answered with anything but 101.
+    /// Requests refused; the page is no refusal.
     refusals,
     /// Connections that ended without having sent anything, such as a browser's spare one or a check of the port.
     silent,
@@ -195,13 +192,13 @@ counters! {
     closes,
     /// Connections failed for breaking the protocol.
     protocol_errors,
-    /// Receives that moved bytes.
+    /// Receives that moved bytes, those of handshakes among them.
     receives,
     /// Times that a connection was not read from because too much was unsent.
     read_pauses,
     /// Times that accepting paused: no descriptors, no memory, or no room for connections.
     accept_pauses,
-    /// Connections cut at a deadline or for sending on after the end.
+    /// WebSocket connections cut at a deadline, for sending on after the end, or because the drain was over.
     cuts,
     /// Connections that were told Close(1001) by a drain.
     drained,
@@ -245,6 +242,12 @@ families! {
 /// What goes up and down on one worker.
 #[derive(Debug, Default)]
 pub struct Gauges {
+    /// Connections that have a place among those of `--max-connections`.
+    pub connections: Gauge,
+    /// Connections that are being told that there is no place for them.
+    pub refusals: Gauge,
+    /// 1 while nothing is accepted, for want of something.
+    pub accept_paused: Gauge,
     /// Bytes charged to `--unsent-total`.
     pub unsent_bytes: Arc<Usage>,
     /// The buffers that the ring engine's kernel receives into.
@@ -256,8 +259,12 @@ pub struct Gauges {
 /// What [`Gauges`] were at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Levels {
-    /// Connections that are there.
-    pub connections: u64,
+    /// Connections that have a place among those of `--max-connections`.
+    pub connections: usize,
+    /// Connections that are being told that there is no place for them.
+    pub refusals: usize,
+    /// Workers on which nothing is accepted, for want of something.
+    pub accept_paused: usize,
     /// Bytes charged to `--unsent-total`.
     pub unsent_bytes: usize,
     /// The buffers that the ring engine's kernel receives into.
@@ -277,6 +284,9 @@ pub struct Buffers<T> {
 
 impl Levels {
     fn add(&mut self, gauges: &Gauges) {
+        self.connections += gauges.connections.value();
+        self.refusals += gauges.refusals.value();
+        self.accept_paused += gauges.accept_paused.value();
         self.unsent_bytes += gauges.unsent_bytes.get();
         self.ring_buffers.add(&gauges.ring_buffers);
         self.pooled_buffers.add(&gauges.pooled_buffers);
@@ -319,7 +329,6 @@ impl WorkerStats {
     /// Adds what happened in one call of [`crate::proto::Connection::receive`].
     #[inline]
     pub fn add(&self, counts: &Counts) {
-        self.receives.add(1);
         self.frames.add(counts.frames.into());
         self.texts.add(counts.texts.into());
         self.binaries.add(counts.binaries.into());
@@ -391,7 +400,7 @@ mod tests {
         b.texts.add(3);
         b.add(&Counts { close: Some(None), bytes_gathered: 7, ..Counts::default() });
         let sum = Snapshot::sum([&a, &b]);
-        assert_eq!((sum.texts, sum.closes, sum.bytes_gathered, sum.receives), (5, 1, 7, 1));
+        assert_eq!((sum.texts, sum.closes, sum.bytes_gathered), (5, 1, 7));
         assert!(sum.to_string().contains(" texts=5 "), "{sum}");
         assert!(sum.to_string().contains(" payload_bytes=0 bytes_gathered=7 "), "{sum}");
         assert_eq!(sum.by.closes_received.iter().map(|(_, count)| count).sum::<u64>(), 1);

@@ -132,11 +132,12 @@ fn affinity() -> Vec<usize> {
 
 /// Starts a worker's thread, and waits until it accepts. Gives the engine that it took.
 pub(super) fn spawn(setup: Setup) -> Result<(JoinHandle<io::Result<()>>, Engine), StartError> {
+    let index = setup.index;
     let (ready, is_ready) = mpsc::sync_channel(1);
     let handle = thread::Builder::new()
-        .name(format!("ringback-{}", setup.index))
+        .name(format!("ringback-{index}"))
         .spawn(move || run(setup, &ready))
-        .map_err(StartError::Worker)?;
+        .map_err(StartError::refused(format!("a thread for worker {index}")))?;
     match is_ready.recv() {
         Ok(Ok(engine)) => Ok((handle, engine)),
         Ok(Err(error)) => Err(error),
@@ -252,7 +253,7 @@ async fn serve(spawner: Spawner, setup: Setup, ready: &Ready) -> io::Result<()> 
     tokio::task::spawn_local(engine::watch_alarms(Rc::clone(&context))?);
     let mut acceptors = Vec::new();
     for listener in setup.listeners {
-        let acceptor = accept::accept(listener, spawner, Rc::clone(&context));
+        let acceptor = accept::accept(accept::watch(listener)?, spawner, Rc::clone(&context));
         acceptors.push(tokio::task::spawn_local(acceptor));
     }
     let _ = ready.send(Ok(setup.engine));

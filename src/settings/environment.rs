@@ -11,6 +11,14 @@ use crate::mask::Kernel;
 /// What the variables of options begin with.
 const PREFIX: &str = "RINGBACK_";
 
+/// The command as it is parsed: without the variables that are empty, which are unset. `--help` shows them all the same.
+pub(super) fn without_empty(command: Command) -> Command {
+    command.mut_args(|argument| {
+        let value = argument.get_env().and_then(std::env::var_os);
+        if value.is_some_and(|value| value.is_empty()) { argument.env(None::<&str>) } else { argument }
+    })
+}
+
 /// Variables that begin so and are not the server's: those of its tests, its builds and its measurements.
 const OF_TOOLS: [&str; 4] =
     ["RINGBACK_COMMIT", "RINGBACK_FOREIGN", "RINGBACK_STRESS_PERCENT", "RINGBACK_TEST_IS_CROWD_SERVER"];

@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, Command, Id};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{CONFIG, PRINT_CONFIG, is_flag, is_list, key, nearest, options};
+use super::{CONFIG, PRINT_CONFIG, blank, is_flag, is_list, key, nearest, options};
 
 /// A file whose values are good, each by itself.
 pub(super) struct File {
@@ -52,7 +52,12 @@ impl File {
         let name = path.display().to_string().replace(char::is_control, "?");
         match fs::read_to_string(path) {
             Ok(text) => Self::parse(name, &text, command),
-            Err(error) => Err(Mistake { what: format!("the configuration file: {error}"), place: name }),
+            Err(error) => Err(Mistake {
+                what: format!(
+                    "the configuration file cannot be read: {error}; --config or RINGBACK_CONFIG names it"
+                ),
+                place: name,
+            }),
         }
     }
 
@@ -161,7 +166,8 @@ fn refusal(argument: &Arg, word: &str) -> Option<String> {
     }
     let command = Command::new("file").no_binary_name(true).arg(alone);
     let error = command.try_get_matches_from([format!("--value={word}")]).err()?;
-    Some(error.source().map_or_else(String::new, |why| format!(": {why}")))
+    let why = error.source().map_or_else(String::new, |why| format!(": {why}"));
+    Some(why + blank(word))
 }
 
 /// What a value of the option is.

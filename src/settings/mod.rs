@@ -13,16 +13,21 @@ pub(crate) use example::example;
 use std::ffi::OsString;
 use std::fmt;
 
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use toml::Value;
 
+use crate::config::Contradiction;
 use file::{File, Mistake};
 
 /// The id of the option that names the file.
 const CONFIG: &str = "config";
 /// The id of the option that asks for the result.
 const PRINT_CONFIG: &str = "print_config";
+
+/// Where the value of an option comes from that nobody has chosen.
+const DEFAULT: &str = "default";
 
 /// The values of all options, and where they came from. It displays as a configuration file that says so.
 pub(crate) struct Settings {
@@ -40,6 +45,9 @@ pub(crate) enum Refusal {
     /// The file is not there, or has a mistake; or a variable is no option's.
     #[error(transparent)]
     Mistake(#[from] Mistake),
+    /// Options do not go together, with where each comes from.
+    #[error("{0}")]
+    Contradiction(String),
 }
 
 impl Settings {
@@ -51,13 +59,19 @@ impl Settings {
         arguments: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, Refusal> {
         let arguments: Vec<_> = arguments.into_iter().collect();
-        let matches = command.clone().try_get_matches_from(&arguments)?;
+        let parsed = environment::without_empty(command.clone());
+        let matches = parsed.clone().try_get_matches_from(&arguments).map_err(|error| {
+            // The help names the empty variables too.
+            let is_help = error.kind() == ErrorKind::DisplayHelp;
+            let help = command.clone().try_get_matches_from(&arguments).err().filter(|_| is_help);
+            help.unwrap_or(error)
+        })?;
         environment::check(&command, std::env::vars_os())?;
         let Some(path) = matches.get_one::<std::path::PathBuf>(CONFIG) else {
             return Ok(Self { command, matches, file: None });
         };
         let file = File::read(path, &command)?;
-        let beneath = file.entries.iter().fold(command.clone(), |command, entry| {
+        let beneath = file.entries.iter().fold(parsed, |command, entry| {
             command.mut_arg(&entry.id, |argument| argument.default_values(&entry.values))
         });
         let matches = beneath.try_get_matches_from(&arguments)?;
@@ -69,10 +83,22 @@ impl Settings {
         &self.matches
     }
 
-    /// Whether the option of this id has a value from anywhere but its definition.
-    pub(crate) fn is_given(&self, id: &str) -> bool {
-        let beneath = self.file.as_ref().is_some_and(|file| file.entries.iter().any(|entry| entry.id == id));
-        beneath || self.matches.value_source(id).is_some_and(|source| source != ValueSource::DefaultValue)
+    /// Whether the option of this long name has a value from anywhere but its definition.
+    pub(crate) fn is_given(&self, name: &str) -> bool {
+        self.option(name).is_some_and(|option| self.source(option) != DEFAULT)
+    }
+
+    /// Says of options that do not go together where each comes from.
+    pub(crate) fn refuse(&self, Contradiction { options, what }: Contradiction) -> Refusal {
+        let sources = options
+            .iter()
+            .filter_map(|name| self.option(name))
+            .map(|option| format!("--{} from {}", key(option), self.source(option)));
+        Refusal::Contradiction(format!("{what} ({})", sources.collect::<Vec<_>>().join(", ")))
+    }
+
+    fn option(&self, name: &str) -> Option<&Arg> {
+        options(&self.command).find(|option| key(option) == name)
     }
 
     /// The value of an option as a file would have it, or what is so where it has none.
@@ -95,7 +121,7 @@ impl Settings {
             }
             _ => match self.file.as_ref().and_then(|file| Some((file, file.entry(id)?))) {
                 Some((file, entry)) => format!("file {}, line {}", file.name, entry.line),
-                None => "default".into(),
+                None => DEFAULT.into(),
             },
         }
     }
@@ -107,7 +133,9 @@ impl fmt::Display for Settings {
             let (key, source) = (key(argument), self.source(argument));
             // What is not for everybody is said only where somebody has set it.
             match self.value(argument) {
-                _ if argument.is_hide_set() && source == "default" => {}
+                _ if argument.is_hide_set() && source == DEFAULT => {}
+                // Nobody chose it: the server treats a chosen address otherwise than a default.
+                Ok(value) if source == DEFAULT => writeln!(f, "# {key} = {value} # {source}")?,
                 Ok(value) => writeln!(f, "{key} = {value} # {source}")?,
                 Err(instead) => writeln!(f, "# {key} = {instead} # {source}")?,
             }
@@ -127,6 +155,11 @@ pub(crate) fn options(command: &Command) -> impl Iterator<Item = &Arg> {
             && !asks
             && ![CONFIG, PRINT_CONFIG].contains(&argument.get_id().as_str())
     })
+}
+
+/// A word more on a bad value: in a list of the environment a blank behind a comma is easily overlooked.
+pub(crate) fn blank(value: &str) -> &'static str {
+    if value.trim() == value { "" } else { "; leave out the blank at its beginning or end" }
 }
 
 /// What its help says of a default that clap does not know, for it is found at run time: `[default: the system's]`.

@@ -37,6 +37,8 @@ pub(super) struct Acceptors {
     paused_until: Option<u64>,
     /// It was said that no more may be accepted.
     is_held: bool,
+    /// Nothing is accepted, for either reason.
+    was_paused: bool,
 }
 
 #[derive(Debug)]
@@ -86,7 +88,7 @@ impl Acceptors {
                 listeners.push(Acceptor { socket, is_further, state, is_nonblocking: false, last_ones: 0 });
             }
         }
-        Ok(Self { listeners, has_peers, paused_until: None, is_held: false })
+        Ok(Self { listeners, has_peers, paused_until: None, is_held: false, was_paused: false })
     }
 
     /// Whether nothing more will be accepted.
@@ -114,6 +116,10 @@ impl Acceptors {
             service.on_accept_paused(None);
         }
         self.is_held = is_held;
+        if self.was_paused != (is_paused || is_held) {
+            self.was_paused = !self.was_paused;
+            service.on_accepting_changed(self.was_paused);
+        }
         let under_way = self.listeners.iter().filter(|listener| listener.state != State::Idle).count();
         let mut unclaimed = free.saturating_sub(under_way);
         let one = if self.has_peers { Accepting::OneWithPeer } else { Accepting::One };

@@ -20,7 +20,8 @@ pub(crate) struct Obstacle {
 
 impl Obstacle {
     pub(crate) fn new(what: &'static str, source: io::Error) -> Self {
-        let cure = if what == LOOPBACK {
+        let is_short = matches!(Errno::from_io_error(&source), Some(Errno::MFILE | Errno::NFILE));
+        let cure = if what == LOOPBACK && !is_short {
             "bring the loopback interface up with `ip link set lo up`".to_owned()
         } else {
             cure(&source, Sysctl::read(), &Status::of_this_process(), &system::release())
@@ -50,10 +51,15 @@ fn cure(error: &io::Error, sysctl: Sysctl, status: &Status, release: &str) -> St
             )
         }
         Some(Errno::NOMEM) => {
-            "raise the limit of locked memory with `ulimit -l` (LimitMEMLOCK= under systemd)".to_owned()
+            "raise the limit of locked memory with `ulimit -l` (LimitMEMLOCK= under systemd), or of all memory with \
+             `ulimit -v`"
+                .to_owned()
         }
         Some(Errno::MFILE | Errno::NFILE) => {
             "raise the limit of open files with `ulimit -n` (LimitNOFILE= under systemd)".to_owned()
+        }
+        Some(Errno::AGAIN) => {
+            "raise the limit of threads with `ulimit -u` (TasksMax= under systemd, --pids-limit of a container)".to_owned()
         }
         _ if Release::parse(release).is_none_or(|release| release < KERNEL_MIN) => {
             format!("Linux 6.1 or newer is needed, this is {release}")

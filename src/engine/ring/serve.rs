@@ -72,6 +72,10 @@ impl Service for Serving {
         }
     }
 
+    fn on_accepting_changed(&mut self, is_paused: bool) {
+        self.context.stats.gauges.accept_paused.set(is_paused.into());
+    }
+
     fn phase(&mut self) -> Phase {
         // A server that was dropped is stopping.
         let phase = if self.phase.has_changed().is_err() { Phase::Stopping } else { *self.phase.borrow() };

@@ -59,6 +59,9 @@ pub trait Service {
     /// Accepting pauses: for want of something, or because [`Self::may_accept`] says so.
     fn on_accept_paused(&mut self, error: Option<&io::Error>);
 
+    /// Whether nothing is accepted now has changed.
+    fn on_accepting_changed(&mut self, _is_paused: bool) {}
+
     /// What the server is at, asked when the worker was woken.
     fn phase(&mut self) -> Phase;
 

@@ -74,7 +74,7 @@ impl<B: ReceiveBuffer> Session<B> {
 
     /// Ends the connection at once.
     pub(super) fn cut(&mut self) {
-        self.presence.context.stats.cuts.add(1);
+        self.presence.context.stats.cuts.add(self.was_open.into());
         self.stage = Stage::Over;
     }
 

@@ -126,19 +126,26 @@ impl List {
         );
         self.gauge(
             "ringback_ready",
-            "1 while new connections are welcome.",
+            "1 while new connections are welcome, as /readyz says it.",
             None,
             u64::from(server.is_ready()),
         );
         let max = server.connections_max();
-        self.gauge("ringback_connections_max", "The most connections that there may be.", None, max);
+        self.gauge("ringback_connections_max", "The most connections that may have a place.", None, max);
         let series = self.of_each(|worker| {
             let engine = vec![("engine", worker.engine.to_string().into())];
             vec![(engine, u64::from(worker.life == Life::Running))]
         });
         self.push("ringback_worker_up", "1 while the worker's thread runs.", None, MetricType::Gauge, series);
         let series = self.of_each(|worker| vec![(vec![], worker.stats.levels.connections)]);
-        self.push("ringback_connections", "Connections that are there.", None, MetricType::Gauge, series);
+        let help = "Connections that have a place among those of --max-connections.";
+        self.push("ringback_connections", help, None, MetricType::Gauge, series);
+        let series = self.of_each(|worker| vec![(vec![], worker.stats.levels.refusals)]);
+        let help = "Connections that are being told that there is no place for them.";
+        self.push("ringback_connections_refused", help, None, MetricType::Gauge, series);
+        let series = self.of_each(|worker| vec![(vec![], worker.stats.levels.accept_paused)]);
+        let help = "1 while the worker accepts nothing, for want of something.";
+        self.push("ringback_accept_paused", help, None, MetricType::Gauge, series);
     }
 
     fn handshakes(&mut self) {
@@ -150,9 +157,12 @@ impl List {
             }
             by_status.into_iter().map(|(status, count)| label("status", status.to_string(), count)).collect()
         });
-        self.counter("ringback_refusals", "Requests refused, by cause.", None, |stats| {
-            tally("cause", &stats.by.refusals)
-        });
+        self.counter(
+            "ringback_refusals",
+            "Requests refused, by cause; the page is no refusal.",
+            None,
+            |stats| tally("cause", &stats.by.refusals),
+        );
         let help = "Connections that ended for want of a valid PROXY header, by cause.";
         self.counter("ringback_proxy_errors", help, None, |stats| tally("cause", &stats.by.proxy_errors));
     }

@@ -116,6 +116,8 @@ fn numbers(stats: &Snapshot) -> Map<String, Value> {
         ("closes_received_by_code", counts(&by.closes_received)),
         ("closes_sent_by_code", counts(&by.closes_sent)),
         ("connections", levels.connections.into()),
+        ("connections_refused", levels.refusals.into()),
+        ("accept_paused", levels.accept_paused.into()),
         ("unsent_bytes", levels.unsent_bytes.into()),
         ("ring_buffers", buffers(&levels.ring_buffers)),
         ("pooled_buffers", buffers(&levels.pooled_buffers)),

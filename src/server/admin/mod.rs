@@ -3,6 +3,7 @@
 //! It runs on the runtime of `main`'s thread and only reads what the workers write, so it answers while they are busy and
 //! while they drain, and whoever asks, in whatever way, costs them nothing.
 
+mod guests;
 mod list;
 mod metrics;
 mod process;
@@ -21,19 +22,19 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 
 use super::accept::PAUSE;
 use super::{Life, Server, StartError, WorkerView};
 use crate::config::Address;
+use guests::{Guests, Place};
 use metrics::Format;
 
-/// How many connections there are at once; further ones wait in the backlog.
+/// How many connections there are at once; a further one takes the place of another.
 const CONNECTIONS_MAX: usize = 64;
 
-/// What it opens at most: its listener, its connections, and what is read of `/proc`.
-pub(super) const DESCRIPTORS_MAX: usize = CONNECTIONS_MAX + 3;
+/// What it opens at most: its listener, its connections, one that is about to take a place, and what is read of `/proc`.
+pub(super) const DESCRIPTORS_MAX: usize = CONNECTIONS_MAX + 4;
 
 /// How long a request's head may take, and how long a connection may be silent before it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,7 +57,7 @@ const PATHS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/stats.json"];
 /// A listener for those who ask how the server is.
 #[derive(Debug)]
 pub struct Admin {
-    listener: net::TcpListener,
+    listener: TcpListener,
     address: SocketAddr,
 }
 
@@ -66,13 +67,16 @@ impl Admin {
     /// # Errors
     ///
     /// [`StartError::Bind`] when it is in use, not this machine's, or not allowed.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a runtime of tokio.
     pub fn bind(address: SocketAddr) -> Result<Self, StartError> {
-        let bind = || {
-            let listener = net::TcpListener::bind(address)?;
+        let bind = |listener: net::TcpListener| {
             listener.set_nonblocking(true)?;
-            Ok(Self { address: listener.local_addr()?, listener })
+            Ok(Self { address: listener.local_addr()?, listener: TcpListener::from_std(listener)? })
         };
-        bind().map_err(|source| StartError::Bind { address: Address::Ip(address), option: "--admin", source })
+        bind(listen(address)?).map_err(StartError::refused("the admin listener"))
     }
 
     /// Where it listens, with the real port.
@@ -83,22 +87,12 @@ impl Admin {
 
     /// Answers for `server`, as long as it is polled.
     pub async fn serve(self, server: Arc<Server>) {
-        let listener = match TcpListener::from_std(self.listener) {
-            Ok(listener) => listener,
-            Err(error) => return tracing::error!(%error, "nobody can ask how the server is"),
-        };
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let guests = Guests::new(CONNECTIONS_MAX);
         loop {
-            let Ok(place) = Arc::clone(&room).acquire_owned().await else {
-                return;
-            };
-            match listener.accept().await {
+            match self.listener.accept().await {
                 Ok((socket, _)) => {
-                    let server = Arc::clone(&server);
-                    tokio::spawn(async move {
-                        converse(socket, &server).await;
-                        drop(place);
-                    });
+                    let (place, server) = (guests.enter().await, Arc::clone(&server));
+                    tokio::spawn(async move { converse(socket, &server, &place).await });
                 }
                 // What the peer did is over at once; what ran out comes back, perhaps.
                 Err(_) => tokio::time::sleep(PAUSE).await,
@@ -107,12 +101,27 @@ impl Admin {
     }
 }
 
+/// The socket of an admin listener.
+///
+/// # Errors
+///
+/// As [`Admin::bind`].
+pub(crate) fn listen(address: SocketAddr) -> Result<net::TcpListener, StartError> {
+    let fail = |source| StartError::Bind { address: Address::Ip(address), option: "--admin", source };
+    net::TcpListener::bind(address).map_err(fail)
+}
+
 /// One connection, to its end.
-async fn converse(socket: TcpStream, server: &Server) {
+async fn converse(socket: TcpStream, server: &Server, place: &Place) {
     let mut socket = TimeoutStream::new(socket);
     socket.set_write_timeout(Some(WRITE_TIMEOUT));
     let mut socket = Box::pin(socket);
-    let answer = service_fn(|request| async move { Ok::<_, Infallible>(answer(&request, server)) });
+    let answer = service_fn(|request| async move {
+        place.on_request();
+        // Others come between the requests that one client has sent at once.
+        tokio::task::yield_now().await;
+        Ok::<_, Infallible>(answer(&request, server))
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -120,6 +129,8 @@ async fn converse(socket: TcpStream, server: &Server) {
         .serve_connection(TokioIo::new(socket.as_mut()), answer);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
+        biased;
+        () = place.dismissed() => return tracing::debug!("an admin connection gave its place to another"),
         ended = connection.as_mut() => ended,
         () = tokio::time::sleep(KEPT_FOR) => {
             connection.as_mut().graceful_shutdown();
@@ -144,8 +155,12 @@ fn answer(request: &Request<Incoming>, server: &Server) -> Response<Full<Bytes>>
     }
     match path {
         "/healthz" => healthz(&server.workers()),
-        "/readyz" if server.is_ready() => response(StatusCode::OK, TEXT, "ready\n".into()),
-        "/readyz" => response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n".into()),
+        "/readyz" => match server.readiness() {
+            Ok(()) => response(StatusCode::OK, TEXT, "ready\n".into()),
+            Err(unready) => {
+                response(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready: {unready}\n"))
+            }
+        },
         "/metrics" => {
             let format = Format::asked_for(request.headers());
             response(StatusCode::OK, format.content_type(), metrics::text(server, format))

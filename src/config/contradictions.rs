@@ -1,0 +1,201 @@
+//! What options say of each other: rules that hold for all of them together, wherever each comes from.
+
+use std::fmt::Display;
+
+use super::{Address, Config, EngineChoice};
+use crate::proto::handshake::ANY;
+
+/// Options that do not go together.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Contradiction {
+    /// Their long names.
+    pub(crate) options: &'static [&'static str],
+    /// What is wrong, and what would do.
+    pub(crate) what: String,
+}
+
+impl Config {
+    /// Finds options that do not go together; `is_given` says by its long name whether somebody has chosen a value.
+    pub(crate) fn check(&self, is_given: impl Fn(&str) -> bool) -> Result<(), Contradiction> {
+        let wrong = |options, what: String| Err(Contradiction { options, what });
+        let addresses = &self.listening.addresses;
+        for (index, address) in addresses.iter().enumerate() {
+            if let Some(other) = addresses.iter().take(index).find(|other| overlap(other, address)) {
+                let what =
+                    format!("--listen {other} and --listen {address} take the same socket: give one of them");
+                return wrong(&["listen"], what);
+            }
+        }
+        if let Some(admin) = self.admin.address.map(Address::Ip)
+            && let Some(other) = addresses.iter().find(|other| overlap(other, &admin))
+        {
+            let what = format!(
+                "--listen {other} and --admin {admin} take the same port: choose another for one of them"
+            );
+            return wrong(&["listen", "admin"], what);
+        }
+        twice(&["path"], &self.access.paths)?;
+        // RFC 6455 §4.1: the names that a client may offer are all different.
+        twice(&["subprotocol"], &self.access.subprotocols)?;
+        if let Some(at) = self.access.subprotocols.iter().position(|name| name == ANY)
+            && let Some(behind) = self.access.subprotocols.get(at + 1)
+        {
+            let what = format!(
+                "--subprotocol {behind} comes after --subprotocol '*', which agrees to every offer: put '*' last"
+            );
+            return wrong(&["subprotocol"], what);
+        }
+        twice(&["allowed-origin"], &self.access.allowed_origins)?;
+        if !self.pin && self.cpus.is_some() {
+            let what = "--cpus keeps the workers on CPUs, --no-pin leaves that to the kernel: give one of the two";
+            return wrong(&["cpus", "no-pin"], what.into());
+        }
+        if self.listening.unix_mode.is_some() && !addresses.iter().any(|one| matches!(one, Address::Path(_)))
+        {
+            let what = "--unix-mode is for --listen unix:/PATH: add one, or leave the mode out";
+            return wrong(&["unix-mode", "listen"], what.into());
+        }
+        if !self.busy_poll.is_zero() && matches!(self.engine, EngineChoice::Epoll | EngineChoice::TokioUring)
+        {
+            let what = "--busy-poll is for the ring engine: leave it out, or choose --engine ring or auto";
+            return wrong(&["busy-poll", "engine"], what.into());
+        }
+        let per_ip = self.access.max_connections_per_ip;
+        if let Some(max) = self.max_connections.filter(|&max| per_ip > max) {
+            let what = format!(
+                "--max-connections-per-ip {per_ip} is never reached, for --max-connections is {max}: \
+                 lower the former or raise the latter"
+            );
+            return wrong(&["max-connections-per-ip", "max-connections"], what);
+        }
+        if self.unsent_limit > self.unsent_total && is_given("unsent-limit") {
+            let what = format!(
+                "--unsent-limit of {} bytes a connection is never reached, for --unsent-total is {} bytes: \
+                 lower the former or raise the latter",
+                self.unsent_limit, self.unsent_total
+            );
+            return wrong(&["unsent-limit", "unsent-total"], what);
+        }
+        if self.keep_alive.interval.is_zero()
+            && !self.keep_alive.timeout.is_zero()
+            && is_given("keep-alive-timeout")
+        {
+            let what = "--keep-alive-timeout waits for the answer to a ping, and --keep-alive-interval 0s sends none: \
+                        leave the timeout out, or give an interval";
+            return wrong(&["keep-alive-timeout", "keep-alive-interval"], what.into());
+        }
+        match (self.ring.submissions, self.ring.completions) {
+            (Some(submissions), Some(completions)) if completions < submissions => wrong(
+                &["ring-submissions", "ring-completions"],
+                "--ring-completions is no less than --ring-submissions".into(),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether two addresses cannot both be listened on. Any two free ports can.
+fn overlap(a: &Address, b: &Address) -> bool {
+    match (a, b) {
+        (Address::Ip(a), Address::Ip(b)) => {
+            let is_everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
+            a.port() != 0
+                && a.port() == b.port()
+                && a.is_ipv4() == b.is_ipv4()
+                && (is_everywhere || a.ip() == b.ip())
+        }
+        _ => a == b,
+    }
+}
+
+fn twice<T: Display + PartialEq>(
+    option: &'static [&'static str; 1],
+    values: &[T],
+) -> Result<(), Contradiction> {
+    for (index, value) in values.iter().enumerate() {
+        if values.iter().take(index).any(|earlier| earlier == value) {
+            let what = format!("--{} {value} is given twice: give it once", option[0]);
+            return Err(Contradiction { options: option, what });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_agree() {
+        assert_eq!(Config::default().check(|_| true), Ok(()));
+    }
+
+    #[test]
+    fn options_that_do_not_go_together_are_named() {
+        type Change = fn(&mut Config);
+        let listen = |config: &mut Config, addresses: [&str; 2]| {
+            config.listening.addresses = addresses.map(|one| one.parse().unwrap()).into();
+        };
+        let taken = |change: &dyn Fn(&mut Config), is_given: bool| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.check(|_| is_given).map_err(|Contradiction { what, .. }| what)
+        };
+        for (addresses, is_right) in [
+            (["127.0.0.1:1", "127.0.0.1:1"], false),
+            (["0.0.0.0:1", "127.0.0.1:1"], false),
+            (["[::]:1", "[::1]:1"], false),
+            (["unix:/a", "unix:/a"], false),
+            (["unix:@a", "unix:@a"], false),
+            (["127.0.0.1:0", "127.0.0.1:0"], true),
+            (["127.0.0.1:1", "127.0.0.2:1"], true),
+            (["127.0.0.1:1", "[::1]:1"], true),
+            (["unix:/a", "unix:@/a"], true),
+        ] {
+            let said = taken(&|config| listen(config, addresses), true);
+            assert_eq!(said.is_ok(), is_right, "{addresses:?}: {said:?}");
+        }
+        let changes: [(Change, &str); 11] = [
+            (
+                |config| config.admin.address = Some("127.0.0.1:9001".parse().unwrap()),
+                "--admin 127.0.0.1:9001",
+            ),
+            (|config| config.access.paths = vec!["/a".into(), "/a".into()], "--path /a is given twice"),
+            (|config| config.access.subprotocols = vec!["a".into(), "a".into()], "--subprotocol a"),
+            (
+                |config| config.access.subprotocols = vec!["*".into(), "a".into()],
+                "--subprotocol a comes after --subprotocol '*'",
+            ),
+            (
+                |config| (config.cpus, config.pin) = (Some("0".parse().unwrap()), false),
+                "--cpus keeps the workers on CPUs",
+            ),
+            (|config| config.access.allowed_origins = vec!["null".into(), "null".into()], "--allowed-origin"),
+            (|config| config.listening.unix_mode = Some(0o600), "--unix-mode is for"),
+            (
+                |config| (config.engine, config.busy_poll) = (EngineChoice::Epoll, Duration::from_secs(1)),
+                "--busy-poll is for the ring engine",
+            ),
+            (
+                |config| (config.access.max_connections_per_ip, config.max_connections) = (3, Some(2)),
+                "--max-connections-per-ip 3 is never reached",
+            ),
+            (|config| config.unsent_total = 1 << 20, "--unsent-limit of 16777216 bytes"),
+            (|config| config.keep_alive.interval = Duration::ZERO, "--keep-alive-interval 0s sends none"),
+        ];
+        for (change, said) in changes {
+            let told = taken(&change, true).expect_err(said);
+            assert!(told.contains(said), "{told}");
+        }
+        // A default gives way.
+        assert_eq!(taken(&|config| config.unsent_total = 1 << 20, false), Ok(()));
+        assert_eq!(taken(&|config| config.keep_alive.interval = Duration::ZERO, false), Ok(()));
+        let (submissions, completions) = (Some(16), Some(8));
+        let change = |config: &mut Config| {
+            (config.ring.submissions, config.ring.completions) = (submissions, completions);
+        };
+        assert!(taken(&change, true).is_err());
+    }
+}

@@ -1,0 +1,67 @@
+//! Environment variables that are no options. An empty one is unset.
+
+use std::env;
+use std::ffi::OsString;
+
+use crate::mask::Kernel;
+
+/// Which lines are logged.
+pub const LOG: &str = "RUST_LOG";
+
+/// Where a service manager is told that the server is ready, and that it stops (sd_notify(3)).
+pub const NOTIFY: &str = "NOTIFY_SOCKET";
+
+/// A variable whose value cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}={value:?}: {why}")]
+pub struct BadVariable {
+    name: &'static str,
+    value: String,
+    why: String,
+}
+
+impl BadVariable {
+    pub(crate) fn new(name: &'static str, value: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { name, value: value.into(), why: why.into() }
+    }
+}
+
+/// Reads a variable; `None` if it is unset or empty.
+///
+/// # Errors
+///
+/// When its value is not UTF-8.
+pub fn read(name: &'static str) -> Result<Option<String>, BadVariable> {
+    let Some(value) = env::var_os(name).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let not_utf8 = |value: OsString| BadVariable::new(name, value.to_string_lossy(), "is not UTF-8");
+    value.into_string().map(Some).map_err(not_utf8)
+}
+
+/// Reads which masking kernel is asked for.
+///
+/// # Errors
+///
+/// When there is none of that name, or not on this CPU.
+pub fn mask() -> Result<Option<Kernel>, BadVariable> {
+    let name = read(Kernel::VARIABLE)?;
+    Kernel::requested()
+        .map_err(|error| BadVariable::new(Kernel::VARIABLE, name.unwrap_or_default(), error.to_string()))
+}
+
+/// Whether a service manager wants to be told how the server is.
+///
+/// # Errors
+///
+/// When `NOTIFY_SOCKET` is no address of a socket.
+pub fn has_manager() -> Result<bool, BadVariable> {
+    let Some(socket) = read(NOTIFY)? else {
+        return Ok(false);
+    };
+    if socket.starts_with(['/', '@']) && (2..=107).contains(&socket.len()) {
+        return Ok(true);
+    }
+    let why = "is no unix socket: give a path from / on, or @ and a name, of 107 bytes at most; or unset it";
+    Err(BadVariable::new(NOTIFY, socket, why))
+}
