@@ -265,11 +265,12 @@ impl Manager {
 /// One line on standard output for each address; whoever started the server may wait for it.
 fn announce(server: &Server, admin: Option<&Admin>, config: &Config) {
     let (engines, workers) = (engines(server), server.engines().len());
-    let listening = server.addresses().iter().zip(server.client_addresses()).map(|(address, client_address)| {
-        let url = client_address.url(config.access.first_path());
-        let (scope, cpus) = (scope(address, client_address), on_cpus(server));
-        format!("listening on {url} ({scope}engine {engines}, {workers} workers{cpus})\n")
-    });
+    let listening =
+        server.addresses().iter().zip(server.client_addresses()).map(|(address, client_address)| {
+            let url = client_address.url(config.access.first_path());
+            let (scope, cpus) = (scope(address, client_address), on_cpus(server));
+            format!("listening on {url} ({scope}engine {engines}, {workers} workers{cpus})\n")
+        });
     let admin = admin.map(|admin| format!("admin on http://{}\n", admin.address()));
     let mut stdout = io::stdout();
     for line in listening.chain(admin) {

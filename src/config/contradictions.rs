@@ -47,7 +47,8 @@ impl Config {
         }
         twice(&["allowed-origin"], &self.access.allowed_origins)?;
         if !self.pin && self.cpus.is_some() {
-            let what = "--cpus keeps the workers on CPUs, --no-pin leaves that to the kernel: give one of the two";
+            let what =
+                "--cpus keeps the workers on CPUs, --no-pin leaves that to the kernel: give one of the two";
             return wrong(&["cpus", "no-pin"], what.into());
         }
         if self.listening.unix_mode.is_some() && !addresses.iter().any(|one| matches!(one, Address::Path(_)))
