@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::run::{Failure, Plan};
 use crate::source::Sources;
 
-/// A socket for the connection with this index, not connected yet, which is blocking; it goes to [`Plan::address`].
+/// A socket for the connection with this index to this address, not connected yet, which is blocking.
 ///
 /// # Errors
 ///
 /// What socket(2), its options and bind(2) say.
-pub(crate) fn socket(plan: &Plan, index: usize) -> io::Result<Socket> {
-    let domain = plan.address.domain();
+pub(crate) fn socket(plan: &Plan, index: usize, address: &SockAddr) -> io::Result<Socket> {
+    let domain = address.domain();
     if domain == Domain::UNIX {
         return Socket::new(domain, Type::STREAM, None);
     }
@@ -39,32 +39,32 @@ pub(crate) fn socket(plan: &Plan, index: usize) -> io::Result<Socket> {
 /// # Errors
 ///
 /// As [`socket`], and what connect(2) says at once.
-pub(crate) fn begin(plan: &Plan, index: usize) -> io::Result<Socket> {
-    let socket = socket(plan, index)?;
-    if plan.address.is_unix() {
+pub(crate) fn begin(plan: &Plan, index: usize, address: &SockAddr) -> io::Result<Socket> {
+    let socket = socket(plan, index, address)?;
+    if address.is_unix() {
         // While the server's queue is full, a socket that does not wait gets an error (connect(2), EAGAIN) and no event.
         socket.set_write_timeout(Some(plan.connect_timeout))?;
-        socket.connect(&plan.address).map_err(|error| explain(error, plan))?;
+        socket.connect(address).map_err(|error| explain(error, address))?;
         socket.set_nonblocking(true)?;
         return Ok(socket);
     }
     socket.set_nonblocking(true)?;
-    match socket.connect(&plan.address) {
+    match socket.connect(address) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
-            Err(explain(error, plan))
+            Err(explain(error, address))
         }
         _ => Ok(socket),
     }
 }
 
 /// Says what can be done about an error of connect(2), where its own words do not.
-pub(crate) fn explain(error: io::Error, plan: &Plan) -> io::Error {
+pub(crate) fn explain(error: io::Error, address: &SockAddr) -> io::Error {
     match error.kind() {
         // That is how connect(2) says that no port is left.
-        io::ErrorKind::AddrNotAvailable if plan.address.as_socket().is_some() => {
+        io::ErrorKind::AddrNotAvailable if address.as_socket().is_some() => {
             io::Error::new(error.kind(), "no local port is free: --source takes more addresses")
         }
-        io::ErrorKind::WouldBlock if plan.address.is_unix() => {
+        io::ErrorKind::WouldBlock if address.is_unix() => {
             io::Error::new(error.kind(), "the server has accepted none for too long")
         }
         _ => error,
@@ -81,13 +81,6 @@ pub(crate) fn check_sources(
     target: SocketAddr,
     connections: usize,
 ) -> Result<(), Failure> {
-    if sources.is_ipv4() != target.is_ipv4() {
-        let [ours, theirs] =
-            [sources.is_ipv4(), target.is_ipv4()].map(|is_ipv4| if is_ipv4 { "IPv4" } else { "IPv6" });
-        return Err(Failure::Usage(format!(
-            "--source has {ours} addresses and the target is {target}, {theirs}"
-        )));
-    }
     let distinct = usize::try_from(sources.count()).unwrap_or(usize::MAX);
     for index in 0..connections.min(distinct) {
         Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))

@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn threads_that_share_a_core_wait_for_it() {
         if !fs::exists("/proc/thread-self/schedstat").expect("asked") {
-            eprintln!("skipped: the kernel has no schedstat");
+            say!("skipped: the kernel has no schedstat");
             return;
         }
         let core = (0..CpuSet::MAX_CPU).find(|&core| may_run_on(core).expect("asked")).expect("one core");

@@ -1,5 +1,6 @@
 //! `loadtest demo`: ringback beside a common server, in one command.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,17 +9,19 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::cli::value;
 use crate::compare::{
-    self, Cell, End, Estimate, Figure, Plan, Progress, Row, Signals, Spec, Summary, conclude, measure, ratio,
-    too_few, value,
+    self, Cell, End, Estimate, Figure, Measurement, Plan, Progress, Row, Spec, Summary, conclude, ended,
+    measure, ratio, take_signals, too_few,
 };
 use crate::run::Failure;
 
 /// The options of `loadtest demo`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How long it may take, building aside: longer is surer
-    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
+    /// How long it may take, building aside, 3s to 365days: longer is surer
+    #[arg(long, value_name = "TIME", default_value = "20s", allow_hyphen_values = true,
+        value_parser = value::time_above_zero)]
     duration: Duration,
 }
 
@@ -27,11 +30,11 @@ pub(crate) struct Args {
 /// # Errors
 ///
 /// A server cannot be started, or no figure is to be believed: why.
-pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
+pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     conclude(demonstrate(args))
 }
 
-fn demonstrate(args: &Args) -> Result<(), End> {
+fn demonstrate(args: &Args) -> Result<Option<i32>, End> {
     let (rounds, slice) = split(args.duration)?;
     let [ringback, tungstenite] = servers(&programs()?)?;
     let (server_core, client_core) = compare::cores(None, None)?;
@@ -50,14 +53,18 @@ fn demonstrate(args: &Args) -> Result<(), End> {
         loadtest: compare::this_program()?,
         loadtest_args: Vec::new(),
     };
-    let signals =
-        Signals::take().map_err(|error| Failure::Unavailable(format!("cannot handle signals: {error}")))?;
+    let signals = take_signals()?;
     tell(&opening(&plan, args.duration));
     let progress = Progress::new(&plan, false);
-    let measured = measure(&plan, &signals, &progress)?;
-    let summaries: Vec<_> = measured.iter().map(|measured| Summary::new(&plan, measured)).collect();
-    tell(&result(&plan, &summaries));
-    Ok(())
+    let Measurement { cells, signal } = measure(&plan, &signals, &progress)?;
+    if let Some(signal) = signal {
+        tell(&format!("{}\n", ended(signal, &plan, &cells)));
+    }
+    if !cells.is_empty() {
+        let summaries: Vec<_> = cells.iter().map(|measured| Summary::new(&plan, measured)).collect();
+        tell(&result(&plan, &summaries, compare::rounds(&cells)));
+    }
+    Ok(signal)
 }
 
 fn tell(text: &str) {
@@ -85,8 +92,7 @@ fn programs() -> Result<[PathBuf; 2], Failure> {
     let own = compare::this_program()?;
     let folder = own.parent().unwrap_or(Path::new("/"));
     let profile = folder.file_name().unwrap_or_default().to_string_lossy();
-    if let (Some(cargo), Some(package)) = (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR"))
-    {
+    if let (Some(cargo), Some(package)) = (variable("CARGO"), variable("CARGO_MANIFEST_DIR")) {
         let manifest = Path::new(&package).join("../Cargo.toml");
         // The folder of the profile named dev is an exception.
         let profile = if profile == "debug" { "dev" } else { &profile };
@@ -112,7 +118,7 @@ fn programs() -> Result<[PathBuf; 2], Failure> {
         }
     }
     if profile == "debug" {
-        eprintln!("loadtest: these are debug builds, whose figures mean nothing: use --release");
+        say!("loadtest: these are debug builds, whose figures mean nothing: use --release");
     }
     let programs = PROGRAMS.map(|name| folder.join(name));
     match programs.iter().find(|program| !program.is_file()) {
@@ -122,6 +128,11 @@ fn programs() -> Result<[PathBuf; 2], Failure> {
             missing.display()
         ))),
     }
+}
+
+/// What the environment says; an empty variable says nothing.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 fn servers([ringback, tungstenite]: &[PathBuf; 2]) -> Result<[Spec; 2], Failure> {
@@ -175,7 +186,7 @@ fn opening(plan: &Plan, duration: Duration) -> String {
     text
 }
 
-fn result(plan: &Plan, summaries: &[Summary]) -> String {
+fn result(plan: &Plan, summaries: &[Summary], rounds: u32) -> String {
     let mut text = format!(
         "{:14}{:BAR_CHARS$}{:>COLUMN$}{:>COLUMN$}{:>COLUMN$}\n",
         "", "", "CPU/message", "messages", "latency p50"
@@ -190,19 +201,18 @@ fn result(plan: &Plan, summaries: &[Summary]) -> String {
                 "  {:12}{:BAR_CHARS$}{:>COLUMN$}{:>COLUMN$}{:>COLUMN$}",
                 row.name,
                 bar(cpu(row) / longest),
-                value(Figure::Cpu, cpu(row)),
-                value(Figure::Rate, median(row, Figure::Rate)),
-                value(Figure::P50, median(row, Figure::P50)),
+                compare::value(Figure::Cpu, cpu(row)),
+                compare::value(Figure::Rate, median(row, Figure::Rate)),
+                compare::value(Figure::P50, median(row, Figure::P50)),
             );
         }
-        text.push_str(&sentence(summary, plan.rounds));
+        text.push_str(&sentence(summary, rounds));
     }
-    let _ = match too_few(plan.rounds) {
+    let _ = match too_few(rounds) {
         Some(few) => writeln!(text, "\n{few}: a longer --duration has more."),
         None => writeln!(
             text,
-            "\nIn parentheses: the 95 % bootstrap interval of the median over {} rounds.",
-            plan.rounds
+            "\nIn parentheses: the 95 % bootstrap interval of the median over {rounds} rounds."
         ),
     };
     let _ = writeln!(

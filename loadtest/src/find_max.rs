@@ -67,8 +67,15 @@ pub(crate) fn run(
     let mut probes = Vec::new();
     let mut best = None;
     let mut last = None;
-    let bracket = search(start, |rate| {
-        let report = run(rate)?;
+    let mut ended = None;
+    let mut bracket = Bracket { held: None, failed: None };
+    let searched = search(&mut bracket, start, |rate| {
+        let report = run(rate).map_err(Some)?;
+        if report.signal().is_some() {
+            // It tells nothing of its rate.
+            ended = Some(report);
+            return Err(None);
+        }
         let limit = limit(condition, &report);
         probes.push(Probe {
             rate,
@@ -79,9 +86,14 @@ pub(crate) fn run(
         // Each that holds is higher than those before.
         let slot = if limit.is_none() { &mut best } else { &mut last };
         *slot = Some(report);
-        Ok::<_, Failure>(limit)
-    })?;
-    let mut report = best.or(last).expect("at least one run is made");
+        Ok(limit)
+    });
+    if let Err(Some(failure)) = searched {
+        return Err(failure);
+    }
+    let signal = ended.as_ref().and_then(Report::signal);
+    let mut report = best.or(last).or(ended).expect("at least one run is made");
+    report.end_by(signal);
     report.found_by(FindMax {
         condition: condition.to_string(),
         rate: bracket.held,
@@ -127,14 +139,17 @@ struct Bracket {
 /// Doubles the rate until it fails, or halves it until it holds, and then halves the distance between the two until
 /// it is within [`PRECISION`] of the lower one. A rate has failed when it fails twice: a hiccup of the machine does so
 /// once. [`PROBES_MAX`] bounds the effort.
-fn search<E>(start: f64, mut probe: impl FnMut(f64) -> Result<Option<Limit>, E>) -> Result<Bracket, E> {
-    let mut bracket = Bracket { held: None, failed: None };
+fn search<E>(
+    bracket: &mut Bracket,
+    start: f64,
+    mut probe: impl FnMut(f64) -> Result<Option<Limit>, E>,
+) -> Result<(), E> {
     let mut left = PROBES_MAX;
     while let Some(rate) = bracket.next(start) {
         let mut failed = None;
         for _ in 0..TRIES {
             if left == 0 {
-                return Ok(bracket);
+                return Ok(());
             }
             left -= 1;
             failed = probe(rate)?;
@@ -147,7 +162,7 @@ fn search<E>(start: f64, mut probe: impl FnMut(f64) -> Result<Option<Limit>, E>)
             Some(limit) => bracket.failed = Some((rate, limit)),
         }
     }
-    Ok(bracket)
+    Ok(())
 }
 
 impl Bracket {
@@ -178,6 +193,9 @@ impl FindMax {
     /// What was found, in a sentence.
     pub(crate) fn verdict(&self) -> String {
         let Self { condition, rate, rate_failed, limit, .. } = self;
+        if self.probes.is_empty() {
+            return "no rate was tried to its end".to_owned();
+        }
         let held = match rate {
             Some(rate) => format!("{condition} holds at {rate:.0} messages a second"),
             None => format!("{condition} holds at no rate that was tried"),
@@ -240,14 +258,18 @@ mod tests {
     use super::*;
     use std::convert::Infallible;
 
+    const NONE: Bracket = Bracket { held: None, failed: None };
+
     /// A server that holds up to `capacity`, the rates it was asked for, and what was found.
     fn found(start: f64, capacity: f64) -> (Bracket, Vec<f64>) {
         let mut rates = Vec::new();
-        let bracket = search(start, |rate| {
+        let mut bracket = NONE;
+        let searched = search(&mut bracket, start, |rate| {
             rates.push(rate);
             Ok::<_, Infallible>((rate > capacity).then_some(Limit::Condition))
         });
-        (bracket.expect("infallible"), rates)
+        searched.expect("infallible");
+        (bracket, rates)
     }
 
     #[test]
@@ -275,23 +297,27 @@ mod tests {
     #[test]
     fn one_hiccup_is_no_failure() {
         let mut count = 0;
-        let bracket = search(1_000.0, |rate| {
+        let mut bracket = NONE;
+        let searched = search(&mut bracket, 1_000.0, |rate| {
             count += 1;
             Ok::<_, Infallible>((count % 5 == 2 || rate > 60_000.0).then_some(Limit::Rate))
         });
-        let held = bracket.expect("infallible").held.expect("one");
+        searched.expect("infallible");
+        let held = bracket.held.expect("one");
         assert!((57_000.0..=60_000.0).contains(&held), "{held}");
     }
 
     #[test]
     fn what_prevents_a_run_ends_the_search() {
-        assert_eq!(search(1_000.0, |_| Err::<Option<Limit>, _>("gone")), Err("gone"));
+        let mut bracket = NONE;
+        assert_eq!(search(&mut bracket, 1_000.0, |_| Err::<Option<Limit>, _>("gone")), Err("gone"));
     }
 
     #[test]
     fn it_is_told_who_gave_up() {
         let told = |rate, rate_failed: Option<f64>, limit| {
-            FindMax { condition: "p99<5ms".into(), rate, rate_failed, limit, probes: Vec::new() }.verdict()
+            let probe = Probe { rate: 1.0, messages_per_second: 1.0, figure: String::new(), limit: None };
+            FindMax { condition: "p99<5ms".into(), rate, rate_failed, limit, probes: vec![probe] }.verdict()
         };
         assert_eq!(
             told(Some(2000.0), Some(2100.0), Some(Limit::Generator)),

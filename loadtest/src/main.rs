@@ -1,12 +1,22 @@
 //! A WebSocket load generator that checks every echoed byte.
 
+/// Tells a line on standard error. Nobody is left to tell when that is closed.
+macro_rules! say {
+    ($($words:tt)*) => {
+        drop(std::io::Write::write_all(&mut std::io::stderr(), format!("{}\n", format_args!($($words)*)).as_bytes()))
+    };
+}
+
+mod address;
 mod cli;
 mod client;
 mod compare;
 mod connect;
+mod control;
 mod cpu;
 mod demo;
 mod engine;
+mod failure;
 mod find_max;
 mod merge;
 mod output;
@@ -15,6 +25,7 @@ mod packed;
 mod procfs;
 mod run;
 mod series;
+mod signals;
 mod source;
 mod tally;
 mod target;
@@ -27,6 +38,7 @@ use cli::{Args, Command};
 use output::progress::Progress;
 use output::report::Report;
 use run::{Failure, Plan};
+use signals::Interrupts;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -37,6 +49,11 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(code) => return code,
     };
+    let wants_json = match &command {
+        Command::Load(args) => args.output.json,
+        Command::Merge(args) => args.json,
+        Command::Compare(_) | Command::Demo(_) => false,
+    };
     let done = match command {
         Command::Load(args) => {
             // Only here: the servers that a comparison starts would inherit it.
@@ -45,33 +62,33 @@ fn main() -> ExitCode {
         }
         Command::Compare(args) => compare::run(&args),
         Command::Demo(args) => demo::run(&args),
-        Command::Merge(args) => merge::run(&args),
+        Command::Merge(args) => merge::run(&args).map(|()| 0),
     };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(EXIT_WRONG),
-        Err(failure) => {
-            eprintln!("loadtest: {failure}");
-            ExitCode::from(match failure {
-                Failure::Usage(_) => EXIT_USAGE,
-                Failure::Unavailable(_) => EXIT_UNAVAILABLE,
-                Failure::Output(_) => EXIT_IO,
-            })
+    ExitCode::from(done.unwrap_or_else(|failure| {
+        say!("loadtest: {failure}");
+        if wants_json && !matches!(failure, Failure::Output(_)) {
+            // Nobody is left to tell when it cannot be printed.
+            let _ = print(&failure.to_json());
         }
-    }
+        failure.exit_code()
+    }))
 }
 
-/// Runs the load, once or in search of a rate, and tells what was found; whether all was as it should be.
-fn load(args: &Args) -> Result<bool, Failure> {
+/// Runs the load, once or in search of a rate, and tells what was found; gives the exit code.
+fn load(args: &Args) -> Result<u8, Failure> {
     let output = &args.output;
+    let interrupts = Interrupts::take().map_err(|error| {
+        Failure::refused("handle signals", &error, "raise the limit of processes (ulimit -u)")
+    })?;
     let plan = args.plan()?;
     let files = output.prepare(&plan)?;
+    let run = |plan, title: &str| load_once(plan, title, &interrupts, output.quiet);
     let mut report = match &output.find_max {
-        None => load_once(plan, "", output.quiet)?,
+        None => run(plan, "")?,
         Some(condition) => {
             let start = plan.pace.rate().map_or(find_max::RATE_START, |(rate, _)| rate);
             find_max::run(condition, start, |rate| {
-                load_once(args.plan_at(rate)?, &format!("{rate:.0}/s were due: "), output.quiet)
+                run(args.plan_at(rate)?, &format!("{rate:.0}/s were due: "))
             })?
         }
     };
@@ -79,13 +96,17 @@ fn load(args: &Args) -> Result<bool, Failure> {
     let printed = print(&if output.json { report.to_json() } else { report.to_string() });
     // What cannot be printed may still be written.
     printed.and(files.write(&report))?;
-    Ok(report.is_fine())
+    Ok(match interrupts.signal() {
+        Some(signal) => signals::exit_code(signal),
+        None if report.is_fine() => 0,
+        None => EXIT_WRONG,
+    })
 }
 
-fn load_once(plan: Plan, title: &str, is_quiet: bool) -> Result<Report, Failure> {
+fn load_once(plan: Plan, title: &str, interrupts: &Interrupts, is_quiet: bool) -> Result<Report, Failure> {
     let plan = Arc::new(plan);
     let mut progress = Progress::new(plan.duration, title, is_quiet);
-    let outcome = run::run(&plan, |interval| progress.on_second(interval))?;
+    let outcome = run::run(&plan, interrupts, |interval| progress.on_second(interval))?;
     Ok(Report::new(&plan, outcome))
 }
 
@@ -105,13 +126,4 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// An echo was wrong or missing, a connection did not do as it should, or a condition to fail on is so.
-const EXIT_WRONG: u8 = 1;
-
-/// The command line is wrong: EX_USAGE of sysexits(3).
-const EXIT_USAGE: u8 = 64;
-
-/// The server cannot be reached: EX_UNAVAILABLE of sysexits(3).
-const EXIT_UNAVAILABLE: u8 = 69;
-
-/// What was found cannot be written: EX_IOERR of sysexits(3).
-const EXIT_IO: u8 = 74;
+pub(crate) const EXIT_WRONG: u8 = 1;

@@ -35,7 +35,7 @@ pub(crate) struct Args {
 
     /// Print one JSON object instead of text
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// Merges, and prints the percentiles.
@@ -43,7 +43,7 @@ pub(crate) struct Args {
 /// # Errors
 ///
 /// A file cannot be read or written, or is no log of histograms.
-pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut logs = Vec::new();
     for path in &args.logs {
         let log = std::fs::read(path).map_err(|error| error.to_string()).and_then(|bytes| hdr::read(&bytes));
@@ -54,14 +54,13 @@ pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
     let (hdr_file, html_file) = (open(&args.hdr)?, open(&args.html)?);
     let merged = Merged::new(logs);
     for note in &merged.notes {
-        eprintln!("loadtest: {note}");
+        say!("loadtest: {note}");
     }
     let printed = crate::print(&if args.json { merged.to_json() } else { merged.to_text() });
     let log = || hdr::to_log(&merged.slices, merged.began, &merged.about());
     let hdr = hdr_file.map_or(Ok(()), |file| file.write(log().as_bytes()));
     let html = html_file.map_or(Ok(()), |file| file.write(merged.to_html().as_bytes()));
-    printed.and(hdr).and(html)?;
-    Ok(true)
+    printed.and(hdr).and(html)
 }
 
 /// All logs together.

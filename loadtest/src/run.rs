@@ -1,22 +1,25 @@
 //! A run: the threads, its phases, and what they found.
 
 use std::ops::Range;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
-use socket2::SockAddr;
 
-use crate::client::handshake::Request;
+use crate::address::Addresses;
+use crate::client::request::Request;
 use crate::client::traffic::Traffic;
+use crate::control::{Control, Words};
 use crate::engine::{self, Context, Engine, nanos};
+pub(crate) use crate::failure::Failure;
 use crate::pace::Pace;
 use crate::packed::Packed;
 use crate::procfs::{Memory, Process, Usage};
 use crate::series::Series;
+use crate::signals::Interrupts;
 use crate::source::Sources;
 use crate::tally::{Interval, Totals};
 use crate::target::Target;
@@ -25,8 +28,12 @@ use crate::target::Target;
 pub(crate) struct Plan {
     /// Where the load goes.
     pub(crate) target: Target,
-    /// Its address.
-    pub(crate) address: SockAddr,
+    /// Its addresses.
+    pub(crate) addresses: Addresses,
+    /// Whether a connection that has ended is opened again.
+    pub(crate) reconnect: bool,
+    /// The file that the messages are from, as the user wrote it.
+    pub(crate) file: Option<String>,
     /// The addresses its connections come from, where the system does not choose.
     pub(crate) sources: Option<Sources>,
     /// How they ask for the upgrade.
@@ -82,11 +89,13 @@ pub(crate) const NO_CONGESTION: &str = "none";
 
 /// What the threads are told, and woken for.
 #[derive(Debug, Default)]
-pub(crate) struct Signals {
+pub(crate) struct Orders {
     /// The connections that are opened beforehand are accounted for: the others may follow.
     pub(crate) rest: OnceLock<()>,
     /// When messages are counted, in nanoseconds of the run's clock: known when every thread has opened its connections.
     pub(crate) window: OnceLock<Range<u64>>,
+    /// The run is ended by hand: when the window ends, if not before, in nanoseconds of the run's clock.
+    pub(crate) stop: OnceLock<u64>,
 }
 
 /// What a thread tells.
@@ -97,20 +106,8 @@ pub(crate) enum Word {
     Second(usize, Interval),
     /// The thread has ended.
     Ended(usize),
-}
-
-/// Why there was no run, or none that could be told of.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Failure {
-    /// The user asked for something that cannot be.
-    #[error("{0}")]
-    Usage(String),
-    /// The server cannot be reached.
-    #[error("{0}")]
-    Unavailable(String),
-    /// There was one, and what it found cannot be written.
-    #[error("{0}")]
-    Output(String),
+    /// The run is to end early: no thread's word, but that of a signal.
+    Stop,
 }
 
 /// What a run found.
@@ -127,8 +124,10 @@ pub(crate) struct Outcome {
     pub(crate) held: Option<Held>,
     /// When the window began.
     pub(crate) began: SystemTime,
-    /// How long it was: less than was planned where no connection was left.
+    /// How long it was: less than was planned where no connection was left, or where a signal has ended it.
     pub(crate) elapsed: Duration,
+    /// The signal that has come meanwhile.
+    pub(crate) signal: Option<i32>,
 }
 
 /// The memory of a server that holds connections.
@@ -159,10 +158,16 @@ pub(crate) struct ServerUsage {
 /// # Errors
 ///
 /// No load could be made. What goes wrong in the load is in the outcome.
-pub(crate) fn run(plan: &Arc<Plan>, mut on_second: impl FnMut(&Interval)) -> Result<Outcome, Failure> {
+pub(crate) fn run(
+    plan: &Arc<Plan>,
+    interrupts: &Interrupts,
+    mut on_second: impl FnMut(&Interval),
+) -> Result<Outcome, Failure> {
     let origin = Instant::now();
-    let signals = Arc::<Signals>::default();
+    let orders = Arc::<Orders>::default();
     let (to, words) = mpsc::channel();
+    // Before any connection is made: from then on a signal has to lead to a report.
+    interrupts.begin(to.clone());
     let mut wakes = Vec::new();
     let mut threads = Vec::new();
     for index in 0..plan.threads {
@@ -171,7 +176,7 @@ pub(crate) fn run(plan: &Arc<Plan>, mut on_second: impl FnMut(&Interval)) -> Res
         let context = Context {
             plan: Arc::clone(plan),
             origin,
-            signals: Arc::clone(&signals),
+            orders: Arc::clone(&orders),
             words: to.clone(),
             wake: Arc::clone(&wake),
             thread: index,
@@ -181,48 +186,51 @@ pub(crate) fn run(plan: &Arc<Plan>, mut on_second: impl FnMut(&Interval)) -> Res
         wakes.push(wake);
         let thread =
             thread::Builder::new().name(format!("load-{index}")).spawn(move || engine::run(&context));
-        threads.push(thread.map_err(|error| Failure::Unavailable(format!("cannot start: {error}")))?);
+        threads.push(thread.map_err(|error| {
+            Failure::refused(
+                "start a thread",
+                &error,
+                "raise the limit of processes (ulimit -u) or use fewer --threads",
+            )
+        })?);
     }
     drop(to);
-    let wake_all = || {
-        wakes
-            .iter()
-            .try_for_each(|wake| rustix::io::write(wake, &1_u64.to_ne_bytes()).map(drop))
-            .map_err(cannot_start)
-    };
+    let control = Control { orders, wakes, origin };
     let mut seconds = Vec::new();
     let on_second = |interval: Interval| {
         on_second(&interval);
         seconds.push(interval.pack());
     };
-    let mut words = Words { words, series: Series::new(plan.threads, on_second), failure: None };
+    let mut words = Words::new(words, Series::new(plan.threads, on_second), &control);
     let memory = || plan.server.as_ref().and_then(|process| process.memory().ok());
 
     let mut held = None;
     if plan.pace == Pace::Idle {
         words.await_opened()?;
         held = memory().map(|memory| memory.resident);
-        signals.rest.get_or_init(|| ());
-        wake_all()?;
+        control.orders.rest.get_or_init(|| ());
+        control.wake_all()?;
     }
     words.await_opened()?;
 
     let from = Instant::now() + plan.warmup;
     let to = from + plan.duration;
     let began = SystemTime::now() + plan.warmup;
-    signals.window.get_or_init(|| nanos(from - origin)..nanos(to - origin));
-    wake_all()?;
+    control.orders.window.get_or_init(|| nanos(from - origin)..nanos(to - origin));
+    control.wake_all()?;
     let usage = || plan.server.as_ref().and_then(|process| process.usage().ok());
     let mut server = None;
     let mut elapsed = plan.duration;
     if words.listen_until(from) {
         let before = usage();
         words.listen_until(to);
-        elapsed = from.elapsed().min(plan.duration);
+        elapsed = words.since(from).min(plan.duration);
         server = before
             .zip(usage())
             .zip(memory())
             .map(|((before, after), memory)| server_usage(before, after, memory));
+    } else if words.is_stopped() {
+        elapsed = Duration::ZERO;
     }
     let first: usize = (0..plan.threads).map(|thread| Plan::opened_first(plan.share(thread).len())).sum();
     let connections = plan.connections - first;
@@ -244,60 +252,7 @@ pub(crate) fn run(plan: &Arc<Plan>, mut on_second: impl FnMut(&Interval)) -> Res
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
-    Ok(Outcome { window, series: seconds, totals, server, held, began, elapsed })
-}
-
-/// What the threads say.
-struct Words<F> {
-    words: mpsc::Receiver<Word>,
-    series: Series<F>,
-    /// Why the run is not to be believed, though it had begun.
-    failure: Option<Failure>,
-}
-
-impl<F: FnMut(Interval)> Words<F> {
-    /// Waits for the connections of each thread.
-    fn await_opened(&mut self) -> Result<(), Failure> {
-        let mut left = self.series.threads();
-        while left > 0 {
-            match self.words.recv() {
-                Ok(Word::Opened(result)) => {
-                    result?;
-                    left -= 1;
-                }
-                Ok(word) => self.take(word),
-                // A thread that cannot open says so or panics; the process then ends, and the others with it.
-                Err(mpsc::RecvError) => return Err(Failure::Unavailable("a thread has panicked".into())),
-            }
-        }
-        Ok(())
-    }
-
-    /// Listens until then; whether any thread is left that could say more.
-    fn listen_until(&mut self, at: Instant) -> bool {
-        loop {
-            match self.words.recv_timeout(at.saturating_duration_since(Instant::now())) {
-                Ok(word) => self.take(word),
-                Err(RecvTimeoutError::Timeout) => return true,
-                Err(RecvTimeoutError::Disconnected) => return false,
-            }
-        }
-    }
-
-    fn listen_to_the_end(&mut self) {
-        while let Ok(word) = self.words.recv() {
-            self.take(word);
-        }
-    }
-
-    fn take(&mut self, word: Word) {
-        match word {
-            Word::Second(thread, interval) => self.series.add(thread, &interval),
-            Word::Ended(thread) => self.series.end(thread),
-            Word::Opened(Ok(())) => {}
-            Word::Opened(Err(failure)) => drop(self.failure.get_or_insert(failure)),
-        }
-    }
+    Ok(Outcome { window, series: seconds, totals, server, held, began, elapsed, signal: interrupts.signal() })
 }
 
 fn server_usage(before: Usage, after: Usage, memory: Memory) -> ServerUsage {
@@ -312,45 +267,12 @@ fn server_usage(before: Usage, after: Usage, memory: Memory) -> ServerUsage {
 }
 
 fn cannot_start(error: Errno) -> Failure {
-    Failure::Unavailable(format!("cannot start: {error}"))
+    Failure::refused("start", &error.into(), "raise the limit of open files (ulimit -n)")
 }
 
 /// Ticks, of mostly 10 ms, below which the shares of user and system time are not told.
 const SHARE_TICKS_MIN: u64 = 20;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a run listens to, when its threads have said this.
-    fn heard(said: Vec<Word>) -> Words<impl FnMut(Interval)> {
-        let (to, words) = mpsc::channel();
-        for word in said {
-            to.send(word).expect("somebody listens");
-        }
-        Words { words, series: Series::new(2, |_| {}), failure: None }
-    }
-
-    #[test]
-    fn a_thread_that_fails_in_the_middle_is_no_good_run() {
-        let failure = Failure::Unavailable("the engine has ended".into());
-        let second = Word::Second(0, Interval::new(0));
-        let mut words = heard(vec![
-            Word::Opened(Ok(())),
-            Word::Opened(Ok(())),
-            second,
-            Word::Opened(Err(failure.clone())),
-        ]);
-        assert_eq!(words.await_opened(), Ok(()));
-        assert!(!words.listen_until(Instant::now() + Duration::from_secs(20)), "nobody is left");
-        words.listen_to_the_end();
-        assert_eq!(words.failure, Some(failure));
-    }
-
-    #[test]
-    fn a_thread_that_cannot_open_ends_the_run_at_once() {
-        let failure = Failure::Unavailable("refused".into());
-        let mut words = heard(vec![Word::Opened(Ok(())), Word::Opened(Err(failure.clone()))]);
-        assert_eq!(words.await_opened(), Err(failure));
-    }
-}
+#[path = "run_tests.rs"]
+mod tests;

@@ -1,5 +1,6 @@
 //! The figures of one thread, handed over second by second and merged once.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::mpsc;
 
@@ -35,12 +36,27 @@ pub(crate) struct Totals {
     pub(crate) unrecorded: u64,
     /// Messages, or connections of a churn, that were due in the window at a rate.
     pub(crate) due: u64,
+    /// For each of the addresses.
+    pub(crate) addresses: Vec<Reached>,
+    /// Connections that were opened again.
+    pub(crate) reconnects: u64,
+    /// Why they had ended, and why others were not taken.
+    pub(crate) reconnect_causes: BTreeMap<String, u64>,
     /// Everything that was wrong, in the window or not.
     pub(crate) faults: Faults,
     /// What each thread had of the CPU in the window.
     pub(crate) threads: Vec<ThreadUsage>,
     /// By how much they were late when they were taken, in nanoseconds.
     pub(crate) lateness: Option<Histogram<u64>>,
+}
+
+/// What has become of the attempts to reach an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reached {
+    /// Connections that were made.
+    pub(crate) connections: u64,
+    /// Attempts that failed.
+    pub(crate) failures: u64,
 }
 
 /// One second of the window, of a thread or of all.
@@ -59,7 +75,7 @@ pub(crate) struct Interval<L = Histogram<u64>> {
 
 impl Tally {
     /// Nothing is counted before [`Self::measure`].
-    pub(crate) fn new(thread: usize, pace: Pace, to: mpsc::Sender<Word>) -> Self {
+    pub(crate) fn new(thread: usize, pace: Pace, addresses: usize, to: mpsc::Sender<Word>) -> Self {
         let is_by_due = pace.rate().is_some() || pace == Pace::Idle;
         Self {
             thread,
@@ -68,7 +84,11 @@ impl Tally {
             second_end: u64::MAX,
             current: Interval::new(0),
             to,
-            totals: Totals { lateness: is_by_due.then(histogram), ..Totals::default() },
+            totals: Totals {
+                lateness: is_by_due.then(histogram),
+                addresses: vec![Reached::default(); addresses],
+                ..Totals::default()
+            },
         }
     }
 
@@ -76,6 +96,14 @@ impl Tally {
     pub(crate) fn measure(&mut self, window: Range<u64>) {
         self.second_end = window.start + SECOND;
         self.window = window;
+    }
+
+    /// The window ends at `end`, if not before: nothing behind that is counted.
+    pub(crate) fn measure_until(&mut self, end: u64) {
+        self.window.end = self.window.end.min(end).max(self.window.start);
+        if self.window.is_empty() {
+            self.second_end = u64::MAX;
+        }
     }
 
     /// A message that was due at `due_at` has come back at `now`.
@@ -107,12 +135,17 @@ impl Tally {
     }
 
     /// Something was wrong at `now`: `count` times, first with message `message` of `connection`.
-    pub(crate) fn fault(&mut self, fault: Fault, count: u64, connection: usize, message: u64, now: u64) {
+    pub(crate) fn fault(&mut self, fault: &Fault, count: u64, connection: usize, message: u64, now: u64) {
         self.totals.faults.add(fault, count, connection, message);
         if self.window.start <= now && !self.window.is_empty() {
             self.pass(now);
             self.current.errors += count;
         }
+    }
+
+    /// A connection has ended, or was not taken, that is opened again: no fault by itself.
+    pub(crate) fn ended(&mut self, fault: &Fault) {
+        *self.totals.reconnect_causes.entry(fault.kind()).or_default() += 1;
     }
 
     /// When a second ends next that has to be told of.
@@ -176,6 +209,18 @@ impl Totals {
     pub(crate) fn merge(&mut self, other: Self) {
         self.checked += other.checked;
         self.unrecorded += other.unrecorded;
+        self.reconnects += other.reconnects;
+        for (kind, count) in other.reconnect_causes {
+            *self.reconnect_causes.entry(kind).or_default() += count;
+        }
+        if self.addresses.is_empty() {
+            self.addresses = other.addresses;
+        } else {
+            for (sum, of) in self.addresses.iter_mut().zip(other.addresses) {
+                sum.connections += of.connections;
+                sum.failures += of.failures;
+            }
+        }
         self.due += other.due;
         self.faults.merge(other.faults);
         self.threads.extend(other.threads);
@@ -211,7 +256,7 @@ mod tests {
     /// What a tally hands in that `count` has filled: its seconds and the rest.
     fn tally(pace: Pace, count: impl FnOnce(&mut Tally)) -> (Vec<Interval>, Totals) {
         let (to, words) = mpsc::channel();
-        let mut tally = Tally::new(3, pace, to);
+        let mut tally = Tally::new(3, pace, 1, to);
         count(&mut tally);
         let totals = tally.finish();
         let seconds = words.into_iter().map(|word| match word {
@@ -243,6 +288,25 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_window_that_is_ended_early_nothing_counts() {
+        for (end, expected) in
+            [(2 * SECOND, vec![(1, 1, 1, 0)]), (SECOND / 2, vec![(0, 0, 0, 0)]), (0, vec![])]
+        {
+            let (seconds, totals) = tally(CLOSED, |tally| {
+                tally.measure(0..9 * SECOND);
+                if end > SECOND {
+                    tally.echo(0, SECOND);
+                }
+                tally.measure_until(end);
+                tally.echo(0, end);
+                tally.echo(0, 3 * SECOND);
+            });
+            let rows = rows(&seconds).into_iter().skip_while(|row| end > SECOND && row.0 == 0);
+            assert_eq!((rows.collect::<Vec<_>>(), totals.checked > 1), (expected, true), "{end}");
+        }
+    }
+
+    #[test]
     fn every_second_is_told_and_a_fault_is_in_its_own() {
         let (seconds, totals) = tally(CLOSED, |tally| {
             tally.measure(100..100 + 3 * SECOND + SECOND / 2);
@@ -250,10 +314,10 @@ mod tests {
             tally.echo(0, 100);
             tally.echo(0, 99 + SECOND);
             tally.echo(0, 100 + SECOND);
-            tally.fault(Fault::Missing, 2, 0, 0, 100 + 2 * SECOND);
+            tally.fault(&Fault::Missing, 2, 0, 0, 100 + 2 * SECOND);
             tally.pass(50 + 3 * SECOND);
             tally.echo(0, 100 + 3 * SECOND);
-            tally.fault(Fault::Missing, 1, 0, 0, 9 * SECOND);
+            tally.fault(&Fault::Missing, 1, 0, 0, 9 * SECOND);
         });
         assert_eq!(rows(&seconds), [(0, 2, 2, 0), (1, 1, 1, 0), (2, 0, 0, 2), (3, 1, 1, 1)]);
         assert_eq!(totals.faults.total(), 3);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
 use socket2::SockAddr;
@@ -87,22 +87,38 @@ impl Target {
         if self.scheme == Scheme::WebSocket && *port == WS_PORT { host } else { format!("{host}:{port}") }
     }
 
-    /// The first address of the host, or that of the socket.
+    /// The addresses of the host in the order of the resolver, none of them twice, or that of the socket.
     ///
     /// # Errors
     ///
     /// What the resolver says, that the name has no address, or that the path is too long.
-    pub(crate) fn resolve(&self) -> io::Result<SockAddr> {
+    pub(crate) fn resolve(&self) -> io::Result<Vec<SockAddr>> {
         match &self.place {
             Place::Unix(path) => match path.strip_prefix('@') {
                 Some(name) => SockAddr::unix(format!("\0{name}")),
                 None => SockAddr::unix(path),
-            },
-            Place::Tcp { host, port } => (host.as_str(), *port)
-                .to_socket_addrs()?
-                .next()
-                .map(SockAddr::from)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+            }
+            .map(|address| vec![address]),
+            Place::Tcp { host, port } => {
+                let mut addresses: Vec<SocketAddr> = Vec::new();
+                for address in (host.as_str(), *port).to_socket_addrs()? {
+                    if !addresses.contains(&address) {
+                        addresses.push(address);
+                    }
+                }
+                if addresses.is_empty() {
+                    return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+                }
+                Ok(addresses.into_iter().map(SockAddr::from).collect())
+            }
+        }
+    }
+
+    /// The name that was looked up; `None` of an address or a unix socket.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match &self.place {
+            Place::Tcp { host, .. } => Some(host.as_str()).filter(|host| host.parse::<IpAddr>().is_err()),
+            Place::Unix(_) => None,
         }
     }
 }
@@ -235,11 +251,11 @@ mod tests {
             let target: Target = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
             assert_eq!((&target.place, target.path.as_str()), (&Place::Unix(socket.into()), path), "{url}");
             assert_eq!((target.to_string().as_str(), target.authority().as_str()), (shown, "localhost"));
-            assert!(target.resolve().expect("short enough").is_unix());
+            assert!(target.resolve().expect("short enough")[0].is_unix());
         }
         let abstract_one: Target = "unix:@name".parse().expect("valid");
         let address = abstract_one.resolve().expect("short enough");
-        assert_eq!(address.as_abstract_namespace(), Some(&b"name"[..]));
+        assert_eq!(address[0].as_abstract_namespace(), Some(&b"name"[..]));
         let long: Target = format!("unix:/{}", "x".repeat(200)).parse().expect("valid");
         long.resolve().expect_err("sun_path has 108 bytes");
     }

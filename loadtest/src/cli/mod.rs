@@ -5,12 +5,14 @@ mod output;
 mod pace;
 mod run;
 mod traffic;
+pub(crate) mod value;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::EXIT_USAGE;
+use crate::failure::{EXIT_USAGE, error_json};
 use crate::run::{Failure, Plan};
 use crate::target::Target;
 use crate::{compare, demo, merge};
@@ -27,7 +29,9 @@ use traffic::TrafficArgs;
 /// the same frames and has to send the same bytes back: the cost of the network alone.
 ///
 /// Exit status: 0 all is well, 1 an echo or a connection was wrong or a condition of --fail-if is so, 64 usage, 69 the
-/// server cannot be reached, 74 a result cannot be written.
+/// server cannot be reached, 71 the system refuses a thread, a file or memory, 74 a result cannot be written; 130, 143 or 129
+/// where SIGINT, SIGTERM or SIGHUP has ended the run. The first of these ends the window early, and what there is gets
+/// told; a second one ends the program at once.
 #[derive(Debug, Parser)]
 #[command(name = "loadtest", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct CommandLine {
@@ -60,8 +64,9 @@ pub(crate) struct Args {
     #[arg(required = true)]
     url: Option<Target>,
 
-    /// Connections at a time, over all threads
-    #[arg(short, long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Connections at a time, over all threads, 1 to 16777216
+    #[arg(short, long, value_name = "COUNT", default_value_t = 64, allow_hyphen_values = true,
+        value_parser = value::count(CONNECTIONS_MAX))]
     connections: u32,
 
     #[command(flatten)]
@@ -89,7 +94,12 @@ impl Command {
                 let _ = error.print();
                 return ExitCode::SUCCESS;
             }
-            eprintln!("loadtest: {} (--help tells more)", one_line(&error.to_string()));
+            let told = one_line(&error.to_string());
+            say!("loadtest: {told} (--help tells more)");
+            if asks_for_json(std::env::args_os()) {
+                // Nobody is left to tell when it cannot be printed.
+                let _ = crate::print(&error_json(&told, EXIT_USAGE));
+            }
             ExitCode::from(EXIT_USAGE)
         })
     }
@@ -124,21 +134,26 @@ impl Args {
         run.check(self.connections)?;
         let engine = run.engine()?;
         run.allow_files(engine, self.connections)?;
+        run.check_memory(self.connections, self.traffic.bytes())?;
         let server = run.server()?;
         // Nothing but a subcommand makes do without one.
         let target = self.url.clone().ok_or_else(|| Failure::Usage("there is no target".into()))?;
-        let address = target
+        let found = target
             .resolve()
             .map_err(|error| Failure::Unavailable(format!("cannot resolve {target}: {error}")))?;
+        let addresses = self.connection.addresses(&target, found)?;
+        let pace = self.pace.pace();
         let seed = fastrand::u64(..);
         Ok(Plan {
-            sources: self.connection.sources(&address, self.connections as usize)?,
-            request: self.connection.request(&target, self.pace.pace().is_churn())?,
-            congestion: run.congestion(&address)?,
+            sources: self.connection.sources(&addresses, self.connections as usize)?,
+            request: self.connection.request(&target, pace.is_churn())?,
+            congestion: run.congestion(addresses.get(0))?,
+            reconnect: self.connection.reconnect,
+            file: self.traffic.file(),
             target,
-            address,
+            addresses,
             traffic: if self.pace.idle { TrafficArgs::pings(seed) } else { self.traffic.traffic(seed)? },
-            pace: self.pace.pace(),
+            pace,
             ramp: self.pace.ramp,
             engine,
             connections: self.connections as usize,
@@ -167,6 +182,17 @@ impl Args {
     }
 }
 
+/// Whether a command line that cannot be read asks for JSON on standard output.
+fn asks_for_json(words: impl Iterator<Item = OsString>) -> bool {
+    let mut words = words.skip(1).take_while(|word| word != "--").peekable();
+    // There, it is a file's.
+    let has_file = words.peek().is_some_and(|word| word == "compare");
+    !has_file && words.any(|word| word == "--json")
+}
+
+/// The most connections: 2^24, more than any machine has ports and memory for.
+const CONNECTIONS_MAX: u32 = 1 << 24;
+
 /// A message of clap without its usage, and with its hint if it has one.
 fn one_line(message: &str) -> String {
     let lines: Vec<_> = message.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
@@ -179,6 +205,15 @@ fn one_line(message: &str) -> String {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn who_asks_for_json_gets_errors_so() {
+        let asks = |line: &str| asks_for_json(line.split(' ').map(OsString::from));
+        assert!(asks("loadtest ws://h/ --json -c 0") && asks("loadtest merge --json"));
+        for line in ["loadtest ws://h/ -c 0", "loadtest compare --json x", "loadtest -- --json"] {
+            assert!(!asks(line), "{line}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::ArgGroup;
 
-use super::run::parse_time;
+use super::value;
 use crate::pace::{Arrivals, Pace};
 
 /// The options of which there has to be one for messages to be due at times of their own.
@@ -14,14 +14,14 @@ pub(super) const RATES: &str = "rates";
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Pace", group = ArgGroup::new(RATES).multiple(true))]
 pub(crate) struct PaceArgs {
-    /// Closed loop: messages in flight on each connection, the next one due when an echo has come
+    /// Closed loop: messages in flight on each connection, 1 to 65536, the next one due when an echo has come
     #[arg(long, value_name = "COUNT", default_value_t = 1, conflicts_with_all = ["rate", "churn", "idle"],
-        value_parser = clap::value_parser!(u32).range(1..=i64::from(DEPTH_MAX)))]
+        allow_hyphen_values = true, value_parser = value::count(DEPTH_MAX))]
     depth: u32,
 
-    /// Open loop: messages a second over all connections, for example 1000, 20k or 1.5M. Each is due at a time of its own
+    /// Open loop: messages a second over all connections, 0.001 to 10M, for example 1000, 20k or 1.5M. Each is due at a time of its own
     /// and its latency counts from then, so a server that stalls is not asked less. With --churn: connections a second
-    #[arg(long, value_name = "RATE", group = RATES, value_parser = parse_rate)]
+    #[arg(long, value_name = "RATE", group = RATES, allow_hyphen_values = true, value_parser = parse_rate)]
     pub(super) rate: Option<f64>,
 
     /// How the arrivals of an open loop lie in time
@@ -34,12 +34,12 @@ pub(crate) struct PaceArgs {
     churn: bool,
 
     /// Hold the connections, ping each once, and report what one costs in the memory of --server-pid
-    #[arg(long, conflicts_with_all = ["rate", "churn", "kind", "size", "sizes", "fragments", "ping_every", "spin"])]
+    #[arg(long, conflicts_with_all = ["rate", "churn", "kind", "size", "sizes", "fragments", "ping_every", "messages", "payload", "spin"])]
     pub(super) idle: bool,
 
     /// Over what time the connections are opened, evenly [default: as fast as they are accepted]
     #[arg(long, value_name = "TIME", default_value = "0s", hide_default_value = true,
-        value_parser = parse_time)]
+        allow_hyphen_values = true, value_parser = value::time)]
     pub(super) ramp: Duration,
 }
 
@@ -65,8 +65,7 @@ pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
     };
     match number.parse::<f64>().map(|number| number * unit) {
         Ok(rate) if (RATE_MIN..=RATE_MAX).contains(&rate) => Ok(rate),
-        Ok(_) => Err("it must be between 0.001 and 10M".into()),
-        Err(_) => Err("it is no number such as 1000, 20k or 1.5M".into()),
+        _ => Err("a number from 0.001 to 10M is needed, such as 1000, 20k or 1.5M".into()),
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum as _;
 use ringback::engine;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::value;
 use crate::cpu;
 use crate::engine::{Engine, places};
 use crate::procfs::Process;
@@ -15,37 +17,40 @@ use crate::run::{Failure, NO_CONGESTION};
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Run")]
 pub(crate) struct RunArgs {
-    /// Threads, at most one a connection [default: one for each core of --pin, else 1]
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    /// Threads, 1 to 1024, at most one a connection [default: one for each core of --pin, else 1]
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true, value_parser = value::count(THREADS_MAX))]
     threads: Option<u32>,
 
-    /// How long messages are counted, for example 10s or 500ms
-    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
+    /// How long messages are counted, for example 10s or 500ms; this and other times are at most 365days
+    #[arg(short, long, value_name = "TIME", default_value = "10s", allow_hyphen_values = true,
+        value_parser = value::time_above_zero)]
     pub(super) duration: Duration,
 
     /// Load before that: checked, not counted
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "1s", allow_hyphen_values = true, value_parser = value::time)]
     pub(super) warmup: Duration,
 
-    /// How long all connections together may take to open; with --churn, the first ones
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
+    /// How long all connections together may take to open; with --churn, the first ones; 1ms or more
+    #[arg(long, value_name = "TIME", default_value = "10s", allow_hyphen_values = true,
+        value_parser = value::time_above_zero)]
     pub(super) connect_timeout: Duration,
 
-    /// How long the last echoes may take, and after them the close handshakes
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_time)]
+    /// How long the last echoes may take, and after them the close handshakes; 1ms or more
+    #[arg(long, value_name = "TIME", default_value = "2s", allow_hyphen_values = true,
+        value_parser = value::time_above_zero)]
     pub(super) grace: Duration,
 
     /// The server's process: its CPU time and memory are reported
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", allow_hyphen_values = true, value_parser = value::count(PID_MAX))]
     server_pid: Option<u32>,
 
     /// Cores for the threads, in turn
     #[arg(long, value_name = "CORE", value_delimiter = ',')]
     pub(super) pin: Vec<usize>,
 
-    /// How bytes are moved
-    #[arg(long, value_enum, default_value_t = EngineChoice::Auto, env = "LOADTEST_ENGINE")]
-    engine: EngineChoice,
+    /// How bytes are moved [env: LOADTEST_ENGINE] [default: auto]
+    #[arg(long, value_enum)]
+    engine: Option<EngineChoice>,
 
     /// Look for echoes without ever sleeping: no wake-up of the generator is in the latency, and its cores are busy
     #[arg(long)]
@@ -74,9 +79,6 @@ impl RunArgs {
     ///
     /// That it cannot, in one line; as all below.
     pub(super) fn check(&self, connections: u32) -> Result<(), Failure> {
-        if self.duration.is_zero() {
-            return Err(Failure::Usage("--duration must be longer than 0".into()));
-        }
         if let Some(threads) = self.threads.filter(|&threads| threads > connections) {
             let told = format!("--threads {threads} is more than --connections {connections}");
             return Err(Failure::Usage(told));
@@ -111,19 +113,37 @@ impl RunArgs {
 
     /// How bytes are moved: as asked for, or as it can be.
     pub(super) fn engine(&self) -> Result<Engine, Failure> {
-        if self.engine == EngineChoice::Epoll {
+        let choice = self.engine.map_or_else(engine_of_environment, Ok)?;
+        if choice == EngineChoice::Epoll {
             return Ok(Engine::Epoll);
         }
         match engine::ring::check() {
             Ok(()) => Ok(Engine::Ring),
-            Err(why) if self.engine == EngineChoice::Ring => {
+            Err(why) if choice == EngineChoice::Ring => {
                 Err(Failure::Unavailable(format!("--engine ring: {why}")))
             }
             Err(why) => {
-                eprintln!("loadtest: the ring engine is not used: {why}");
+                say!("loadtest: the ring engine is not used: {why}");
                 Ok(Engine::Epoll)
             }
         }
+    }
+
+    /// Tries to allocate about as much memory as the run takes. An allocation that fails later aborts the process.
+    pub(super) fn check_memory(&self, connections: u32, messages: usize) -> Result<(), Failure> {
+        let threads = usize::try_from(self.threads(connections)).unwrap_or(usize::MAX);
+        let connections = usize::try_from(connections).unwrap_or(usize::MAX);
+        let needed =
+            [threads.saturating_mul(MEMORY_PER_THREAD), connections.saturating_mul(MEMORY_PER_CONNECTION)]
+                .into_iter()
+                .fold(messages.saturating_add(MEMORY_ELSE), usize::saturating_add);
+        Vec::<u8>::new().try_reserve_exact(needed).map_err(|_| {
+            Failure::System(format!(
+                "the system has no {} of memory for us: raise the limit (ulimit -v), or use fewer --connections, fewer \
+                 --threads or a smaller --size",
+                bytesize::ByteSize(needed as u64)
+            ))
+        })
     }
 
     /// Raises the limit of open files as far as it is needed. On a ring connections are no files of the process, but the
@@ -136,10 +156,13 @@ impl RunArgs {
                     places(usize::try_from(connections.div_ceil(threads)).unwrap_or(usize::MAX)) as u64;
                 (
                     places.max(threads * FILES_PER_THREAD + FILES_ELSE),
-                    " (ulimit -Hn) for the table of each thread: use more --threads",
+                    " (ulimit -Hn) for the table of each thread: use fewer --connections, more --threads",
                 )
             }
-            Engine::Epoll => (connections + threads * FILES_PER_THREAD + FILES_ELSE, " (ulimit -Hn)"),
+            Engine::Epoll => (
+                connections + threads * FILES_PER_THREAD + FILES_ELSE,
+                " (ulimit -Hn): use fewer --connections",
+            ),
         };
         let limit = getrlimit(Resource::Nofile);
         if limit.current.is_none_or(|current| current >= needed) {
@@ -148,13 +171,15 @@ impl RunArgs {
         if let Some(maximum) = limit.maximum
             && maximum < needed
         {
-            return Err(Failure::Usage(format!(
-                "{needed} files would be open and the limit is {maximum}{cure}"
+            return Err(Failure::System(format!(
+                "{needed} files would be open and the limit is {maximum}{cure}, or raise it"
             )));
         }
         let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
         setrlimit(Resource::Nofile, raised).map_err(|error| {
-            Failure::Usage(format!("cannot raise the limit of open files to {needed}: {error}"))
+            Failure::System(format!(
+                "cannot raise the limit of open files to {needed}: {error}; raise it (ulimit -n)"
+            ))
         })
     }
 
@@ -183,11 +208,16 @@ impl RunArgs {
             }
             None => probe(Some(CUBIC))
                 .or_else(|_| probe(None))
-                .map_err(|error| Failure::Unavailable(format!("cannot make a socket: {error}")))?,
+                .map_err(|error| Failure::refused("make a socket", &error, "are sockets allowed here?"))?,
         };
         Ok(String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned())
     }
 }
+
+/// In bytes, roughly: buffers and histograms, what a connection keeps, and all else.
+const MEMORY_PER_THREAD: usize = 8 << 20;
+const MEMORY_PER_CONNECTION: usize = 1 << 10;
+const MEMORY_ELSE: usize = 8 << 20;
 
 /// What waits for events, what wakes it, and a socket on its way.
 const FILES_PER_THREAD: u64 = 4;
@@ -195,16 +225,27 @@ const FILES_PER_THREAD: u64 = 4;
 /// The standard streams, and what reads /proc.
 const FILES_ELSE: u64 = 16;
 
-/// Reads a time, a year at most: nobody waits longer, and times can be added.
-pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(time) if time <= TIME_MAX => Ok(time),
-        Ok(_) => Err("at most a year".into()),
-        Err(error) => Err(error.to_string()),
+/// What the environment says of the engine; an empty variable says nothing.
+fn engine_of_environment() -> Result<EngineChoice, Failure> {
+    match std::env::var_os(ENGINE_VARIABLE).filter(|value| !value.is_empty()) {
+        None => Ok(EngineChoice::Auto),
+        Some(value) => {
+            value.to_str().and_then(|value| EngineChoice::from_str(value, false).ok()).ok_or_else(|| {
+                let value = value.to_string_lossy();
+                Failure::Usage(format!(
+                    "{ENGINE_VARIABLE}={value}: auto, ring or epoll is needed, or nothing"
+                ))
+            })
+        }
     }
 }
 
-const TIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const ENGINE_VARIABLE: &str = "LOADTEST_ENGINE";
+
+const THREADS_MAX: u32 = 1024;
+
+/// Linux has no greater ones (PID_MAX_LIMIT).
+const PID_MAX: u32 = 1 << 22;
 
 const CUBIC: &str = "cubic";
 

@@ -2,9 +2,12 @@
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 
 use ringback::proto::frame::CONTROL_PAYLOAD_MAX;
 
+use super::value;
+use crate::client::file::FileMessages;
 use crate::client::sizes::{Sizes, parse_size};
 use crate::client::traffic::{Kind, Settings, Traffic};
 use crate::run::Failure;
@@ -13,8 +16,9 @@ use crate::run::Failure;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Traffic")]
 pub(crate) struct TrafficArgs {
-    /// Payload of a message, for example 125, 1k (1,000), 16KiB (16,384) or 1MiB
-    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = parse_size, conflicts_with = "sizes")]
+    /// Payload of a message, 0 to 1GiB, for example 125, 1k (1,000), 16KiB (16,384) or 1MiB
+    #[arg(long, value_name = "BYTES", default_value = "64", allow_hyphen_values = true, value_parser = parse_size,
+        conflicts_with = "sizes")]
     size: usize,
 
     /// Payloads of messages that differ: a range, or a list with weights: 64-4KiB or 64:80,1k:15,64k:5
@@ -22,20 +26,32 @@ pub(crate) struct TrafficArgs {
     /// Each entry of the list may be a range, all sizes of which come alike. The sizes of a connection come again, in
     /// the same random order, after 1,021 messages, and have their shares of those. As everywhere, k is 1,000 and KiB
     /// is 1,024.
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     sizes: Option<Sizes>,
 
     /// What the messages are made of
     #[arg(long, value_enum, default_value_t = Kind::Text)]
     kind: Kind,
 
-    /// Frames of a message, or a range of which each message has one: 3 or 1-4
-    #[arg(long, value_name = "COUNT", default_value = "1", value_parser = parse_fragments)]
+    /// Frames of a message, 1 to 65536, or a range of which each message has one: 3 or 1-4
+    #[arg(long, value_name = "COUNT", default_value = "1", allow_hyphen_values = true, value_parser = parse_fragments)]
     fragments: RangeInclusive<u32>,
 
-    /// Messages of a connection after which a ping is sent, whose pong is checked; between fragments where there are
-    #[arg(long, value_name = "COUNT")]
-    ping_every: Option<NonZeroU32>,
+    /// Messages of a connection, 1 to 1000000000, after which a ping is sent, whose pong is checked; between fragments
+    /// where there are
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true, value_parser = value::count(PING_EVERY_MAX))]
+    ping_every: Option<u32>,
+
+    /// Send the lines of this file, each as a text message, in their order and again from the first, on every connection
+    ///
+    /// LF or CR LF ends a line and is not sent; an empty line is an empty message. The file is UTF-8, of 1GiB and 1048576
+    /// lines at most.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kind", "size", "sizes", "payload"])]
+    messages: Option<PathBuf>,
+
+    /// Send this file, of 1GiB at most, as one binary message, again and again
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kind", "size", "sizes"])]
+    payload: Option<PathBuf>,
 }
 
 impl TrafficArgs {
@@ -45,12 +61,35 @@ impl TrafficArgs {
         Traffic::new(Settings { kind: Kind::Ping, sizes, fragments: 1..=1, ping_every: None }, seed)
     }
 
+    /// The file that the messages are from.
+    pub(super) fn file(&self) -> Option<String> {
+        self.messages.as_ref().or(self.payload.as_ref()).map(|path| path.display().to_string())
+    }
+
+    /// About how many bytes the messages are cut from, where they are random.
+    pub(super) fn bytes(&self) -> usize {
+        let size = self.sizes.as_ref().map_or(self.size, Sizes::max);
+        if self.kind == Kind::Mixed { size * 3 } else { size }
+    }
+
     /// The messages, all that is random in them following from `seed`.
     ///
     /// # Errors
     ///
     /// What cannot be sent together, in one line.
     pub(crate) fn traffic(&self, seed: u64) -> Result<Traffic, Failure> {
+        let ping_every = self.ping_every.and_then(NonZeroU32::new);
+        let named = [
+            ("--messages", &self.messages, FileMessages::lines as fn(&Path) -> _),
+            ("--payload", &self.payload, FileMessages::payload),
+        ];
+        for (option, path, read) in named {
+            if let Some(path) = path {
+                let messages = read(path)
+                    .map_err(|error| Failure::Usage(format!("{option} {}: {error}", path.display())))?;
+                return Ok(Traffic::of_file(messages, &self.fragments, ping_every, seed));
+            }
+        }
         let sizes = self.sizes.clone().unwrap_or_else(|| Sizes::fixed(self.size));
         if self.kind == Kind::Ping {
             let told = if sizes.max() > CONTROL_PAYLOAD_MAX {
@@ -66,10 +105,12 @@ impl TrafficArgs {
                 return Err(Failure::Usage(told.into()));
             }
         }
-        let Self { kind, ref fragments, ping_every, .. } = *self;
+        let Self { kind, ref fragments, .. } = *self;
         Ok(Traffic::new(Settings { kind, sizes, fragments: fragments.clone(), ping_every }, seed))
     }
 }
+
+const PING_EVERY_MAX: u32 = 1_000_000_000;
 
 /// The payload of a ping by which a connection is held, in bytes.
 const PING_LEN: usize = 8;

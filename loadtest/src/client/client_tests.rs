@@ -9,8 +9,12 @@ use ringback::proto::frame::{HEADER_MAX, Header, OpCode, Sender};
 use sha1::{Digest as _, Sha1};
 
 use super::*;
-use crate::client::handshake::{Headers, Wishes};
+use crate::client::fault::Words;
+use crate::client::request::{Headers, Wishes};
 use crate::client::traffic::{Kind, Settings};
+
+#[path = "first_tests.rs"]
+mod first;
 
 const SIZE: usize = 40;
 const EOF: Fault = Fault::ConnectionLost(std::io::ErrorKind::UnexpectedEof);
@@ -28,8 +32,12 @@ struct Harness {
 
 impl Harness {
     fn new(url: &str, settings: Settings) -> Self {
+        Self::with(url, settings, &Wishes::default())
+    }
+
+    fn with(url: &str, settings: Settings, wishes: &Wishes) -> Self {
         let target = url.parse().expect("a valid URL");
-        let request = Request::new(&target, Headers::Required, &Wishes::default());
+        let request = Request::new(&target, Headers::Required, wishes);
         let traffic = Traffic::new(settings, 5);
         let client = Client::new(&target, &request, &traffic, 3, 11, 8);
         Self { client, traffic, sent: Vec::new(), echoes: Vec::new() }
@@ -218,7 +226,7 @@ fn faults_are_found_at_every_cut() {
             [frame(false, OpCode::Text, &a[..4]), text(&a)].concat(),
             Fault::Protocol(ProtocolError::ExpectedContinuation),
         ),
-        ("one too many", [all, text(&a)].concat(), Fault::Unasked),
+        ("one too many", [all, text(&a)].concat(), unasked_text(&a)),
         ("close", frame(true, OpCode::Close, b"\x03\xF1too big"), Fault::UnexpectedClose(Some(1009))),
         ("empty close", frame(true, OpCode::Close, b""), Fault::UnexpectedClose(None)),
         (
@@ -231,8 +239,8 @@ fn faults_are_found_at_every_cut() {
             let mut harness = Harness::in_flight();
             let found = pieces.iter().try_for_each(|piece| harness.receive(piece)).expect_err(name);
             // A piece of a byte or two may be wrong where it was in order by chance.
-            match (found, fault) {
-                (Fault::WrongBytes { at }, Fault::WrongOrder) => assert!(at < SIZE, "{name}"),
+            match (&found, &fault) {
+                (Fault::WrongBytes { at }, Fault::WrongOrder) => assert!(*at < SIZE, "{name}"),
                 (Fault::WrongOrder, Fault::WrongBytes { .. }) => {}
                 _ => assert_eq!(found, fault, "{name}"),
             }
@@ -241,6 +249,16 @@ fn faults_are_found_at_every_cut() {
         let mut harness = Harness::in_flight();
         assert_eq!(harness.receive(&bytes), Err(fault), "{name}, whole");
     }
+}
+
+/// What is told of a text message that answers nothing.
+fn unasked_text(payload: &[u8]) -> Fault {
+    let text = String::from_utf8_lossy(payload);
+    Fault::Unasked(Some(Box::new(Words(format!(
+        "a text message came that answers nothing, {} bytes: \"{text}\"; of a server that greets, --skip N reads the first \
+         N messages over",
+        payload.len()
+    )))))
 }
 
 #[test]
@@ -314,7 +332,8 @@ fn the_close_handshake() {
 
     let mut harness = closing();
     harness.receive(&reply).expect("the answer");
-    assert_eq!(harness.receive(b"\x81\x00"), Err(Fault::Unasked));
+    let told = "bytes behind the close frame came that answers nothing, 2 bytes: \"\u{fffd}\\0\"";
+    assert_eq!(harness.receive(b"\x81\x00"), Err(Fault::Unasked(Some(Box::new(Words(told.into()))))));
 
     let mut harness = closing();
     harness.receive(&reply).expect("the answer");
@@ -364,7 +383,8 @@ fn bytes_are_compared_as_they_were_sent() {
     }
     let mut harness = in_flight();
     harness.receive(&sent).expect("all right");
-    assert_eq!(harness.receive(b"x"), Err(Fault::Unasked));
+    let told = "bytes came that answers nothing, 1 bytes: \"x\"";
+    assert_eq!(harness.receive(b"x"), Err(Fault::Unasked(Some(Box::new(Words(told.into()))))));
 }
 
 /// Messages of every kind and several sizes in fragments, with a ping in the second of three.
@@ -431,8 +451,8 @@ fn faults_in_varied_messages_are_told_apart_at_every_cut() {
             let mut harness = Harness::in_flight_of(settings());
             let found = pieces.iter().try_for_each(|piece| harness.receive(piece)).expect_err(name);
             // As above: where lengths and opcodes are alike, a first byte or two may be right by chance.
-            match (found, fault) {
-                (Fault::WrongBytes { at }, Fault::WrongOrder) => assert!(at < 16, "{name}"),
+            match (&found, &fault) {
+                (Fault::WrongBytes { at }, Fault::WrongOrder) => assert!(*at < 16, "{name}"),
                 _ => assert_eq!(found, fault, "{name}"),
             }
         });

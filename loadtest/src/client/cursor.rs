@@ -38,9 +38,8 @@ struct Frame<'t> {
 }
 
 impl Cursor {
-    /// The first byte of the connection with this index.
-    pub(crate) fn new(keys: fastrand::Rng, index: usize) -> Self {
-        let variant = Variant::of_connection(index);
+    /// The first byte of the connection with this index, whose first message this is.
+    pub(crate) const fn new(keys: fastrand::Rng, variant: Variant, index: usize) -> Self {
         Self { keys, variant, connection: index as u64, messages: 0, frames: 0, offset: 0 }
     }
 
@@ -98,7 +97,7 @@ impl Cursor {
         let piece = &mut room[head.len..end];
         piece.copy_from_slice(payload);
         mask::apply(piece, key);
-        self.variant = self.variant.next();
+        self.variant = traffic.next(self.variant);
         self.messages += 1;
         end
     }
@@ -115,7 +114,7 @@ impl Cursor {
         compare(masking_key, &key.to_bytes(), head.len - KEY_LEN)?;
         mask::apply(piece, key);
         compare(piece, payload, head.len)?;
-        self.variant = self.variant.next();
+        self.variant = traffic.next(self.variant);
         self.messages += 1;
         Ok(end)
     }
@@ -186,7 +185,7 @@ impl Cursor {
             }
             self.frames = 0;
         }
-        self.variant = self.variant.next();
+        self.variant = traffic.next(self.variant);
         self.messages += 1;
     }
 
@@ -264,7 +263,7 @@ mod tests {
 
     /// The bytes of so many messages, made in portions of at most so many.
     fn bytes(traffic: &Traffic, messages: u64, portion: usize) -> Vec<u8> {
-        let mut cursor = Cursor::new(fastrand::Rng::with_seed(3), 2);
+        let mut cursor = Cursor::new(fastrand::Rng::with_seed(3), traffic.first(2), 2);
         let mut bytes = Vec::new();
         let mut room = vec![0; portion];
         while cursor.messages() < messages {
@@ -308,7 +307,7 @@ mod tests {
             let whole = bytes(&traffic, 7, 1 << 16);
             for portion in 1..=whole.len() {
                 assert_eq!(bytes(&traffic, 7, portion), whole, "{kind:?} {sizes} {portion}");
-                let mut cursor = Cursor::new(fastrand::Rng::with_seed(3), 2);
+                let mut cursor = Cursor::new(fastrand::Rng::with_seed(3), traffic.first(2), 2);
                 let mut skipping = cursor.clone();
                 for piece in whole.clone().chunks_mut(portion) {
                     let mut from = 0;
@@ -331,7 +330,7 @@ mod tests {
             for at in 0..whole.len() {
                 let mut wrong = whole.clone();
                 wrong[at] ^= 0x40;
-                let mut cursor = Cursor::new(fastrand::Rng::with_seed(3), 2);
+                let mut cursor = Cursor::new(fastrand::Rng::with_seed(3), traffic.first(2), 2);
                 let mut from = 0;
                 let found = loop {
                     match cursor.check(&traffic, &mut wrong[from..]) {
@@ -357,7 +356,7 @@ mod tests {
         let pings = sent.iter().filter(|frame| frame.1 == OpCode::Ping).map(|frame| &frame.2[..]);
         assert_eq!(pings.collect::<Vec<_>>(), [ping::payload(2, 1), ping::payload(2, 2)]);
         let message: Vec<_> = sent[..3].iter().flat_map(|frame| frame.2.clone()).collect();
-        assert_eq!(message, traffic.payload(Variant::of_connection(2)));
+        assert_eq!(message, traffic.payload(traffic.first(2)));
     }
 
     #[test]

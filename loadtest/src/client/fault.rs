@@ -7,7 +7,7 @@ use std::io;
 use ringback::proto::ProtocolError;
 
 /// One thing that went wrong. It ends its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// A byte of an echo differs.
     WrongBytes {
@@ -20,8 +20,15 @@ pub(crate) enum Fault {
     WrongOpcode,
     /// The echo is shorter or longer than the message.
     WrongLength,
-    /// A message, or bytes, that answer nothing.
-    Unasked,
+    /// A message, or bytes, that answer nothing: what they say, where that is known.
+    Unasked(Option<Box<Words>>),
+    /// Fewer messages than announced have come before the first echo.
+    GreetingMissing {
+        /// How many have come.
+        came: u32,
+        /// How many were to come.
+        of: u32,
+    },
     /// An echo that has not come within the grace after the end.
     Missing,
     /// A pong with the payload of a ping of ours, or a part of it, that answers none that is outstanding.
@@ -42,21 +49,34 @@ pub(crate) enum Fault {
     NotEnded,
     /// A message, or a connection of a churn, that was due and for which no connection was left, no room, or no time.
     NotBegun,
-    /// The connect(2) of a churn failed, and with it all later ones of its turn.
-    ConnectFailed(io::ErrorKind),
-    /// The connect(2) of a churn did not come to its end in time.
-    ConnectTimeout,
+    /// The connect(2) of a churn, or of a connection that is opened again, failed: where to, and why.
+    ConnectFailed(Box<Words>),
+    /// The same did not come to its end in time: where to.
+    ConnectTimeout(Box<Words>),
     /// The handshake was answered with another status than 101.
-    HandshakeRefused(u16),
+    HandshakeRefused(Box<Refusal>),
     /// The handshake was answered with a 101 that is not valid (RFC 6455 §4.1): why.
     HandshakeInvalid(&'static str),
     /// The handshake was not answered in time.
     HandshakeTimeout,
 }
 
+/// Words that are told with a fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Words(pub(crate) String);
+
+/// How a handshake was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// Of the answer.
+    pub(crate) status: u16,
+    /// What it says of why, to follow the status.
+    pub(crate) told: String,
+}
+
 impl Fault {
     /// Whether it is about an echo, or one that is missing, and not about the connection.
-    pub(crate) const fn is_of_an_echo(self) -> bool {
+    pub(crate) const fn is_of_an_echo(&self) -> bool {
         matches!(
             self,
             Self::WrongBytes { .. }
@@ -67,14 +87,31 @@ impl Fault {
         )
     }
 
+    /// Whether it says no more than that the server, or the network, has ended the connection.
+    pub(crate) const fn is_end(&self) -> bool {
+        matches!(self, Self::ConnectionLost(_) | Self::UnexpectedClose(_))
+    }
+
+    /// Whether it says no more than that a connection was not taken.
+    pub(crate) const fn is_of_opening(&self) -> bool {
+        matches!(
+            self,
+            Self::ConnectFailed(_)
+                | Self::ConnectTimeout(_)
+                | Self::HandshakeRefused(_)
+                | Self::HandshakeTimeout
+        )
+    }
+
     /// The name under which faults are counted.
-    pub(crate) fn kind(self) -> String {
+    pub(crate) fn kind(&self) -> String {
         match self {
             Self::WrongBytes { .. } => "wrong_bytes".into(),
             Self::WrongOrder => "wrong_order".into(),
             Self::WrongOpcode => "wrong_opcode".into(),
             Self::WrongLength => "wrong_length".into(),
-            Self::Unasked => "unasked_message".into(),
+            Self::Unasked(_) => "unasked_message".into(),
+            Self::GreetingMissing { .. } => "greeting_missing".into(),
             Self::Missing => "missing_echo".into(),
             Self::WrongPong => "wrong_pong".into(),
             Self::MissingPong => "missing_pong".into(),
@@ -87,8 +124,8 @@ impl Fault {
             Self::NotEnded => "connection_not_ended".into(),
             Self::NotBegun => "not_begun".into(),
             Self::ConnectFailed(_) => "connect_failed".into(),
-            Self::ConnectTimeout => "connect_timeout".into(),
-            Self::HandshakeRefused(status) => format!("handshake_refused_{status}"),
+            Self::ConnectTimeout(_) => "connect_timeout".into(),
+            Self::HandshakeRefused(refusal) => format!("handshake_refused_{}", refusal.status),
             Self::HandshakeInvalid(_) => "handshake_invalid".into(),
             Self::HandshakeTimeout => "handshake_timeout".into(),
         }
@@ -111,7 +148,14 @@ impl fmt::Display for Fault {
             Self::WrongOrder => f.write_str("the echo of another message came"),
             Self::WrongOpcode => f.write_str("the echo has the wrong opcode"),
             Self::WrongLength => f.write_str("the echo has the wrong length"),
-            Self::Unasked => f.write_str("something came that answers nothing"),
+            Self::Unasked(None) => f.write_str("something came that answers nothing"),
+            Self::Unasked(Some(what)) => f.write_str(&what.0),
+            Self::GreetingMissing { came, of } => {
+                write!(
+                    f,
+                    "{came} of the {of} messages of --skip came: give it the number that the server sends unasked"
+                )
+            }
             Self::Missing => f.write_str("the echo did not come"),
             Self::WrongPong => f.write_str("a pong came that answers no ping"),
             Self::MissingPong => f.write_str("the ping was not answered"),
@@ -123,10 +167,11 @@ impl fmt::Display for Fault {
             Self::CloseMissing => f.write_str("the server did not answer the close frame"),
             Self::NotEnded => f.write_str("the server did not end the connection after the close frames"),
             Self::NotBegun => f.write_str("there was no connection, or no time, for what was due"),
-            Self::ConnectFailed(kind) => write!(f, "cannot connect: {kind}"),
-            Self::ConnectTimeout => f.write_str("connecting came to no end"),
-            Self::HandshakeRefused(status) => {
-                write!(f, "the handshake was refused with status {status}{}", cure(*status))
+            Self::ConnectFailed(why) => write!(f, "cannot connect to {}", why.0),
+            Self::ConnectTimeout(place) => write!(f, "cannot connect to {}: it does not answer", place.0),
+            Self::HandshakeRefused(refusal) => {
+                let Refusal { status, told } = &**refusal;
+                write!(f, "the handshake was refused with status {status}{told}{}", cure(*status))
             }
             Self::HandshakeInvalid(why) => write!(f, "the handshake's answer is not valid: {why}"),
             Self::HandshakeTimeout => f.write_str("the handshake was not answered"),
@@ -139,7 +184,7 @@ const fn cure(status: u16) -> &'static str {
     match status {
         200..=299 => ": a page or a file is there; is WebSocket spoken on another path, such as /ws?",
         300..=399 => ": it is elsewhere, and a redirect is not followed",
-        401 | 403 => ": it may ask for --origin or --header",
+        401 | 403 | 407 => ": it may ask for --origin or --header",
         404 | 405 => ": is WebSocket spoken on another path, such as /ws?",
         503 => ": there may be too many connections",
         _ => "",
@@ -155,7 +200,7 @@ pub(crate) struct Faults {
 
 impl Faults {
     /// Counts `count` faults of connection `connection`, the first at its message `message`; both count from 0.
-    pub(crate) fn add(&mut self, fault: Fault, count: u64, connection: usize, message: u64) {
+    pub(crate) fn add(&mut self, fault: &Fault, count: u64, connection: usize, message: u64) {
         *self.counts.entry(fault.kind()).or_default() += count;
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(format!("connection {connection}, message {message}: {fault}"));

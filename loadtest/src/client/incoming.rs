@@ -5,8 +5,9 @@ use ringback::proto::close;
 use ringback::proto::frame::{CONTROL_PAYLOAD_MAX, Header, OpCode, Sender};
 
 use crate::client::cursor::Cursor;
-use crate::client::fault::Fault;
+use crate::client::fault::{Fault, Words};
 use crate::client::traffic::{Kind, Traffic, Variant};
+use crate::client::words::excerpt;
 
 /// What the bytes that came amount to, one thing at a time.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,6 +54,16 @@ impl Incoming {
     }
 }
 
+impl Incoming {
+    /// The fault that is known, where its connection ends before all of it has come.
+    pub(crate) fn pending_fault(&self) -> Option<Fault> {
+        match self {
+            Self::Messages(messages) => messages.pending_fault(),
+            Self::Bytes(_) => None,
+        }
+    }
+}
+
 /// The frames of a WebSocket server. Messages are compared, not frames: an echo may come in fragments.
 pub(crate) struct Messages {
     /// The variant of the next message to come back.
@@ -67,12 +78,22 @@ pub(crate) struct Messages {
     fin: bool,
     /// The beginning of a header or a control frame that was cut.
     held: Vec<u8>,
+    /// What is held answers nothing: some of its words are still to come.
+    is_unasked: bool,
 }
 
 impl Messages {
     /// Nothing has come.
     pub(crate) const fn new(variant: Variant) -> Self {
-        Self { variant, got: 0, is_begun: false, frame_left: 0, fin: false, held: Vec::new() }
+        Self {
+            variant,
+            got: 0,
+            is_begun: false,
+            frame_left: 0,
+            fin: false,
+            held: Vec::new(),
+            is_unasked: false,
+        }
     }
 
     #[inline]
@@ -96,7 +117,7 @@ impl Messages {
                 self.compare(piece, in_flight, traffic)?;
                 taken += piece.len();
                 if self.frame_left == 0 && self.fin {
-                    self.finish();
+                    self.finish(traffic);
                     return Ok((taken, Some(Event::Echo)));
                 }
             }
@@ -177,8 +198,12 @@ impl Messages {
             };
             return Ok(Some((end, self.control(header.opcode, payload, in_flight, traffic)?)));
         }
+        if self.is_unasked {
+            return self.unasked(&header, &bytes[len..]);
+        }
         match self.begin(&header, in_flight, traffic) {
             Ok(event) => Ok(Some((len, event))),
+            Err(Fault::Unasked(_)) => self.unasked(&header, &bytes[len..]),
             Err(fault) => self.explain(fault, &header, &bytes[len..], in_flight, traffic),
         }
     }
@@ -192,11 +217,11 @@ impl Messages {
     ) -> Result<Option<Event>, Fault> {
         Ok(match opcode {
             OpCode::Pong if traffic.kind() == Kind::Ping => {
-                let answered =
-                    (0..in_flight).position(|ahead| traffic.payload(self.variant.plus(ahead)) == payload);
+                let answered = (0..in_flight)
+                    .position(|ahead| traffic.payload(traffic.plus(self.variant, ahead)) == payload);
                 match answered {
                     Some(answered) => {
-                        self.variant = self.variant.plus(answered + 1);
+                        self.variant = traffic.plus(self.variant, answered + 1);
                         Some(Event::Echoes(answered + 1))
                     }
                     None if traffic.has_like(payload) => return Err(Fault::WrongPong),
@@ -226,7 +251,7 @@ impl Messages {
             (true, true) => {}
             (false, false) => {
                 if in_flight == 0 {
-                    return Err(Fault::Unasked);
+                    return Err(Fault::Unasked(None));
                 }
                 if header.opcode != shape.opcode {
                     return Err(Fault::WrongOpcode);
@@ -243,10 +268,43 @@ impl Messages {
             _ => return Err(Fault::WrongLength),
         }
         if self.frame_left == 0 && self.fin {
-            self.finish();
+            self.finish(traffic);
             return Ok(Some(Event::Echo));
         }
         Ok(None)
+    }
+
+    /// Says what a message says that answers nothing; `Ok(None)` when more of it is needed for that.
+    fn unasked(&mut self, header: &Header, bytes: &[u8]) -> Result<Option<(usize, Option<Event>)>, Fault> {
+        let len = header.payload_len;
+        if (bytes.len() as u64) < len.min(EXCERPT_BYTES) {
+            self.is_unasked = true;
+            return Ok(None);
+        }
+        Err(self.unasked_fault(header, bytes))
+    }
+
+    fn unasked_fault(&self, header: &Header, bytes: &[u8]) -> Fault {
+        let len = header.payload_len;
+        let what = match header.opcode {
+            OpCode::Text => "a text message",
+            OpCode::Binary => "a binary message",
+            _ => "a fragment",
+        };
+        let bytes = &bytes[..bytes.len().min(usize::try_from(len).unwrap_or(usize::MAX))];
+        match unasked(what, len, bytes) {
+            Fault::Unasked(Some(mut told)) => {
+                told.0.push_str("; of a server that greets, --skip N reads the first N messages over");
+                Fault::Unasked(Some(told))
+            }
+            fault => fault,
+        }
+    }
+
+    /// The fault that is known, though not all of its words have come.
+    fn pending_fault(&self) -> Option<Fault> {
+        let (header, len) = self.is_unasked.then(|| Header::parse(&self.held, Sender::Server))?.ok()??;
+        Some(self.unasked_fault(&header, &self.held[len..]))
     }
 
     /// Tells a header that is wrong for the message that is expected and right for another one from one that is wrong
@@ -267,7 +325,7 @@ impl Messages {
         let Some(beginning) = bytes.get(..len.min(BEGINNING_LEN)) else {
             return Ok(None);
         };
-        let is_other = self.others(in_flight).any(|variant| {
+        let is_other = self.others(in_flight, traffic).any(|variant| {
             let shape = traffic.shape(variant);
             shape.opcode == header.opcode
                 && (if header.fin { shape.size == len } else { shape.size >= len })
@@ -292,7 +350,7 @@ impl Messages {
     fn diagnose(&self, piece: &[u8], expected: &[u8], in_flight: usize, traffic: &Traffic) -> Fault {
         let is_other =
             |variant| traffic.payload(variant).get(self.got..self.got + piece.len()) == Some(piece);
-        if self.others(in_flight).any(is_other) {
+        if self.others(in_flight, traffic).any(is_other) {
             return Fault::WrongOrder;
         }
         let same = piece.iter().zip(expected).take_while(|(a, b)| a == b).count();
@@ -300,15 +358,15 @@ impl Messages {
     }
 
     /// The messages whose echo may have come instead: those in flight behind the expected one, and the last few.
-    fn others(&self, in_flight: usize) -> impl Iterator<Item = Variant> {
+    fn others(&self, in_flight: usize, traffic: &Traffic) -> impl Iterator<Item = Variant> {
         let variant = self.variant;
-        let later = (1..in_flight).map(move |ahead| variant.plus(ahead));
-        later.chain((1..=STALE_MAX).map(move |behind| variant.minus(behind)))
+        let later = (1..in_flight).map(move |ahead| traffic.plus(variant, ahead));
+        later.chain((1..=STALE_MAX).map(move |behind| traffic.minus(variant, behind)))
     }
 
     #[inline]
-    fn finish(&mut self) {
-        self.variant = self.variant.next();
+    fn finish(&mut self, traffic: &Traffic) {
+        self.variant = traffic.next(self.variant);
         self.got = 0;
         self.is_begun = false;
     }
@@ -331,13 +389,25 @@ impl Bytes {
         traffic: &Traffic,
     ) -> Result<(usize, Option<Event>), Fault> {
         if in_flight == 0 && !bytes.is_empty() {
-            return Err(Fault::Unasked);
+            return Err(unasked("bytes", bytes.len() as u64, bytes));
         }
         let messages = self.0.messages();
         let taken = self.0.check(traffic, bytes)?;
         Ok((taken, (self.0.messages() != messages).then_some(Event::Echo)))
     }
 }
+
+/// That this came, of so many bytes, and answers nothing; `beginning` has the first of them.
+pub(super) fn unasked(what: &str, len: u64, beginning: &[u8]) -> Fault {
+    let words = excerpt(beginning, EXCERPT_CHARS);
+    let more = if (beginning.len() as u64) < len && !words.ends_with('…') { "…" } else { "" };
+    let told = format!("{what} came that answers nothing, {len} bytes: \"{words}{more}\"");
+    Fault::Unasked(Some(Box::new(Words(told))))
+}
+
+/// How much is told of what answers nothing, and awaited for it.
+const EXCERPT_CHARS: usize = 80;
+const EXCERPT_BYTES: u64 = 4 * EXCERPT_CHARS as u64;
 
 /// How many messages back a wrong echo is looked for.
 const STALE_MAX: usize = 256;
@@ -346,6 +416,6 @@ const STALE_MAX: usize = 256;
 const BEGINNING_LEN: usize = 16;
 
 /// The payload of a control frame, whose length the header's parser has judged.
-fn control_len(header: &Header) -> usize {
+pub(super) fn control_len(header: &Header) -> usize {
     usize::try_from(header.payload_len).map_or(CONTROL_PAYLOAD_MAX, |len| len.min(CONTROL_PAYLOAD_MAX))
 }

@@ -7,12 +7,17 @@
 
 mod cursor;
 pub(crate) mod fault;
+pub(crate) mod file;
+mod greeting;
 pub(crate) mod handshake;
 mod incoming;
 mod outgoing;
 mod ping;
+mod refused;
+pub(crate) mod request;
 pub(crate) mod sizes;
 pub(crate) mod traffic;
+mod words;
 
 use std::collections::VecDeque;
 
@@ -21,11 +26,13 @@ use ringback::proto::close;
 use crate::target::{Scheme, Target};
 use cursor::Cursor;
 use fault::Fault;
-use handshake::{Handshake, Request};
-use incoming::{Bytes, Event, Incoming, Messages};
+use greeting::Greeting;
+use handshake::Handshake;
+use incoming::{Bytes, Event, Incoming, Messages, unasked};
 use outgoing::{Filled, Outgoing};
 use ping::Pings;
-use traffic::{Traffic, Variant};
+use request::Request;
+use traffic::Traffic;
 
 /// A connection's state.
 pub(crate) struct Client {
@@ -45,6 +52,8 @@ pub(crate) struct Client {
 enum Stage {
     /// The answer to the handshake is awaited.
     Handshake(Box<Handshake>),
+    /// Messages of the server are read over that it sends before the first echo.
+    Greeting(Box<Greeting>),
     /// Messages may be sent.
     Open,
     /// No more messages are sent: our close frame waits for the pongs of our pings.
@@ -69,19 +78,20 @@ impl Client {
         in_flight_max: usize,
     ) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let cursor = Cursor::new(random.fork(), index);
-        let (stage, incoming, pings, first) = match target.scheme {
+        let first = traffic.first(index);
+        let cursor = Cursor::new(random.fork(), first, index);
+        let (stage, incoming, pings, bytes) = match target.scheme {
             Scheme::WebSocket => {
-                let (handshake, first) = Handshake::new(request, &mut random);
-                let incoming = Incoming::Messages(Messages::new(Variant::of_connection(index)));
+                let (handshake, bytes) = Handshake::new(request, &mut random);
+                let incoming = Incoming::Messages(Messages::new(first));
                 let pings = traffic.ping_every().map(|every| Pings::new(every, index as u64));
-                (Stage::Handshake(Box::new(handshake)), incoming, pings, first)
+                (Stage::Handshake(Box::new(handshake)), incoming, pings, bytes)
             }
             Scheme::Raw => (Stage::Open, Incoming::Bytes(Bytes::new(cursor.clone())), None, Vec::new()),
         };
         Self {
             stage,
-            outgoing: Outgoing::new(cursor, first),
+            outgoing: Outgoing::new(cursor, bytes),
             incoming,
             due_at: VecDeque::with_capacity(in_flight_max),
             echoed: 0,
@@ -96,9 +106,9 @@ impl Client {
         matches!(self.stage, Stage::Open)
     }
 
-    /// Whether the handshake is still under way.
+    /// Whether the handshake, or what the server sends first behind it, is still under way.
     pub(crate) const fn is_opening(&self) -> bool {
-        matches!(self.stage, Stage::Handshake(_))
+        matches!(self.stage, Stage::Handshake(_) | Stage::Greeting(_))
     }
 
     /// Whether it is over, well or not.
@@ -176,8 +186,10 @@ impl Client {
     ///
     /// When it should not have.
     pub(crate) fn receive_end(&mut self) -> Result<(), Fault> {
+        let known = self.known_fault();
         let stage = std::mem::replace(&mut self.stage, Stage::Done);
         match (stage, &self.incoming) {
+            _ if known.is_some() => known.map_or(Ok(()), Err),
             (Stage::Closed | Stage::Done, _) | (Stage::Closing, Incoming::Bytes(_)) => Ok(()),
             _ => Err(Fault::ConnectionLost(std::io::ErrorKind::UnexpectedEof)),
         }
@@ -190,7 +202,9 @@ impl Client {
     /// When it should not have been. Behind the close frames a server *should* close cleanly (RFC 6455 §7.1.1) and need
     /// not: one that resets the connection has ended it.
     pub(crate) fn receive_error(&mut self, kind: std::io::ErrorKind) -> Result<(), Fault> {
+        let known = self.known_fault();
         match std::mem::replace(&mut self.stage, Stage::Done) {
+            _ if known.is_some() => known.map_or(Ok(()), Err),
             Stage::Closed | Stage::Done => Ok(()),
             _ => Err(Fault::ConnectionLost(kind)),
         }
@@ -211,13 +225,25 @@ impl Client {
     pub(crate) fn give_up(&mut self) -> Option<(Fault, u64)> {
         let missing =
             [(Fault::Missing, self.due_at.len() as u64), (Fault::MissingPong, self.missing_pongs())];
+        let known = self.known_fault();
         let stage = std::mem::replace(&mut self.stage, Stage::Done);
         match (stage, &self.incoming) {
+            _ if known.is_some() => known.map(|fault| (fault, 1)),
             (Stage::Handshake(_), _) => Some((Fault::HandshakeTimeout, 1)),
+            (Stage::Greeting(greeting), _) => Some((greeting.missing(), 1)),
             (Stage::Open | Stage::Emptying, _) => missing.into_iter().find(|(_, count)| *count > 0),
             (Stage::Closing, Incoming::Messages(_)) => Some((Fault::CloseMissing, 1)),
             (Stage::Closed, _) => Some((Fault::NotEnded, 1)),
             (Stage::Closing, Incoming::Bytes(_)) | (Stage::Done, _) => None,
+        }
+    }
+
+    /// The fault that is known, though its last words have not come.
+    fn known_fault(&self) -> Option<Fault> {
+        match &self.stage {
+            Stage::Handshake(handshake) => handshake.refusal(),
+            Stage::Done => None,
+            _ => self.incoming.pending_fault(),
         }
     }
 
@@ -256,10 +282,26 @@ impl Client {
                 if self.outgoing.is_pending() {
                     return Err(Fault::HandshakeInvalid("it came before the request was sent"));
                 }
-                self.stage = Stage::Open;
+                self.stage = handshake.greeting().map_or(Stage::Open, |it| Stage::Greeting(Box::new(it)));
                 return Ok(taken);
             }
-            Stage::Closed | Stage::Done => return Err(Fault::Unasked),
+            Stage::Greeting(greeting) => {
+                let (taken, event) = greeting.receive(bytes)?;
+                if greeting.is_over() {
+                    self.stage = Stage::Open;
+                }
+                return match event {
+                    Some(Event::Close(code)) => Err(Fault::UnexpectedClose(code)),
+                    Some(Event::Ping(payload)) => {
+                        self.outgoing.push_pong(payload, &mut self.random);
+                        Ok(taken)
+                    }
+                    _ => Ok(taken),
+                };
+            }
+            Stage::Closed | Stage::Done => {
+                return Err(unasked("bytes behind the close frame", bytes.len() as u64, bytes));
+            }
         }
         let (taken, event) = self.incoming.receive(bytes, self.due_at.len(), traffic)?;
         match event {
@@ -283,7 +325,7 @@ impl Client {
     /// The oldest message in flight has come back.
     #[inline]
     fn echo(&mut self, on_echo: &mut impl FnMut(u64)) -> Result<(), Fault> {
-        let due_at = self.due_at.pop_front().ok_or(Fault::Unasked)?;
+        let due_at = self.due_at.pop_front().ok_or(Fault::Unasked(None))?;
         self.echoed += 1;
         on_echo(due_at);
         Ok(())

@@ -160,7 +160,8 @@ mod tests {
     use crate::client::traffic::{Kind, Settings};
 
     fn outgoing() -> Outgoing {
-        let mut outgoing = Outgoing::new(Cursor::new(fastrand::Rng::with_seed(3), 0), b"GET".to_vec());
+        let mut outgoing =
+            Outgoing::new(Cursor::new(fastrand::Rng::with_seed(3), binary(0).first(0), 0), b"GET".to_vec());
         outgoing.push(3);
         outgoing
     }
@@ -258,7 +259,8 @@ mod tests {
     fn a_flood_of_pings_leaves_the_first_pongs_and_the_last() {
         let traffic = binary(10);
         for (sent, is_closed) in [(0, false), (1, true), (8, false), (9, false), (13, true)] {
-            let mut outgoing = Outgoing::new(Cursor::new(fastrand::Rng::with_seed(3), 0), Vec::new());
+            let mut outgoing =
+                Outgoing::new(Cursor::new(fastrand::Rng::with_seed(3), binary(0).first(0), 0), Vec::new());
             outgoing.push_pong(b"first!".to_vec(), &mut random());
             let mut buffer = vec![0; sent];
             let filled = outgoing.fill(&traffic, &mut buffer);

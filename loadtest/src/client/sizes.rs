@@ -27,7 +27,7 @@ struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SizesError {
     /// Not a number of bytes.
-    #[error("{0:?} is no size: 64, 1k, 16KiB")]
+    #[error("{0:?} is no size from 0 to 1GiB, such as 64, 1k or 16KiB")]
     Size(String),
     /// Over [`SIZE_MAX`].
     #[error("at most 1GiB")]
@@ -52,6 +52,12 @@ impl Sizes {
     /// Every message has this size.
     pub(crate) fn fixed(size: usize) -> Self {
         Self { text: size.to_string(), entries: vec![Entry { range: size..=size, weight: 1 }] }
+    }
+
+    /// Sizes from `first` to `last`.
+    pub(crate) fn between(first: usize, last: usize) -> Self {
+        let text = if first == last { first.to_string() } else { format!("{first}-{last}") };
+        Self { text, entries: vec![Entry { range: first..=last, weight: 1 }] }
     }
 
     /// The size of every message, where they have the same.
@@ -150,7 +156,7 @@ pub(crate) fn parse_size(text: &str) -> Result<usize, SizesError> {
 }
 
 /// The largest message: the block it is cut from lies in memory.
-const SIZE_MAX: usize = 1 << 30;
+pub(super) const SIZE_MAX: usize = 1 << 30;
 
 #[cfg(test)]
 mod tests {

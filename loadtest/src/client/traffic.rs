@@ -7,6 +7,7 @@ use std::ops::{Range, RangeInclusive};
 use ringback::mask::Key;
 use ringback::proto::frame::{HEADER_MAX, Header, OpCode};
 
+use crate::client::file::FileMessages;
 use crate::client::sizes::Sizes;
 
 /// What a message is made of.
@@ -88,6 +89,10 @@ pub(crate) struct Traffic {
     shapes: Box<[Shape]>,
     /// The header of every frame where all are alike, its key still to be put in.
     plain: Option<Head>,
+    /// How many different messages a connection sends before it begins again, at least 1.
+    period: usize,
+    /// Whether the messages are random, and connections begin with different ones.
+    is_random: bool,
 }
 
 /// What a message looks like.
@@ -99,7 +104,8 @@ pub(crate) struct Shape {
     pub(crate) size: usize,
     /// Its frames, at least 1.
     pub(crate) fragments: u32,
-    /// Where in the block the window of the first variant begins.
+    /// Where in the block the window of the first variant would begin. Of a file's messages it may lie before the block: it
+    /// is counted modulo 2^64.
     start: usize,
 }
 
@@ -141,30 +147,14 @@ impl Head {
 pub(crate) struct Variant(usize);
 
 impl Variant {
-    /// The variant that a connection begins with: neighbours differ, so a reply to the wrong connection shows.
+    /// The variant that a connection begins with that sends random messages: neighbours differ, so a reply to the wrong connection shows.
     ///
     /// Each [`VARIANTS`] connections in a row begin with all of them, in an order that is shifted at random from row to
     /// row: in a churn the connections of a place follow one another in steps, and in no step do all begin alike.
-    pub(crate) fn of_connection(index: usize) -> Self {
+    fn of_connection(index: usize) -> Self {
         let row = (index / VARIANTS) as u64;
         let shift = fastrand::Rng::with_seed(row).usize(..VARIANTS);
         Self((index % VARIANTS * 37 + shift) % VARIANTS)
-    }
-
-    /// The variant `ahead` messages later.
-    pub(crate) const fn plus(self, ahead: usize) -> Self {
-        Self((self.0 + ahead) % VARIANTS)
-    }
-
-    /// The variant `behind` messages earlier, at most [`VARIANTS`].
-    pub(crate) const fn minus(self, behind: usize) -> Self {
-        Self((self.0 + VARIANTS - behind) % VARIANTS)
-    }
-
-    /// The variant of the next message.
-    #[inline]
-    pub(crate) const fn next(self) -> Self {
-        Self(if self.0 + 1 == VARIANTS { 0 } else { self.0 + 1 })
     }
 }
 
@@ -196,7 +186,59 @@ impl Traffic {
         let shape = shape(0, settings.sizes.max(), *fragments.start());
         let is_plain = !is_varied && shape.fragments == 1 && settings.ping_every.is_none();
         let plain = is_plain.then(|| Head::new(true, shape.opcode, shape.size, Key::new([0; KEY_LEN])));
-        Self { settings, block, shape, shapes, plain }
+        Self { settings, block, shape, shapes, plain, period: VARIANTS, is_random: true }
+    }
+
+    /// The messages of a file: every connection sends them in their order, from the first one on, again and again.
+    pub(crate) fn of_file(
+        messages: FileMessages,
+        fragments: &RangeInclusive<u32>,
+        ping_every: Option<NonZeroU32>,
+        seed: u64,
+    ) -> Self {
+        let FileMessages { kind, block, ranges } = messages;
+        let mut random = fastrand::Rng::with_seed(seed);
+        let sizes = || ranges.iter().map(Range::len);
+        let (first, last) = (sizes().min().unwrap_or_default(), sizes().max().unwrap_or_default());
+        let opcode = kind.turns()[0].0;
+        let shapes: Vec<_> = ranges
+            .iter()
+            .enumerate()
+            .map(|(variant, range)| {
+                // Such that the window of this variant begins where the message does.
+                let start = range.start.wrapping_sub(variant * UNIT);
+                Shape { opcode, size: range.len(), fragments: random.u32(fragments.clone()), start }
+            })
+            .collect();
+        let shape = shapes[0];
+        let is_varied = shapes.len() > 1 || fragments.start() < fragments.end();
+        let is_plain = !is_varied && shape.fragments == 1 && ping_every.is_none();
+        let plain = is_plain.then(|| Head::new(true, opcode, shape.size, Key::new([0; KEY_LEN])));
+        let settings =
+            Settings { kind, sizes: Sizes::between(first, last), fragments: fragments.clone(), ping_every };
+        let (period, shapes) = (shapes.len(), if is_varied { shapes.into() } else { Box::default() });
+        Self { settings, block, shape, shapes, plain, period, is_random: false }
+    }
+
+    /// The variant that the connection with this index begins with.
+    pub(crate) fn first(&self, index: usize) -> Variant {
+        if self.is_random { Variant::of_connection(index) } else { Variant(0) }
+    }
+
+    /// The variant of the next message.
+    #[inline]
+    pub(crate) const fn next(&self, variant: Variant) -> Variant {
+        Variant(if variant.0 + 1 == self.period { 0 } else { variant.0 + 1 })
+    }
+
+    /// The variant `ahead` messages later.
+    pub(crate) const fn plus(&self, variant: Variant, ahead: usize) -> Variant {
+        Variant((variant.0 + ahead) % self.period)
+    }
+
+    /// The variant `behind` messages earlier.
+    pub(crate) const fn minus(&self, variant: Variant, behind: usize) -> Variant {
+        Variant((variant.0 + self.period - behind % self.period) % self.period)
     }
 
     /// What the messages are made of.
@@ -216,8 +258,8 @@ impl Traffic {
 
     /// The mean payload of a message, in bytes.
     pub(crate) fn mean_size(&self) -> f64 {
-        let total: f64 = (0..VARIANTS).map(|variant| self.shape(Variant(variant)).size as f64).sum();
-        total / VARIANTS as f64
+        let total: f64 = (0..self.period).map(|variant| self.shape(Variant(variant)).size as f64).sum();
+        total / self.period as f64
     }
 
     /// After how many messages of a connection a ping is sent.
@@ -246,7 +288,7 @@ impl Traffic {
     #[inline]
     pub(crate) fn payload(&self, variant: Variant) -> &[u8] {
         let &Shape { size, start, .. } = self.shape(variant);
-        let start = start + variant.0 * UNIT;
+        let start = start.wrapping_add(variant.0 * UNIT);
         &self.block[start..start + size]
     }
 
@@ -259,7 +301,7 @@ impl Traffic {
         else {
             return false;
         };
-        (0..VARIANTS).any(|variant| {
+        (0..self.period).any(|variant| {
             let payload = self.payload(Variant(variant));
             payload.starts_with(first) || payload.ends_with(last)
         })
@@ -277,7 +319,11 @@ struct Description<'a>(&'a Traffic);
 impl fmt::Display for Description<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Settings { kind, sizes, fragments, ping_every } = &self.0.settings;
-        let name = kind.name();
+        let name = match (self.0.is_random, self.0.period) {
+            (true, _) => kind.name().to_owned(),
+            (false, 1) => format!("a {} message of a file", kind.name()),
+            (false, lines) => format!("{lines} {} messages of a file", kind.name()),
+        };
         match sizes.size() {
             Some(size) => write!(f, "{name} of {size} bytes")?,
             None => write!(f, "{name} of {sizes} bytes ({:.0} on average)", self.0.mean_size())?,
@@ -347,159 +393,5 @@ impl Settings {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
-
-    const KINDS: [Kind; 5] = [Kind::Text, Kind::Utf8, Kind::Binary, Kind::Mixed, Kind::Ping];
-
-    fn traffic(kind: Kind, size: usize) -> Traffic {
-        Traffic::new(Settings::fixed(kind, size), 7)
-    }
-
-    #[test]
-    fn payloads_have_the_size_and_the_kind() {
-        for size in (0..=300).chain([4095, 4096, 4097, 65_535, 65_536]) {
-            for kind in KINDS {
-                let traffic = traffic(kind, size);
-                for ahead in (0..VARIANTS).step_by(if size > 300 { 97 } else { 5 }) {
-                    let payload = traffic.payload(Variant(0).plus(ahead));
-                    assert_eq!(payload.len(), size);
-                    match kind {
-                        Kind::Text => assert!(payload.iter().all(|byte| (b' '..=b'~').contains(byte))),
-                        Kind::Utf8 => assert!(std::str::from_utf8(payload).is_ok(), "{size} {ahead}"),
-                        Kind::Mixed if ahead % 3 == 0 => assert!(payload.is_ascii()),
-                        Kind::Mixed if ahead % 3 == 1 => assert!(std::str::from_utf8(payload).is_ok()),
-                        Kind::Binary | Kind::Mixed | Kind::Ping => {}
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn multibyte_text_has_code_points_of_every_length() {
-        let traffic = traffic(Kind::Utf8, 1000);
-        let text = std::str::from_utf8(traffic.payload(Variant(3))).expect("valid");
-        for len in 1..=4 {
-            let count = text.chars().filter(|c| c.len_utf8() == len).count();
-            assert!((99..=101).contains(&count), "{count} code points of {len} bytes");
-        }
-    }
-
-    #[test]
-    fn the_messages_of_a_round_all_differ() {
-        for kind in KINDS {
-            let traffic = traffic(kind, 16);
-            let mut variant = Variant::of_connection(5);
-            let mut seen = HashSet::new();
-            for ahead in 0..VARIANTS {
-                assert_eq!(variant, Variant::of_connection(5).plus(ahead));
-                assert!(seen.insert(traffic.payload(variant).to_vec()));
-                variant = variant.next();
-            }
-            assert_eq!(variant, Variant::of_connection(5));
-        }
-    }
-
-    #[test]
-    fn connections_begin_differently_next_to_each_other_and_in_steps() {
-        for index in 0..VARIANTS - 1 {
-            assert_ne!(Variant::of_connection(index), Variant::of_connection(index + 1));
-        }
-        for step in [1, 64, VARIANTS - 1, VARIANTS, VARIANTS + 1, 2 * VARIANTS, VARIANTS * VARIANTS] {
-            let variants: Vec<_> =
-                (0..1000).map(|count| Variant::of_connection(5 + count * step).0).collect();
-            let alike = variants.windows(2).filter(|two| two[0] == two[1]).count();
-            let different = variants.iter().collect::<HashSet<_>>().len();
-            // Drawn at random, some 620 are different, and one in 1,021 is like the one before it.
-            assert!(
-                alike < 10 && different > 500,
-                "in steps of {step}: {alike} alike, {different} different"
-            );
-        }
-    }
-
-    #[test]
-    fn kinds_and_sizes_vary_within_a_round_and_text_stays_valid() {
-        let sizes = "0-40:9,1k:1".parse().expect("valid");
-        let settings = Settings { kind: Kind::Mixed, sizes, fragments: 1..=4, ping_every: None };
-        let traffic = Traffic::new(settings, 7);
-        assert!(traffic.is_varied() && traffic.plain().is_none() && traffic.size().is_none());
-        let mut total = 0;
-        for variant in (0..VARIANTS).map(Variant) {
-            let shape = traffic.shape(variant);
-            let payload = traffic.payload(variant);
-            assert_eq!(payload.len(), shape.size);
-            assert!(shape.size <= 40 || shape.size == 1000);
-            assert!((1..=4).contains(&shape.fragments));
-            match shape.opcode {
-                OpCode::Text => assert!(std::str::from_utf8(payload).is_ok()),
-                opcode => assert_eq!((opcode, variant.0 % 3), (OpCode::Binary, 2)),
-            }
-            total += shape.size;
-        }
-        assert!((traffic.mean_size() - total as f64 / VARIANTS as f64).abs() < 1e-6);
-        assert!((traffic.mean_size() - 118.0).abs() < 2.0, "{}", traffic.mean_size());
-        for fragments in 1..=4 {
-            assert!((0..VARIANTS).any(|variant| traffic.shape(Variant(variant)).fragments == fragments));
-        }
-    }
-
-    #[test]
-    fn a_message_of_which_one_byte_is_wrong_is_like_one() {
-        let traffic = traffic(Kind::Ping, 8);
-        let right = traffic.payload(Variant(700));
-        for at in 0..right.len() {
-            let mut wrong = right.to_vec();
-            wrong[at] ^= 1;
-            assert!(traffic.has_like(&wrong), "{at}");
-        }
-        assert!(traffic.has_like(right) && traffic.has_like(&right[..4]) && traffic.has_like(&right[4..]));
-        for other in ["", "abc", "heartbeat", "12345678"] {
-            assert!(!traffic.has_like(other.as_bytes()), "{other}");
-        }
-    }
-
-    #[test]
-    fn fragments_are_about_as_long_and_leave_nothing_out() {
-        for (size, fragments) in [(0, 1), (0, 3), (2, 3), (10, 3), (1 << 30, 65_536)] {
-            let shape = Shape { opcode: OpCode::Text, size, fragments, start: 0 };
-            let mut end = 0;
-            for index in 0..fragments {
-                let range = shape.fragment(index);
-                assert_eq!(range.start, end);
-                assert!(range.len().abs_diff(size / fragments as usize) <= 1);
-                end = range.end;
-            }
-            assert_eq!(end, size);
-        }
-    }
-
-    #[test]
-    fn traffic_is_described() {
-        let described = |kind, sizes: &str, fragments, every| {
-            let sizes = sizes.parse().expect("valid");
-            let ping_every = NonZeroU32::new(every);
-            Traffic::new(Settings { kind, sizes, fragments, ping_every }, 7).describe()
-        };
-        assert_eq!(described(Kind::Text, "64", 1..=1, 0), "text of 64 bytes");
-        assert_eq!(described(Kind::Utf8, "1k", 3..=3, 1), "utf8 of 1000 bytes in 3 frames, a ping with each");
-        assert_eq!(
-            described(Kind::Mixed, "0:1,200:1", 1..=4, 100),
-            "mixed of 0:1,200:1 bytes (100 on average) in 1 to 4 frames, a ping every 100"
-        );
-    }
-
-    #[test]
-    fn headers_are_those_of_a_client() {
-        for (size, len) in [(0, 6), (125, 6), (126, 8), (65_535, 8), (65_536, 14)] {
-            let key = Key::new([1, 2, 3, 4]);
-            let head = traffic(Kind::Binary, size).plain().expect("all alike").with_key(key);
-            let parsed = Header::parse(&head.bytes[..head.len], ringback::proto::frame::Sender::Client);
-            let expected =
-                Header { fin: true, opcode: OpCode::Binary, payload_len: size as u64, key: Some(key) };
-            assert_eq!(parsed, Ok(Some((expected, len))));
-        }
-    }
-}
+#[path = "traffic_tests.rs"]
+mod tests;

@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use rustix::thread::CpuSet;
 
+use super::End;
 use super::cell::Cell;
 use super::measure::Plan;
 use super::server::Spec;
+use crate::EXIT_WRONG;
+use crate::cli::value;
 use crate::cpu;
+use crate::failure::error_json;
 use crate::run::Failure;
 
 /// The options of `loadtest compare`.
@@ -29,16 +33,18 @@ pub(crate) struct Args {
     #[arg(long, value_name = "CELL,…", value_delimiter = ',', default_value = CELLS)]
     cells: Vec<Cell>,
 
-    /// How often each server is visited in each cell; fewer than 6 tell no servers apart
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    /// How often each server is visited in each cell; 1 to 1000000; fewer than 6 tell no servers apart
+    #[arg(long, value_name = "N", default_value_t = 10, allow_hyphen_values = true,
+        value_parser = value::count(ROUNDS_MAX))]
     rounds: u32,
 
-    /// What is measured in each visit
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    /// What is measured in each visit, 1ms to 365days
+    #[arg(long, value_name = "TIME", default_value = "2s", allow_hyphen_values = true,
+        value_parser = value::time_above_zero)]
     slice: Duration,
 
     /// Load before each slice
-    #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "300ms", allow_hyphen_values = true, value_parser = value::time)]
     warmup: Duration,
 
     /// The server that ratios are taken to [default: the first]
@@ -121,10 +127,6 @@ impl Args {
     /// What cannot be, in one line.
     pub(super) fn plan(&self) -> Result<Plan, Failure> {
         let usage = |text: String| Err(Failure::Usage(text));
-        // The load generator is told milliseconds.
-        if self.slice < SLICE_MIN {
-            return usage(format!("--slice must be {} or longer", humantime::format_duration(SLICE_MIN)));
-        }
         if !self.path.starts_with('/') {
             return usage(format!("--path {}: it must begin with '/'", self.path));
         }
@@ -234,6 +236,20 @@ impl Output {
         }
         Ok(())
     }
+
+    /// Writes the error to the file of --json, where there is no result.
+    pub(super) fn write_error(&self, end: &End) {
+        let (told, code) = match end {
+            End::Failed(failure) => (failure.to_string(), failure.exit_code()),
+            End::Wrong(why) => (why.clone(), EXIT_WRONG),
+            End::Signalled(_) => return,
+        };
+        if let Some(path) = &self.json
+            && let Err(error) = fs::write(path, error_json(&told, code))
+        {
+            say!("loadtest: cannot write {}: {error}", path.display());
+        }
+    }
 }
 
 /// The cores of the servers and of the load generator: those asked for, or the first two that we may run on, or the
@@ -290,14 +306,17 @@ on running.
 
 The messages of 10,000 connections go round in some 100 ms, or much more: give them --slice 2s --warmup 1s.
 
-Exit status: 0 there is a result, 1 an echo was wrong, 64 usage, 69 a server or a visit failed,
-74 a file cannot be written.";
+SIGINT, SIGTERM or SIGHUP ends it early: the rounds that are complete are told, in every form that was asked for. A second
+one kills the servers and ends it at once.
+
+Exit status: 0 there is a result, 1 an echo was wrong, 64 usage, 69 a server or a visit failed, 71 the system refuses what
+is needed, 74 a file cannot be written; 130, 143 or 129 where SIGINT, SIGTERM or SIGHUP has ended it.";
 
 const CELLS: &str = "text:64:64:1,text:64:64:16,text:16:16KiB:1,utf8:16:16KiB:1,binary:4:1MiB:1";
 
 const PATH: &str = "/ws";
 
-const SLICE_MIN: Duration = Duration::from_millis(1);
+const ROUNDS_MAX: u32 = 1_000_000;
 
 /// Seeds that JavaScript, which some read the JSON with, holds exactly.
 const SEED_MAX: u64 = (1 << 32) - 1;
@@ -389,8 +408,8 @@ mod tests {
             ("--counters=raw,none", "--counters none is none of ours, raw"),
             ("raw=c {port}", "two servers are named raw"),
             ("--rounds=0", "rounds"),
-            ("--slice=0s", "--slice must be 1ms or longer"),
-            ("--slice=500us", "--slice must be 1ms or longer"),
+            ("--slice=0s", "a time from 1ms"),
+            ("--slice=500us", "a time from 1ms"),
             ("--slice=2", "slice"),
             ("--path=ws", "--path ws"),
             ("--cells=json:1:64:1", "'json' is none of text"),

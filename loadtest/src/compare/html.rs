@@ -28,7 +28,8 @@ pub(crate) fn page(comparison: &Comparison) -> String {
             }
             body {
                 h1 { (title) }
-                p { (words::about_intervals(comparison.plan.rounds)) }
+                @if let Some(ended) = comparison.ended() { p { strong { (ended) } } }
+                @if !comparison.cells.is_empty() { p { (words::about_intervals(comparison.rounds())) } }
                 nav { @for summary in &comparison.cells {
                     a href={ "#" (summary.cell.file_name()) } { (summary.cell) } " "
                 } }
@@ -143,7 +144,7 @@ fn bar(row: &Row, estimate: &Estimate, note: String, is_reference: bool) -> Bar 
 
 /// Whether there are intervals.
 fn is_sure(comparison: &Comparison) -> bool {
-    words::too_few(comparison.plan.rounds).is_none()
+    words::too_few(comparison.rounds()).is_none()
 }
 
 /// In the dark, the colours of `chart.rs` are replaced.

@@ -16,9 +16,12 @@ pub(crate) fn document(comparison: &Comparison, charts: Option<&str>) -> String 
     let _ = writeln!(
         text,
         "- rounds: {} of {}",
-        comparison.plan.rounds,
+        comparison.rounds(),
         humantime::format_duration(comparison.plan.slice)
     );
+    if let Some(ended) = comparison.ended() {
+        let _ = writeln!(text, "\n{ended}");
+    }
     let _ = writeln!(text, "\n```sh\n{}\n```", comparison.environment.command);
     for summary in &comparison.cells {
         let _ = writeln!(text, "\n### {}\n", summary.cell.title());
@@ -34,7 +37,9 @@ pub(crate) fn document(comparison: &Comparison, charts: Option<&str>) -> String 
             let _ = writeln!(text, "\n{bottleneck}.");
         }
     }
-    let _ = writeln!(text, "\n{}", words::about_intervals(comparison.plan.rounds));
+    if !comparison.cells.is_empty() {
+        let _ = writeln!(text, "\n{}", words::about_intervals(comparison.rounds()));
+    }
     text
 }
 
@@ -83,7 +88,7 @@ pub(crate) fn columns<'a>(comparison: &'a Comparison, summary: &'a Summary) -> V
         })
     };
     let judged_by = summary.judged_by;
-    let sure = if words::too_few(comparison.plan.rounds).is_none() { " (95 %)" } else { "" };
+    let sure = if words::too_few(comparison.rounds()).is_none() { " (95 %)" } else { "" };
     add(judged_by.title(unit), absolute(judged_by));
     for (place, name) in names.iter().enumerate() {
         add(format!("to {name}{sure}"), ratio(judged_by, place));

@@ -9,8 +9,8 @@ use super::End;
 use super::cell::Cell;
 use super::progress::Progress;
 use super::server::{Server, Spec};
-use super::signals::Signals;
 use super::visit::{Visit, visit};
+use crate::signals::Signals;
 
 /// What is compared, settled before any server is started.
 #[derive(Clone, Debug)]
@@ -59,6 +59,15 @@ pub(crate) struct Measured {
     pub(crate) rounds: Vec<Round>,
 }
 
+/// What was measured.
+#[derive(Debug)]
+pub(crate) struct Measurement {
+    /// Of each cell that was gone through at least once, the rounds that are complete.
+    pub(crate) cells: Vec<Measured>,
+    /// The signal that has ended it early.
+    pub(crate) signal: Option<i32>,
+}
+
 /// One round of a cell.
 #[derive(Clone, Debug)]
 pub(crate) struct Round {
@@ -68,13 +77,30 @@ pub(crate) struct Round {
     pub(crate) visits: Vec<Visit>,
 }
 
-/// Starts all servers, visits them in every round and cell, and stops them, however it ends.
+/// Starts all servers, visits them in every round and cell, and stops them, however it ends. A signal ends it early.
 ///
 /// # Errors
 ///
-/// No figure is to be believed: a server or a visit failed, or a signal came.
-pub(crate) fn measure(plan: &Plan, signals: &Signals, progress: &Progress) -> Result<Vec<Measured>, End> {
+/// No figure is to be believed: a server or a visit failed, or a second signal came.
+pub(crate) fn measure(plan: &Plan, signals: &Signals, progress: &Progress) -> Result<Measurement, End> {
     allow_files();
+    signals.hold();
+    let mut cells: Vec<_> =
+        plan.cells.iter().map(|cell| Measured { cell: cell.clone(), rounds: Vec::new() }).collect();
+    let ended = go_round(plan, signals, progress, &mut cells);
+    // The servers are stopped.
+    signals.release();
+    progress.finish();
+    let signal = match ended {
+        Ok(()) => None,
+        Err(End::Signalled(signal)) if !signals.is_urgent() => Some(signal),
+        Err(end) => return Err(end),
+    };
+    cells.retain(|measured| !measured.rounds.is_empty());
+    Ok(Measurement { cells, signal })
+}
+
+fn go_round(plan: &Plan, signals: &Signals, progress: &Progress, cells: &mut [Measured]) -> Result<(), End> {
     let mut servers = Servers(Vec::new());
     if plan.cells.iter().any(|cell| !cell.wants_fresh_server()) {
         for spec in &plan.servers {
@@ -83,10 +109,8 @@ pub(crate) fn measure(plan: &Plan, signals: &Signals, progress: &Progress) -> Re
         }
     }
     let mut shuffler = fastrand::Rng::with_seed(plan.seed);
-    let mut measured: Vec<_> =
-        plan.cells.iter().map(|cell| Measured { cell: cell.clone(), rounds: Vec::new() }).collect();
     for number in 1..=plan.rounds {
-        for Measured { cell, rounds } in &mut measured {
+        for Measured { cell, rounds } in &mut *cells {
             let mut order: Vec<_> = (0..plan.servers.len()).collect();
             shuffler.shuffle(&mut order);
             let mut visits = Vec::new();
@@ -95,9 +119,9 @@ pub(crate) fn measure(plan: &Plan, signals: &Signals, progress: &Progress) -> Re
                 let visit = if cell.wants_fresh_server() {
                     let mut server =
                         Server::start(&plan.servers[place], plan.server_core, &FRESH_ENVIRONMENT, signals)?;
-                    visit(plan, cell, &mut server, plan.counts[place], signals)?
+                    visit(plan, cell, &mut server, plan.counts[place], signals, progress)?
                 } else {
-                    visit(plan, cell, &mut servers.0[place], plan.counts[place], signals)?
+                    visit(plan, cell, &mut servers.0[place], plan.counts[place], signals, progress)?
                 };
                 progress.pass_on(&visit.complaints);
                 visits.push((place, visit));
@@ -107,8 +131,7 @@ pub(crate) fn measure(plan: &Plan, signals: &Signals, progress: &Progress) -> Re
             rounds.push(Round { order, visits });
         }
     }
-    progress.finish();
-    Ok(measured)
+    Ok(())
 }
 
 /// Running servers. They are told to end all at once, and then awaited.

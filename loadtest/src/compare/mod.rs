@@ -12,7 +12,6 @@ mod process;
 mod progress;
 mod report;
 mod server;
-mod signals;
 mod visit;
 mod words;
 
@@ -20,41 +19,55 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::EXIT_WRONG;
 use crate::run::Failure;
+use crate::signals::{self, Second, Signals};
 pub(crate) use args::{Args, cores, this_program};
 pub(crate) use cell::Cell;
 use environment::Environment;
 pub(crate) use judge::{Estimate, Figure, Row, Summary};
 use measure::Measured;
-pub(crate) use measure::{Plan, measure};
+pub(crate) use measure::{Measurement, Plan, measure};
 pub(crate) use progress::Progress;
 pub(crate) use server::Spec;
-pub(crate) use signals::Signals;
 pub(crate) use words::{ratio, too_few, value};
 
-/// Compares; whether every echo was right.
+/// Compares; gives the exit code.
 ///
 /// # Errors
 ///
 /// No figure of the run is to be believed: why.
-pub(crate) fn run(args: &Args) -> Result<bool, Failure> {
+pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     conclude(compare(args))
 }
 
-fn compare(args: &Args) -> Result<(), End> {
+fn compare(args: &Args) -> Result<Option<i32>, End> {
     let plan = args.plan()?;
     args.output.check(&plan.cells)?;
     if plan.server_core == plan.client_core {
-        eprintln!("loadtest: the servers and the load generator share a core");
+        say!("loadtest: the servers and the load generator share a core");
     }
-    let signals = Signals::take().map_err(|error| End::failed(format!("cannot handle signals: {error}")))?;
+    let signals = take_signals()?;
     let environment = Environment::describe(&plan, args.command_line(&plan));
     let progress = Progress::new(&plan, args.output.quiet);
-    let measured = measure(&plan, &signals, &progress)?;
-    let comparison = Comparison::new(plan, environment, measured);
+    let measured = measure(&plan, &signals, &progress);
+    let Measurement { cells, signal } = measured.inspect_err(|end| args.output.write_error(end))?;
+    let comparison = Comparison::new(plan, environment, cells, signal);
     // Who closes the pipe has read enough; the files are still wanted.
     let _ = std::io::stdout().write_all(markdown::document(&comparison, None).as_bytes());
-    write_files(&comparison, &args.output)
+    write_files(&comparison, &args.output)?;
+    Ok(signal)
+}
+
+/// Takes the signals that end a comparison.
+///
+/// # Errors
+///
+/// The system refuses what is needed.
+pub(crate) fn take_signals() -> Result<Signals, Failure> {
+    Signals::take(Second::Counts).map_err(|error| {
+        Failure::refused("handle signals", &error, "raise the limit of open files (ulimit -n)")
+    })
 }
 
 /// A comparison that is over.
@@ -66,12 +79,24 @@ pub(crate) struct Comparison {
     measured: Vec<Measured>,
     /// What each cell has shown, in the order of `measured`.
     cells: Vec<Summary>,
+    /// The signal that has ended it: then cells have fewer rounds than planned, and some of them may be missing.
+    signal: Option<i32>,
 }
 
 impl Comparison {
-    fn new(plan: Plan, environment: Environment, measured: Vec<Measured>) -> Self {
+    fn new(plan: Plan, environment: Environment, measured: Vec<Measured>, signal: Option<i32>) -> Self {
         let cells = measured.iter().map(|measured| Summary::new(&plan, measured)).collect();
-        Self { plan, environment, measured, cells }
+        Self { plan, environment, measured, cells, signal }
+    }
+
+    /// How many rounds each cell has at least.
+    fn rounds(&self) -> u32 {
+        rounds(&self.measured)
+    }
+
+    /// That a signal has ended it, where one has.
+    fn ended(&self) -> Option<String> {
+        self.signal.map(|signal| ended(signal, &self.plan, &self.measured))
     }
 
     /// The server that ratios are taken to first.
@@ -103,22 +128,39 @@ impl From<Failure> for End {
     }
 }
 
-/// What `main` makes of an end. After a signal this process ends as if it had never been handled: the servers are
-/// stopped by now.
-pub(crate) fn conclude(ended: Result<(), End>) -> Result<bool, Failure> {
+/// How many rounds each of the cells has at least.
+pub(crate) fn rounds(measured: &[Measured]) -> u32 {
+    let rounds = measured.iter().map(|measured| measured.rounds.len()).min().unwrap_or(0);
+    u32::try_from(rounds).unwrap_or(u32::MAX)
+}
+
+/// What a comparison that a signal has ended is told with.
+pub(crate) fn ended(signal: i32, plan: &Plan, measured: &[Measured]) -> String {
+    let (signal, planned) = (signals::name(signal), plan.rounds);
+    match measured.len() {
+        0 => format!(
+            "{signal} ended the comparison before a round of {planned} was complete: there is nothing to tell."
+        ),
+        cells if cells < plan.cells.len() => format!(
+            "{signal} ended the comparison in its first round of {planned}: this is about {cells} of {} loads.",
+            plan.cells.len()
+        ),
+        _ => format!("{signal} ended the comparison after {} of {planned} rounds.", rounds(measured)),
+    }
+}
+
+/// What `main` makes of an end: the exit code. After a signal it is the one that a shell would show.
+pub(crate) fn conclude(ended: Result<Option<i32>, End>) -> Result<u8, Failure> {
     match ended {
-        Ok(()) => Ok(true),
+        Ok(None) => Ok(0),
+        Ok(Some(signal)) | Err(End::Signalled(signal)) => {
+            say!("loadtest: ended by {}; the servers are stopped", signals::name(signal));
+            Ok(signals::exit_code(signal))
+        }
         Err(End::Failed(failure)) => Err(failure),
         Err(End::Wrong(why)) => {
-            eprintln!("loadtest: {why}");
-            Ok(false)
-        }
-        Err(End::Signalled(signal)) => {
-            let why = format!("ended by signal {signal}; the servers are stopped");
-            eprintln!("loadtest: {why}");
-            // It returns when the signal's own effect is not to end.
-            let _ = signal_hook::low_level::emulate_default_handler(signal);
-            Err(Failure::Unavailable(why))
+            say!("loadtest: {why}");
+            Ok(EXIT_WRONG)
         }
     }
 }

@@ -16,8 +16,8 @@ use rustix::process::{
 };
 
 use super::End;
-use super::signals::{Signals, wait_readable};
 use crate::cpu;
+use crate::signals::{Signals, wait_readable};
 
 /// A child, killed with its process group and reaped when it is dropped.
 ///
@@ -44,7 +44,8 @@ impl Process {
             None => command.spawn()?,
             // A child inherits the core of the thread that starts it.
             Some(core) => thread::scope(|scope| {
-                let thread = scope.spawn(|| cpu::pin(core).and_then(|()| command.spawn()));
+                let start = || cpu::pin(core).and_then(|()| command.spawn());
+                let thread = thread::Builder::new().spawn_scoped(scope, start)?;
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             })?,
         };
@@ -91,7 +92,7 @@ impl Process {
     /// [`End::Signalled`].
     pub(super) fn wait(&self, deadline: Instant, signals: &Signals) -> Result<Option<ExitStatus>, End> {
         loop {
-            signals.check()?;
+            check(signals)?;
             match self.status() {
                 Ok(None) if Instant::now() < deadline => signals.wait(Some(self.ended.as_fd()), deadline),
                 Ok(status) => return Ok(status),
@@ -100,15 +101,16 @@ impl Process {
         }
     }
 
-    /// Waits for its end and for that of its group, whatever signals come; `None` when they have not come by the
-    /// deadline.
-    pub(super) fn wait_group(&self, deadline: Instant) -> Option<ExitStatus> {
+    /// Waits for its end and for that of its group; `None` when they have not come by the deadline, or when a second signal
+    /// came.
+    pub(super) fn wait_group(&self, deadline: Instant, signals: &Signals) -> Option<ExitStatus> {
         loop {
-            let (status, is_late) = (self.status(), Instant::now() >= deadline);
+            let now = Instant::now();
+            let (status, is_late) = (self.status(), now >= deadline || signals.is_urgent());
             match status {
                 Ok(Some(status)) if !is_group_running(self.id()) => return Some(status),
                 Ok(_) if is_late => return None,
-                Ok(None) => wait_readable(&[Some(self.ended.as_fd())], deadline),
+                Ok(None) => wait_readable(&[Some(self.ended.as_fd())], deadline.min(now + URGENT_PAUSE)),
                 // Nothing wakes us when those end that are not our children.
                 Ok(Some(_)) => thread::sleep(GROUP_PAUSE),
                 Err(_) => return None,
@@ -152,6 +154,18 @@ fn is_group_running(group: u32) -> bool {
         is_running && fields.nth(1).and_then(|id| id.parse().ok()) == Some(group)
     })
 }
+
+/// Passes while there was no signal.
+///
+/// # Errors
+///
+/// [`End::Signalled`].
+pub(super) fn check(signals: &Signals) -> Result<(), End> {
+    signals.latest().map_or(Ok(()), |signal| Err(End::Signalled(signal)))
+}
+
+/// Between two looks whether a second signal has come.
+const URGENT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Between two looks at a group.
 const GROUP_PAUSE: Duration = Duration::from_millis(10);

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
-use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -35,7 +34,6 @@ impl Progress {
         } else if std::io::stderr().is_terminal() {
             let bar = ProgressBar::new(plan.visits());
             bar.set_style(ProgressStyle::with_template(TEMPLATE).expect("well formed: there is a test"));
-            bar.enable_steady_tick(Duration::from_millis(500));
             Telling::Bar(bar)
         } else {
             Telling::Lines(RefCell::default())
@@ -63,10 +61,17 @@ impl Progress {
             }
             Telling::Lines(latest) => {
                 if latest.replace(line.clone()) != line {
-                    eprintln!("{line}");
+                    say!("{line}");
                 }
             }
             Telling::Nothing => {}
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(&self) {
+        if let Telling::Bar(bar) = &self.telling {
+            bar.tick();
         }
     }
 
@@ -75,8 +80,8 @@ impl Progress {
         for line in complaints.lines().filter(|line| !line.trim().is_empty()) {
             if self.passed_on.borrow_mut().insert(line.to_owned()) {
                 match &self.telling {
-                    Telling::Bar(bar) => bar.suspend(|| eprintln!("{line}")),
-                    Telling::Lines(_) | Telling::Nothing => eprintln!("{line}"),
+                    Telling::Bar(bar) => bar.suspend(|| say!("{line}")),
+                    Telling::Lines(_) | Telling::Nothing => say!("{line}"),
                 }
             }
         }

@@ -8,6 +8,7 @@ use super::environment::Environment;
 use super::judge::Summary;
 use super::measure::{Measured, Round};
 use super::server::Spec;
+use crate::signals;
 
 /// One object. Names of servers come in the order of the command line.
 pub(crate) fn to_json(comparison: &Comparison) -> String {
@@ -20,6 +21,7 @@ pub(crate) fn to_json(comparison: &Comparison) -> String {
         baseline: name(plan.references[0]),
         also_to: plan.references.get(1).map(|&place| name(place)),
         rounds: plan.rounds,
+        ended_by_signal: comparison.signal.map(signals::name),
         slice_seconds: plan.slice.as_secs_f64(),
         warmup_seconds: plan.warmup.as_secs_f64(),
         cells: cells
@@ -40,7 +42,9 @@ struct Report<'a> {
     servers: &'a [Spec],
     baseline: &'a str,
     also_to: Option<&'a str>,
+    /// As planned; each cell has those that were made.
     rounds: u32,
+    ended_by_signal: Option<&'static str>,
     slice_seconds: f64,
     warmup_seconds: f64,
     cells: Vec<CellReport<'a>>,

@@ -12,9 +12,9 @@ use rustix::process::Signal;
 use serde::Serialize;
 
 use super::End;
-use super::process::{Log, Process};
-use super::signals::Signals;
+use super::process::{Log, Process, check};
 use crate::run::Failure;
+use crate::signals::Signals;
 
 /// What the command line says of a server: `NAME=[ws:|tcp:]COMMAND`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -39,6 +39,8 @@ pub(super) struct Server {
     log: Log,
     /// When it is killed, once SIGTERM is on its way.
     stop_by: Option<Instant>,
+    /// A second one has it be killed at once.
+    signals: Signals,
 }
 
 impl Server {
@@ -71,7 +73,8 @@ impl Server {
         command.args(&words[1..]).envs(environment.iter().copied());
         command.stdout(log.writer().map_err(cannot)?).stderr(log.writer().map_err(cannot)?);
         let process = Process::spawn(&mut command, Some(core)).map_err(not_started)?;
-        let mut server = Self { spec: spec.clone(), port, process, log, stop_by: None };
+        let mut server =
+            Self { spec: spec.clone(), port, process, log, stop_by: None, signals: signals.clone() };
         server.await_listening(signals)?;
         Ok(server)
     }
@@ -106,7 +109,7 @@ impl Server {
         self.process.signal(Signal::USR1);
         let deadline = Instant::now() + COUNTERS_DEADLINE;
         loop {
-            signals.check()?;
+            check(signals)?;
             self.check_alive()?;
             if let Some(counters) = parse_counters(&self.log.text(since)) {
                 return Ok(counters);
@@ -152,7 +155,7 @@ impl Server {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         let deadline = Instant::now() + START_DEADLINE;
         loop {
-            signals.check()?;
+            check(signals)?;
             self.check_alive()?;
             if let Ok(probe) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
                 // Without a listener, a probe that happens to get the port as its own connects to itself.
@@ -178,10 +181,11 @@ impl Drop for Server {
         let told_by_us = !matches!(self.process.status(), Ok(Some(_)));
         let deadline = self.end_by();
         let name = &self.spec.name;
-        match self.process.wait_group(deadline) {
-            None => eprintln!("loadtest: {name} does not end on SIGTERM: killed"),
+        match self.process.wait_group(deadline, &self.signals) {
+            None if self.signals.is_urgent() => {}
+            None => say!("loadtest: {name} does not end on SIGTERM: killed"),
             Some(status) if told_by_us && !is_orderly(status) => {
-                eprintln!("loadtest: {name} has ended on SIGTERM with {status}");
+                say!("loadtest: {name} has ended on SIGTERM with {status}");
             }
             Some(_) => {}
         }

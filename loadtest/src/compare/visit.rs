@@ -12,9 +12,10 @@ use super::cell::Cell;
 use super::judge::Figure;
 use super::measure::Plan;
 use super::process::{Log, Process};
+use super::progress::Progress;
 use super::server::Server;
-use super::signals::Signals;
 use crate::run::Failure;
+use crate::signals::Signals;
 
 /// What the load generator measured in one slice, in which every echo was right.
 #[derive(Clone, Debug, Deserialize)]
@@ -108,9 +109,10 @@ pub(super) fn visit(
     server: &mut Server,
     counts: bool,
     signals: &Signals,
+    progress: &Progress,
 ) -> Result<Visit, End> {
     let before = if counts { server.counters(signals)? } else { BTreeMap::new() };
-    let mut visit = load(plan, cell, server, signals)?;
+    let mut visit = load(plan, cell, server, signals, progress)?;
     server.check_alive()?;
     if counts {
         visit.counters = server.counters(signals)?;
@@ -122,7 +124,13 @@ pub(super) fn visit(
 }
 
 /// Runs the load generator to its end and reads what it prints.
-fn load(plan: &Plan, cell: &Cell, server: &Server, signals: &Signals) -> Result<Visit, End> {
+fn load(
+    plan: &Plan,
+    cell: &Cell,
+    server: &Server,
+    signals: &Signals,
+    progress: &Progress,
+) -> Result<Visit, End> {
     let arguments = arguments(plan, cell, server);
     let name = &server.spec.name;
     let generator = plan.loadtest.to_string_lossy();
@@ -139,6 +147,7 @@ fn load(plan: &Plan, cell: &Cell, server: &Server, signals: &Signals) -> Result<
     let deadline = Instant::now() + plan.slice + plan.warmup + SLICE_GRACE;
     let status = loop {
         server.trim_log();
+        progress.tick();
         let now = Instant::now();
         match process.wait(deadline.min(now + TRIM_INTERVAL), signals)? {
             Some(status) => break status,

@@ -14,7 +14,7 @@ use socket2::Socket;
 
 use super::Mover;
 use super::link::Link;
-use super::load::Load;
+use super::load::{Attempt, Load};
 use crate::connect;
 
 /// The event loop of a thread.
@@ -153,15 +153,16 @@ impl Mover for Epoll {
     }
 
     /// A predecessor's events in the same batch make the connection look for what is not there yet, and nothing else.
-    fn begin(&mut self, place: usize, index: usize, begun_at: Option<u64>) -> io::Result<usize> {
-        let socket = connect::begin(&self.load.plan, index)?;
+    fn begin(&mut self, attempt: Attempt) -> io::Result<usize> {
+        let plan = &self.load.plan;
+        let socket = connect::begin(plan, attempt.index, plan.addresses.get(attempt.address))?;
         let slot = self.free.last().copied().unwrap_or(self.connections.len());
         // All once and for all: edge-triggered, an event for OUT alone comes only after a short write.
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, &socket, EventData::new_u64(slot as u64), flags)?;
         let connection = Some(Connection {
             socket,
-            link: Link::new(&self.load, place, index, begun_at),
+            link: Link::new(&self.load, attempt),
             can_read: false,
             can_write: false,
             is_read_closed: false,

@@ -4,11 +4,10 @@ use std::io;
 use std::rc::Rc;
 
 use super::Stage;
-use super::load::{Load, Over};
+use super::load::{Attempt, Load, Next, Over};
 use crate::client::Client;
-use crate::client::fault::Fault;
+use crate::client::fault::{Fault, Words};
 use crate::connect;
-use crate::run::Failure;
 use crate::target::Scheme;
 
 /// A connection as every engine has it. Its owner tells what the socket says, sends what [`Client::fill`] makes, and
@@ -17,25 +16,24 @@ pub(crate) struct Link {
     /// Its protocol.
     pub(super) client: Client,
     pub(super) load: Rc<Load>,
-    /// Which of the thread's places it has.
-    place: usize,
-    /// Its index in the run.
-    index: usize,
-    /// When it began to connect, where that is part of what is measured.
-    begun_at: Option<u64>,
+    /// Which attempt at it this is.
+    attempt: Attempt,
     /// The connect(2) has come to a good end.
     is_connected: bool,
     /// It has been counted as open.
     is_open: bool,
+    /// When that was, where it is opened again when it ends.
+    opened_at: u64,
     is_over: bool,
     /// Nothing more will be sent, where bytes are echoed: the socket is to be told so, once.
     is_to_shut: bool,
 }
 
 impl Link {
-    /// A connection that begins to connect, at `begun_at` where that counts for the latency of its first message.
-    pub(super) fn new(load: &Rc<Load>, place: usize, index: usize, begun_at: Option<u64>) -> Self {
+    /// A connection that begins to connect.
+    pub(super) fn new(load: &Rc<Load>, attempt: Attempt) -> Self {
         let plan = &load.plan;
+        let index = attempt.index;
         let seed = plan.seed.wrapping_add(index as u64);
         let in_flight_max = plan.pace.in_flight_max().unwrap_or_default();
         load.live.update(|live| live + 1);
@@ -43,11 +41,10 @@ impl Link {
         Self {
             client: Client::new(&plan.target, &plan.request, &plan.traffic, index, seed, in_flight_max),
             load: Rc::clone(load),
-            place,
-            index,
-            begun_at,
+            attempt,
             is_connected: false,
             is_open: false,
+            opened_at: 0,
             is_over: false,
             is_to_shut: false,
         }
@@ -85,19 +82,48 @@ impl Link {
         match result {
             Ok(()) => {
                 self.is_connected = true;
+                self.load.reached(self.attempt.address);
                 self.advance(None);
             }
             Err(error) => {
-                let error = connect::explain(error, &self.load.plan);
-                if self.load.stage.get() == Stage::Opening {
-                    let target = &self.load.plan.target;
-                    let failure = Failure::Unavailable(format!("cannot connect to {target}: {error}"));
-                    self.load.failure.borrow_mut().get_or_insert(failure);
-                    self.end();
-                } else {
-                    self.fail(Fault::ConnectFailed(error.kind()), 1);
-                }
+                let address = self.load.plan.addresses.get(self.attempt.address);
+                let why = connect::explain(error, address).to_string();
+                self.on_not_reached(&why);
             }
+        }
+    }
+
+    /// The address has not answered, and there is another one.
+    pub(super) fn on_silence(&mut self) {
+        if !self.is_over {
+            self.on_not_reached("it does not answer");
+        }
+    }
+
+    fn on_not_reached(&mut self, why: &str) {
+        let next = self.load.not_reached(self.attempt, why);
+        self.end(next);
+    }
+
+    /// Whether it is this attempt.
+    pub(super) fn is_attempt(&self, attempt: Attempt) -> bool {
+        self.attempt == attempt
+    }
+
+    /// Whether the run cannot begin for it: it is no connection yet, and none in the place of another one.
+    pub(super) const fn is_first_in_need(&self) -> bool {
+        !self.is_connected && !self.attempt.is_reopened
+    }
+
+    /// Leaves it as it is: nobody needs it any more.
+    pub(super) fn leave(&mut self) {
+        self.end(None);
+    }
+
+    /// As [`Self::leave`], of a connection in the place of another one that is not open yet.
+    pub(super) fn leave_if_reopening(&mut self) {
+        if self.attempt.is_reopened && !self.is_open {
+            self.leave();
         }
     }
 
@@ -116,9 +142,9 @@ impl Link {
         };
         load.in_flight.update(|in_flight| in_flight + self.client.in_flight() - before);
         match result {
-            Ok(()) if self.client.is_done() || load.plan.pace.is_over(self.client.echoed()) => self.end(),
+            Ok(()) if self.client.is_done() || load.plan.pace.is_over(self.client.echoed()) => self.end(None),
             Ok(()) => self.advance(Some(now)),
-            Err(fault) => self.fail(fault, 1),
+            Err(fault) => self.fail(&fault, 1),
         }
     }
 
@@ -128,8 +154,8 @@ impl Link {
             return;
         }
         match self.client.receive_end() {
-            Ok(()) => self.end(),
-            Err(fault) => self.fail(fault, 1),
+            Ok(()) => self.end(None),
+            Err(fault) => self.fail(&fault, 1),
         }
     }
 
@@ -139,8 +165,8 @@ impl Link {
             return;
         }
         match self.client.receive_error(kind) {
-            Ok(()) => self.end(),
-            Err(fault) => self.fail(fault, 1),
+            Ok(()) => self.end(None),
+            Err(fault) => self.fail(&fault, 1),
         }
     }
 
@@ -151,8 +177,7 @@ impl Link {
             return;
         }
         if !self.is_open && !self.client.is_opening() {
-            self.is_open = true;
-            self.load.opening.update(|opening| opening - 1);
+            self.on_open();
         }
         let plan = &self.load.plan;
         match self.load.stage.get() {
@@ -166,7 +191,7 @@ impl Link {
             Stage::Sending | Stage::Ending => {
                 let due = plan.pace.due(self.client.in_flight());
                 if due > 0 && self.client.is_open() {
-                    let due_at = self.begun_at.or(now).unwrap_or_else(|| self.load.now());
+                    let due_at = self.attempt.begun_at.or(now).unwrap_or_else(|| self.load.now());
                     self.push(due, due_at);
                 }
             }
@@ -189,10 +214,10 @@ impl Link {
             return;
         }
         let missing =
-            if self.is_connected { self.client.give_up() } else { Some((Fault::ConnectTimeout, 1)) };
+            if self.is_connected { self.client.give_up() } else { Some((self.connect_timeout(), 1)) };
         match missing {
-            Some((fault, count)) => self.fail(fault, count),
-            None => self.end(),
+            Some((fault, count)) => self.fail(&fault, count),
+            None => self.end(None),
         }
     }
 
@@ -202,24 +227,49 @@ impl Link {
         self.load.in_flight.update(|in_flight| in_flight + messages);
     }
 
-    fn fail(&mut self, fault: Fault, count: u64) {
-        let now = self.load.now();
-        let mut tally = self.load.tally.borrow_mut();
-        tally.fault(fault, count, self.index, self.client.echoed(), now);
-        // At a rate everything that was due comes back, or is told of. In a closed loop what goes with its connection was
-        // due because of that.
-        let told = if fault.is_of_an_echo() { count } else { 0 };
-        let lost = (self.client.in_flight() as u64).saturating_sub(told);
-        if lost > 0 && self.load.plan.pace.rate().is_some() {
-            tally.fault(Fault::Missing, lost, self.index, self.client.echoed() + told, now);
+    fn on_open(&mut self) {
+        self.is_open = true;
+        self.load.opening.update(|opening| opening - 1);
+        if self.load.plan.reconnect {
+            self.opened_at = self.load.now();
+            self.load.tally.borrow_mut().totals.reconnects += u64::from(self.attempt.is_reopened);
         }
-        drop(tally);
-        self.end();
     }
 
-    fn end(&mut self) {
+    fn connect_timeout(&self) -> Fault {
+        let place = self.load.plan.addresses.shown_with_name(self.attempt.address);
+        Fault::ConnectTimeout(Box::new(Words(place)))
+    }
+
+    fn fail(&mut self, fault: &Fault, count: u64) {
+        let now = self.load.now();
+        let plan = &self.load.plan;
+        // With --reconnect the end of a connection is no fault by itself. Nor is a later attempt that fails.
+        let is_end =
+            plan.reconnect && (fault.is_end() || (self.attempt.is_reopened && fault.is_of_opening()));
+        let (index, echoed) = (self.attempt.index, self.client.echoed());
+        let mut tally = self.load.tally.borrow_mut();
+        if is_end {
+            tally.ended(fault);
+        } else {
+            tally.fault(fault, count, index, echoed, now);
+        }
+        // At a rate every message that was due is accounted for, and so it is where the end itself is no fault. In a closed
+        // loop the fault of the connection stands for its messages.
+        let told = if fault.is_of_an_echo() { count } else { 0 };
+        let lost = (self.client.in_flight() as u64).saturating_sub(told);
+        if lost > 0 && (is_end || plan.pace.rate().is_some()) {
+            tally.fault(&Fault::Missing, lost, index, echoed + told, now);
+        }
+        drop(tally);
+        let was_good = echoed > 0 || (self.is_open && now - self.opened_at >= GOOD_NS);
+        let next = self.load.attempt_again(self.attempt, was_good);
+        self.end(next);
+    }
+
+    fn end(&mut self, next: Option<Next>) {
         if self.settle() {
-            let over = Over { place: self.place, was_reached: self.is_connected };
+            let over = Over { place: self.attempt.place, was_reached: self.is_connected, next };
             self.load.over.borrow_mut().push(over);
         }
     }
@@ -244,3 +294,6 @@ impl Drop for Link {
         self.settle();
     }
 }
+
+/// A connection without an echo was a good one if it was open for so long. In nanoseconds.
+const GOOD_NS: u64 = 1_000_000_000;

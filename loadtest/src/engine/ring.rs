@@ -16,17 +16,15 @@ use ringback::engine::ring::{Class, Handler, Key, Lease, Outgoing, Received, Ser
 use ringback::proto::budget::{Budget, Total};
 use ringback::proto::{Gathered, HEADROOM};
 use ringback::server::{Phase, WorkerStats};
-use socket2::SockAddr;
 
 use super::Mover;
 use super::link::Link;
-use super::load::Load;
+use super::load::{Attempt, Load};
 use crate::connect;
 
 /// The ring of a thread.
 pub(super) struct Ring {
     worker: Worker<Connecting>,
-    address: Arc<SockAddr>,
     heap: Rc<Heap>,
     load: Rc<Load>,
 }
@@ -44,8 +42,7 @@ impl Ring {
         }
         let mut worker = Worker::new(&sizes, Connecting, wake, Arc::new(WorkerStats::default()))?;
         worker.watch()?;
-        let address = Arc::new(load.plan.address.clone());
-        Ok(Self { worker, address, heap: Heap::new(), load: Rc::clone(load) })
+        Ok(Self { worker, heap: Heap::new(), load: Rc::clone(load) })
     }
 }
 
@@ -56,10 +53,12 @@ impl Mover for Ring {
         self.worker.free_places() > 0
     }
 
-    fn begin(&mut self, place: usize, index: usize, begun_at: Option<u64>) -> io::Result<Key> {
-        let socket = connect::socket(&self.load.plan, index)?;
-        let peer = Peer::new(Link::new(&self.load, place, index, begun_at), Rc::clone(&self.heap));
-        self.worker.connect(peer, socket.as_fd(), Arc::clone(&self.address))
+    fn begin(&mut self, attempt: Attempt) -> io::Result<Key> {
+        let plan = &self.load.plan;
+        let address = Arc::clone(plan.addresses.get(attempt.address));
+        let socket = connect::socket(plan, attempt.index, &address)?;
+        let peer = Peer::new(Link::new(&self.load, attempt), Rc::clone(&self.heap));
+        self.worker.connect(peer, socket.as_fd(), address)
     }
 
     fn with<R>(&mut self, id: Key, look: impl FnOnce(&mut Link) -> R) -> Option<R> {

@@ -48,12 +48,13 @@ pub(crate) fn of_report(report: &Report) -> String {
     if report.errors_total > 0 {
         warnings.push(format!("{} errors", Grouped(report.errors_total as f64)));
     }
-    warnings.extend(report.duration_planned_seconds.map(|_| capitalised(&report.cut())));
+    warnings.extend(report.ended().map(|ended| capitalised(&ended)));
     warnings.extend(report.bottleneck().map(capitalised));
     if report.latency_unrecorded > 0 {
         warnings.push(format!("{} latencies over 60 s are in no figure", report.latency_unrecorded));
     }
-    let mut sections = vec![errors(report), search(report), settings(report), machine(report)];
+    let mut sections =
+        vec![errors(report), reconnects(report), search(report), settings(report), machine(report)];
     sections.retain(|section| !section.rows.is_empty());
     Page {
         title: format!("Load of {}", report.target),
@@ -236,6 +237,14 @@ fn errors(report: &Report) -> Section {
     Section { title: "Errors", rows: counts.chain(examples).collect() }
 }
 
+fn reconnects(report: &Report) -> Section {
+    let counts = report.reconnects.map(|count| ("connections opened again".to_owned(), count));
+    let causes = report.reconnect_causes.iter().map(|(kind, count)| (kind.clone(), *count));
+    let rows =
+        counts.into_iter().chain(causes).map(|(name, count)| (name, Grouped(count as f64).to_string()));
+    Section { title: "Reconnects", rows: rows.collect() }
+}
+
 fn search(report: &Report) -> Section {
     let rows = report.find_max.as_ref().map(|search| {
         let verdict = std::iter::once(("found".to_owned(), search.verdict()));
@@ -259,7 +268,9 @@ fn settings(report: &Report) -> Section {
     };
     let mut rows = vec![
         ("target", report.target.clone()),
+        ("addresses", report.reached().join(", ")),
         ("messages", report.traffic.clone()),
+        ("file", report.file.clone().unwrap_or_else(|| "none".into())),
         ("pace", pace),
         ("connections", report.connections.to_string()),
         (

@@ -15,6 +15,7 @@ use crate::pace::Pace;
 use crate::packed::Packed;
 use crate::procfs;
 use crate::run::{Outcome, Plan, ServerUsage};
+use crate::signals;
 use crate::tally::Interval;
 
 /// The result of a run. Its fields, in their order, are the JSON object; a figure that is not known is `null`.
@@ -23,11 +24,15 @@ use crate::tally::Interval;
 pub(crate) struct Report {
     pub(super) target: String,
     pub(super) scheme: &'static str,
+    /// The addresses of the target, in the order in which a connection tries them.
+    pub(super) addresses: Vec<Address>,
     pub(super) kind: &'static str,
     /// Where all messages have the same.
     pub(super) size_bytes: Option<usize>,
     /// As the user wrote them.
     pub(super) sizes: String,
+    /// The file that the messages are from, as the user wrote it; null where they are random.
+    pub(super) file: Option<String>,
     /// What is sent, in words.
     #[serde(skip)]
     pub(super) traffic: String,
@@ -57,8 +62,11 @@ pub(crate) struct Report {
     pub(super) warmup_seconds: f64,
     /// The window in which messages were counted, as long as it was.
     pub(super) duration_seconds: f64,
-    /// How long it was to be, where it ended before, because no connection was left; null where it went to its end.
+    /// How long it was to be, where it ended before, because no connection was left, or by a signal; null where it went to
+    /// its end.
     pub(super) duration_planned_seconds: Option<f64>,
+    /// The signal that ended the run, or the search for a rate; null where there was none.
+    pub(super) ended_by_signal: Option<&'static str>,
     /// Messages that came back whole and right in the window.
     pub(super) messages: u64,
     /// Messages that were due in the window, and in a churn connections; null where each was due when another had come
@@ -89,6 +97,10 @@ pub(crate) struct Report {
     pub(super) server_bytes_per_connection: Option<f64>,
     pub(super) server: Option<Server>,
     pub(super) client: Client,
+    /// Connections that were opened again in the place of others that had ended; null without --reconnect.
+    pub(super) reconnects: Option<u64>,
+    /// Why those had ended, by kind, and why attempts to open others again failed. None of it is in `errors`.
+    pub(super) reconnect_causes: BTreeMap<String, u64>,
     /// How many faults of each kind there were, warm-up and end included.
     pub(super) errors: BTreeMap<String, u64>,
     pub(super) errors_total: u64,
@@ -110,6 +122,17 @@ pub(crate) struct Report {
     pub(super) raw: Raw,
 }
 
+/// An address of the target.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub(crate) struct Address {
+    pub(super) address: String,
+    /// Connections that were made to it, over the whole run.
+    pub(super) connections: u64,
+    /// Attempts to connect to it that failed.
+    pub(super) failures: u64,
+}
+
 /// What the figures of a report were made of.
 #[derive(Debug)]
 pub(crate) struct Raw {
@@ -121,6 +144,8 @@ pub(crate) struct Raw {
     pub(super) lateness: Option<Histogram<u64>>,
     /// The window, second by second.
     pub(super) slices: Vec<Slice>,
+    /// The signal that has come meanwhile.
+    pub(super) signal: Option<i32>,
 }
 
 /// One second of the window; the last may be shorter.
@@ -226,9 +251,16 @@ impl Report {
             used / window.messages as f64 * 1e6
         });
         let is_churn = plan.pace.is_churn();
+        let addresses = totals.addresses.iter().enumerate().map(|(number, reached)| Address {
+            address: plan.addresses.shown(number),
+            connections: reached.connections,
+            failures: reached.failures,
+        });
         Self {
             target: plan.target.to_string(),
             scheme: plan.target.scheme.name(),
+            addresses: addresses.collect(),
+            file: plan.file.clone(),
             kind: plan.traffic.kind().name(),
             size_bytes: plan.traffic.size(),
             sizes: plan.traffic.sizes().to_string(),
@@ -249,6 +281,7 @@ impl Report {
             warmup_seconds: plan.warmup.as_secs_f64(),
             duration_seconds: seconds,
             duration_planned_seconds: is_cut.then_some(plan.duration.as_secs_f64()),
+            ended_by_signal: outcome.signal.map(signals::name),
             messages: window.messages,
             due: (plan.pace.rate().is_some() || plan.pace == Pace::Idle).then_some(totals.due),
             echoes_checked: totals.checked,
@@ -282,6 +315,8 @@ impl Report {
                 ),
                 is_late,
             },
+            reconnects: plan.reconnect.then_some(totals.reconnects),
+            reconnect_causes: totals.reconnect_causes,
             errors: totals.faults.counts().clone(),
             errors_total: totals.faults.total(),
             error_examples: totals.faults.examples().to_vec(),
@@ -292,7 +327,13 @@ impl Report {
             machine: Machine::new(),
             commit: option_env!("RINGBACK_COMMIT"),
             version: env!("CARGO_PKG_VERSION"),
-            raw: Raw { began: outcome.began, latency: window.latency, lateness: totals.lateness, slices },
+            raw: Raw {
+                began: outcome.began,
+                latency: window.latency,
+                lateness: totals.lateness,
+                slices,
+                signal: outcome.signal,
+            },
         }
     }
 
@@ -304,6 +345,17 @@ impl Report {
     /// Says that the run is the best that a search has found, or the last where none was good.
     pub(crate) fn found_by(&mut self, search: FindMax) {
         self.find_max = Some(search);
+    }
+
+    /// The signal by which the run was ended.
+    pub(crate) const fn signal(&self) -> Option<i32> {
+        self.raw.signal
+    }
+
+    /// Says that the search which the run was part of was ended by a signal.
+    pub(crate) fn end_by(&mut self, signal: Option<i32>) {
+        self.raw.signal = signal;
+        self.ended_by_signal = signal.map(signals::name);
     }
 
     /// Messages that came back in a second of the window.

@@ -57,6 +57,7 @@ fn outcome(elapsed: Duration) -> Outcome {
         held: None,
         began: SystemTime::UNIX_EPOCH,
         elapsed,
+        signal: None,
     }
 }
 

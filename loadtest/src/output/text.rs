@@ -10,6 +10,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { traffic, pace, connections, depth, threads, engine, congestion, .. } = self;
         writeln!(f, "target     {}", self.target)?;
+        if let [_, _, ..] = self.addresses[..] {
+            writeln!(f, "           {}", self.reached().join(", "))?;
+        }
         let unit = if self.connections_per_second.is_some() { "connection" } else { "message" };
         writeln!(
             f,
@@ -23,8 +26,8 @@ impl fmt::Display for Report {
             self.warmup_seconds,
             if *threads == 1 { "thread" } else { "threads" },
         )?;
-        if self.duration_planned_seconds.is_some() {
-            writeln!(f, "           {}", self.cut())?;
+        if let Some(ended) = self.ended() {
+            writeln!(f, "           {ended}")?;
         }
         let each = if unit == "connection" { ", each on a connection of its own" } else { "" };
         writeln!(f, "messages   {} ({:.0} a second){each}", self.messages, self.messages_per_second)?;
@@ -85,6 +88,12 @@ impl fmt::Display for Report {
         if self.client.is_bottleneck.is_none() {
             writeln!(f, "           spinning: {BOTTLENECK_UNKNOWN}")?;
         }
+        if let Some(reconnects) = self.reconnects {
+            writeln!(f, "reconnects {reconnects}")?;
+        }
+        for (kind, count) in &self.reconnect_causes {
+            writeln!(f, "           {count:>10} {kind}")?;
+        }
         if self.errors_total == 0 {
             writeln!(f, "errors     none in {} echoes, the warm-up's included", self.echoes_checked)?;
         } else {
@@ -104,9 +113,28 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    /// That the window ended early, where it did.
-    pub(super) fn cut(&self) -> String {
-        format!("the window ended after {:.3} s: no connection was left", self.duration_seconds)
+    /// That the window ended early, or the run was ended by hand.
+    pub(super) fn ended(&self) -> Option<String> {
+        let seconds = self.duration_seconds;
+        match (self.ended_by_signal, self.duration_planned_seconds) {
+            (Some(signal), Some(planned)) => {
+                Some(format!("{signal} ended the window after {seconds:.3} s of {planned} s"))
+            }
+            (Some(signal), None) => Some(format!("{signal} ended the run, and not this window")),
+            (None, Some(_)) => Some(format!("the window ended after {seconds:.3} s: no connection was left")),
+            (None, None) => None,
+        }
+    }
+
+    /// Which addresses were used, how often.
+    pub(super) fn reached(&self) -> Vec<String> {
+        let reached = self.addresses.iter().map(|it| match it.failures {
+            0 => format!("{} ({} connections)", it.address, it.connections),
+            failures => {
+                format!("{} ({} connections, {failures} attempts failed)", it.address, it.connections)
+            }
+        });
+        reached.collect()
     }
 
     /// That the generator was the bottleneck, if it was, and how that is known.

@@ -1,8 +1,11 @@
 //! The demo, with two servers that are not the real ones beside the program.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::symlink;
-use std::process::Output;
+use std::process::{Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{Bench, without_cargo};
 
@@ -31,6 +34,28 @@ pub(crate) fn it_compares_the_two_servers_beside_it() {
         assert_eq!(told(claim), 0, "{stdout}");
     }
     assert!(stderr.contains("round 2 of 2, utf8:16:16KiB:1"), "{stderr}");
+}
+
+pub(crate) fn a_signal_ends_it_and_stops_the_servers() {
+    let bench = Bench::new();
+    for name in ["ringback", "tungstenite-echo"] {
+        symlink(std::env::current_exe().expect("a path"), bench.path(name)).expect("a link");
+    }
+    let other = bench.path("loadtest");
+    fs::hard_link(env!("CARGO_BIN_EXE_loadtest"), &other).expect("it is built");
+    let mut command = without_cargo(&other);
+    command.args(["demo", "--duration=60s"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+    let mut lines = lines.map_while(Result::ok);
+    assert!(lines.any(|line| line.starts_with("round 2 of ")), "it goes on");
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+    assert!(lines.any(|line| line.contains("the servers are stopped")));
+    let output = child.wait_with_output().expect("it ends");
+    let stdout = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(143), "{stdout}");
+    assert!(stdout.contains("SIGTERM ended the comparison after 1 of "), "{stdout}");
+    assert!(stdout.contains("1 round is too few to tell servers apart"), "{stdout}");
 }
 
 pub(crate) fn missing_servers_are_told_in_one_line() {

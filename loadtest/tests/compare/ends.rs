@@ -1,7 +1,7 @@
 //! Ways in which a comparison fails: each says why, and leaves no server behind.
 
 use std::fs;
-use std::os::unix::process::ExitStatusExt as _;
+use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -129,9 +129,76 @@ pub(crate) fn signals_stop_the_servers() {
         bench.await_servers(2);
         kill_process(Pid::from_child(&child), signal).expect("it runs");
         let ran = bench.finish(child);
-        assert_eq!(ran.status.signal(), Some(signal.as_raw()), "{}", ran.stderr);
+        assert_eq!(ran.code(), 128 + signal.as_raw(), "{}", ran.stderr);
         assert!(ran.stderr.contains("the servers are stopped"), "{}", ran.stderr);
+        assert!(
+            ran.stdout.contains("before a round of 1000 was complete: there is nothing to tell"),
+            "{}",
+            ran.stdout
+        );
     }
+}
+
+pub(crate) fn the_rounds_that_are_complete_are_told_in_every_form() {
+    let bench = Bench::new();
+    let files = [
+        ("--json", "report.json"),
+        ("--markdown", "report.md"),
+        ("--html", "report.html"),
+        ("--svg", "charts"),
+    ];
+    let mut arguments: Vec<_> = files.iter().map(|(option, name)| bench.option(option, name)).collect();
+    arguments.push("--rounds=1000".into());
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let mut child = bench.start("", &arguments, &[]);
+    let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+    let mut lines = lines.map_while(Result::ok);
+    // Two of them are complete, and the third is not.
+    assert!(lines.any(|line| line.starts_with("round 3 of 1000, utf8")), "it goes on");
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+    assert!(lines.any(|line| line.contains("ended by SIGTERM; the servers are stopped")));
+    let ran = bench.finish(child);
+    assert_eq!((ran.code(), ran.started), (143, 2));
+    let json = bench.json("report.json");
+    assert_eq!((&json["ended_by_signal"], &json["rounds"]), (&"SIGTERM".into(), &1000.into()), "{json}");
+    for cell in json["cells"].as_array().expect("a list") {
+        let rounds = cell["rounds"].as_array().expect("a list");
+        assert!((2..1000).contains(&rounds.len()), "{cell}");
+        assert!(
+            rounds.iter().all(|round| round["visits"].as_object().is_some_and(|visits| visits.len() == 2))
+        );
+    }
+    for text in [ran.stdout, bench.text("report.md"), bench.text("report.html")] {
+        assert!(text.contains("SIGTERM ended the comparison after "), "{text}");
+        assert!(text.contains("too few to tell servers apart") || text.contains("95 %"), "{text}");
+    }
+    assert_eq!(fs::read_dir(bench.path("charts")).expect("a folder").count(), 2);
+}
+
+pub(crate) fn a_second_signal_kills_the_servers_at_once() {
+    let bench = Bench::new();
+    let mut child = bench.start("stubborn", &["--rounds=1000"], &[("SLEEP_MS", "60000")]);
+    bench.await_servers(2);
+    // Closed from there on: nothing that is told must hold it up.
+    let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.starts_with("round 1 of 1000")), "it goes on");
+    let began = Instant::now();
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+    std::thread::sleep(Duration::from_millis(500));
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("it waits for the server that does not end");
+    let ran = bench.finish(child);
+    assert_eq!((ran.code(), ran.stdout.as_str()), (143, ""));
+    // A server has 10 s to end.
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+}
+
+pub(crate) fn an_error_is_in_the_json_file_too() {
+    let bench = Bench::new();
+    let ran = bench.compare("dies", &[&bench.option("--json", "report.json")], &[]);
+    assert_eq!(ran.code(), 69);
+    let error = &bench.json("report.json")["error"];
+    assert_eq!(error["exit_code"], 69);
+    assert!(error["message"].as_str().expect("words").contains("ours has ended"), "{error}");
 }
 
 /// Whether this process was started with the signal ignored, as by nohup(1) or in the background of a script: what it
@@ -160,7 +227,9 @@ pub(crate) fn mistakes_are_told_in_one_line_and_start_nothing() {
         ("--cells=json:1:64:1", "'json' is none of text"),
         ("--cells=open:1:64:20x", "the rate '20x': "),
         ("--cells=text:1:2GiB:1", "the size '2GiB': at most 1GiB"),
-        ("--slice=500us", "--slice must be 1ms or longer"),
+        ("--slice=500us", "a time from 1ms to 365days is needed"),
+        ("--rounds=0", "a whole number from 1 to 1000000 is needed"),
+        ("--slice=-1s", "a time from 1ms to 365days is needed"),
         ("--also-to=none", "--also-to none is none of ours, raw"),
         ("--counters=raw,none", "--counters none is none of ours, raw"),
         ("--client-core=99999", "core 99999 is none of those"),

@@ -35,8 +35,9 @@ fn the_object_is_as_its_schema_says_in_every_mode() {
         load_ws(one_message, &["-c", "100", "--churn", "--rate", "50", "--arrivals", "poisson"]),
         load_ws(echo, &["-c", "5", "--idle", "--server-pid", &pid]),
         load_ws(echo, &["-c", "1", "--spin", "-d", "100ms"]),
+        load_ws(echo, &["-c", "1", "--reconnect"]),
     ];
-    assert_eq!(runs.each_ref().map(|ran| ran.code), [0, 1, 0, 0, 1, 0, 0, 0, 0]);
+    assert_eq!(runs.each_ref().map(|ran| ran.code), [0, 1, 0, 0, 1, 0, 0, 0, 0, 0]);
     for ran in &runs {
         let object = ran.json();
         let errors: Vec<_> = schema.iter_errors(&object).map(|error| error.to_string()).collect();
@@ -185,6 +186,28 @@ fn the_highest_rate_of_a_slow_server_is_found() {
     assert_eq!(object["rate_target"], search["rate"]);
     let probes = search["probes"].as_array().expect("a list");
     assert!(probes.len() > 2 && probes.iter().any(|probe| probe["limit"] == Value::Null), "{object}");
+}
+
+#[test]
+fn an_error_is_as_its_schema_says() {
+    let text = include_str!("../../error.schema.json");
+    let schema = jsonschema::validator_for(&serde_json::from_str(text).expect("JSON")).expect("a schema");
+    for (args, code) in [
+        (&["ws://127.0.0.1:1/", "--json"][..], 69),
+        (&["ws://127.0.0.1:1/", "--json", "-c", "0"], 64),
+        (&["ws://no-such-name.invalid/", "--json"], 69),
+        (&["ws://127.0.0.1:1/", "--json", "--html", "/no/such/folder"], 64),
+        (&["ws://127.0.0.1:1/", "--json", "--fail-if", "server_cpu>5us"], 64),
+        (&["merge", "--json", "/no/such/log"], 64),
+        (&["--json"], 64),
+    ] {
+        let ran = loadtest(args);
+        let object = ran.json();
+        assert!(schema.is_valid(&object), "{args:?}: {object}");
+        assert_eq!((ran.code, &object["error"]["exit_code"]), (code, &json!(code)), "{args:?}");
+        let message = object["error"]["message"].as_str().expect("words");
+        assert!(ran.stderr.starts_with(&format!("loadtest: {message}")), "{args:?}: {}", ran.stderr);
+    }
 }
 
 fn schema() -> Validator {

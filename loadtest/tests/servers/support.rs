@@ -126,6 +126,9 @@ pub(crate) fn loadtest(args: &[&str]) -> Ran {
     Ran { code: status.code().expect("no signal"), stdout: text(stdout), stderr: text(stderr) }
 }
 
+/// The engines by which the program moves bytes.
+pub(crate) const ENGINES: [&str; 2] = ["auto", "epoll"];
+
 /// Loads a WebSocket server for a moment and prints JSON.
 pub(crate) fn load_ws(address: SocketAddr, args: &[&str]) -> Ran {
     load(&format!("ws://{address}/ws"), args)

@@ -458,7 +458,6 @@ fn mistakes_are_told() {
         (&["--kind", "ping", "--ping-every", "2"], "leave --ping-every out"),
         (&["--header", "Cookie"], "it must look like 'Name: value'"),
         (&["--header", "A: b\r\nC: d"], "control character"),
-        (&["--header", "Host: h"], "Host is not yours to set: it follows from the target"),
         (&["--header", "Sec-WebSocket-Key: x"], "the handshake has its own"),
         (&["--origin", "https://a/b"], "an origin is like https://example.org"),
         (&["--subprotocol", "a b"], "the name of a sub-protocol"),
@@ -478,7 +477,7 @@ fn mistakes_are_told() {
         assert_refused(&[&["unix:/none"], &args[..]].concat(), part);
     }
     for wish in [["--header", "A: b"], ["--origin", "https://a"], ["--subprotocol", "a"]] {
-        let part = format!("{} is for the handshake, and a tcp:// target has none", wish[0]);
+        let part = format!("{} is for WebSocket, and a tcp:// target has none of it", wish[0]);
         assert_refused(&[&["tcp://127.0.0.1:1"], &wish[..]].concat(), &part);
     }
 }
