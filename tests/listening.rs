@@ -537,6 +537,12 @@ fn addresses_that_were_asked_for_are_served_beside_sockets_that_were_handed_over
     assert_eq!(with(&|_| {}), None, "the default address is not listened at");
     let scratch = Scratch::new("any", "beside");
     let file = scratch.0.join("a.toml");
+    let printed = command(&["--engine=epoll", "--print-config"]).output().expect("the binary runs").stdout;
+    fs::write(&file, printed).expect("a file");
+    let reads_what_was_printed = |command: &mut Command| {
+        command.arg("--config").arg(&file);
+    };
+    assert_eq!(with(&reads_what_was_printed), None, "a printed default is no choice");
     fs::write(&file, "listen = ['127.0.0.1:0']").expect("a file");
     for set in [
         &(|command: &mut Command| {

@@ -61,22 +61,6 @@ impl Config {
             let what = "--busy-poll is for the ring engine: leave it out, or choose --engine ring or auto";
             return wrong(&["busy-poll", "engine"], what.into());
         }
-        let per_ip = self.access.max_connections_per_ip;
-        if let Some(max) = self.max_connections.filter(|&max| per_ip > max) {
-            let what = format!(
-                "--max-connections-per-ip {per_ip} is never reached, for --max-connections is {max}: \
-                 lower the former or raise the latter"
-            );
-            return wrong(&["max-connections-per-ip", "max-connections"], what);
-        }
-        if self.unsent_limit > self.unsent_total && is_given("unsent-limit") {
-            let what = format!(
-                "--unsent-limit of {} bytes a connection is never reached, for --unsent-total is {} bytes: \
-                 lower the former or raise the latter",
-                self.unsent_limit, self.unsent_total
-            );
-            return wrong(&["unsent-limit", "unsent-total"], what);
-        }
         if self.keep_alive.interval.is_zero()
             && !self.keep_alive.timeout.is_zero()
             && is_given("keep-alive-timeout")
@@ -158,7 +142,7 @@ mod tests {
             let said = taken(&|config| listen(config, addresses), true);
             assert_eq!(said.is_ok(), is_right, "{addresses:?}: {said:?}");
         }
-        let changes: [(Change, &str); 11] = [
+        let changes: [(Change, &str); 9] = [
             (
                 |config| config.admin.address = Some("127.0.0.1:9001".parse().unwrap()),
                 "--admin 127.0.0.1:9001",
@@ -179,11 +163,6 @@ mod tests {
                 |config| (config.engine, config.busy_poll) = (EngineChoice::Epoll, Duration::from_secs(1)),
                 "--busy-poll is for the ring engine",
             ),
-            (
-                |config| (config.access.max_connections_per_ip, config.max_connections) = (3, Some(2)),
-                "--max-connections-per-ip 3 is never reached",
-            ),
-            (|config| config.unsent_total = 1 << 20, "--unsent-limit of 16777216 bytes"),
             (|config| config.keep_alive.interval = Duration::ZERO, "--keep-alive-interval 0s sends none"),
         ];
         for (change, said) in changes {
@@ -191,7 +170,6 @@ mod tests {
             assert!(told.contains(said), "{told}");
         }
         // A default gives way.
-        assert_eq!(taken(&|config| config.unsent_total = 1 << 20, false), Ok(()));
         assert_eq!(taken(&|config| config.keep_alive.interval = Duration::ZERO, false), Ok(()));
         let (submissions, completions) = (Some(16), Some(8));
         let change = |config: &mut Config| {
