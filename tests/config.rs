@@ -90,8 +90,20 @@ fn what_is_printed_reads_back_as_the_same() {
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         stdout(&output)
     };
+    // Every option from each origin.
+    let word = |option: &Arg| other_value(option).trim_matches(['[', ']', '"']).to_owned();
+    let arguments: Vec<_> = options()
+        .map(|option| {
+            let name = option.get_long().expect("a long name").to_owned();
+            if is_flag(&option) { format!("--{name}") } else { format!("--{name}={}", word(&option)) }
+        })
+        .collect();
+    let variables: Vec<_> =
+        options().map(|option| (option.get_env().expect("a variable").to_owned(), word(&option))).collect();
     for first in [
         printed(&mut command(&[])),
+        printed(command(&[]).args(&arguments)),
+        printed(command(&[]).envs(variables)),
         printed(command(&[]).arg("--config").arg(&everything.path)),
         printed(
             command(&["--workers=007", "--path=/'\"\\", "--congestion-control=5", "--no-pin"])

@@ -107,3 +107,38 @@ fn is_linux_6_1() -> bool {
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(6), Some(1))
 }
+
+/// What ends a server at its start ends the doctor with the same code, and the same cure.
+#[test]
+fn the_doctor_ends_as_the_server_would() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = listener.local_addr().expect("it is bound").to_string();
+    for (options, cure) in [
+        (&["--listen", &taken][..], "choose another with --listen"),
+        (&["--admin", &taken], "choose another with --admin"),
+        (&["--listen", "192.0.2.1:0"], "an address of this machine"),
+        (&["--listen", "unix:/there/is/none.sock"], "its directory has to be there"),
+        (&["--listen", "unix:/dev/null"], "choose another path"),
+        (&["--congestion-control", "no-such-control"], "tcp_allowed_congestion_control"),
+        (&["--engine", "epoll", "--max-connections", "2000000000"], "lower --max-connections"),
+    ] {
+        let options = [&["--listen", "127.0.0.1:0"], options].concat();
+        let server = common::command(&options).output().expect("the binary runs");
+        let said = String::from_utf8_lossy(&server.stderr).into_owned();
+        assert!(server.status.code() != Some(0) && said.contains(cure), "{options:?}: {said}");
+        let doctor = common::command(&options).arg("doctor").output().expect("the binary runs");
+        let findings = text(&doctor);
+        assert_eq!(doctor.status.code(), server.status.code(), "{options:?}: {findings}");
+        assert!(findings.contains("FAIL") && findings.contains(cure), "{options:?}: {findings}");
+        assert!(findings.contains("A server cannot start with these options.\n"), "{findings}");
+    }
+    drop(listener);
+    let fine = doctor(&["--engine", "epoll", "--admin", "127.0.0.1:0"]);
+    assert_eq!(fine.status.code(), Some(0), "{}", text(&fine));
+    assert!(text(&fine).contains("A server can start with these options.\n"), "{}", text(&fine));
+    // Where another engine is asked for, nobody needs a ring.
+    let refused = filter::under(vec![filter::refuse(libc::SYS_io_uring_setup, libc::EPERM)], || {
+        doctor(&["--engine", "epoll"])
+    });
+    assert_eq!(refused.status.code(), Some(0), "{}", text(&refused));
+}
