@@ -36,11 +36,12 @@ const OF_THE_WAY: [&str; 9] = [
 ];
 
 /// Names of /metrics that are not `ringback_NAME_total` of the counter's own name; sums over a label.
-const RENAMED: [(&str, &str); 17] = [
+const RENAMED: [(&str, &str); 18] = [
     ("accepted", "connections_accepted_total"),
     ("ended", "connections_ended_total"),
     ("handshakes", "handshakes_total{status=\"101\"}"),
     ("pages", "handshakes_total{status=\"200\"}"),
+    ("options", "handshakes_total{status=\"204\"}"),
     ("texts", "messages_total{type=\"text\"}"),
     ("binaries", "messages_total{type=\"binary\"}"),
     ("text_bytes", "payload_bytes_total{type=\"text\"}"),
@@ -149,10 +150,15 @@ fn each_event_is_counted_once_and_everywhere(engine: &str) {
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         expected.add("pages", 1);
     }
+    for _ in 0..4 {
+        let head = ask(&server, "OPTIONS / HTTP/1.1\r\nHost: a\r\n\r\n", &mut expected);
+        assert!(head.starts_with("HTTP/1.1 204 "), "{head}");
+        expected.add("options", 1);
+    }
     // One that goes without a word, once it has a connection and once it has none.
     drop(connect(&server, &mut expected));
     drop(server.connect_raw());
-    expected.add("accepted", 1);
+    expected.add("accepted", 1).add("silent", 1);
     let ended = expected.0["accepted"];
     expected.add("ended", ended);
     check(&server, admin, &expected);

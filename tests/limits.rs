@@ -36,14 +36,14 @@ fn sixteen_mebibytes_are_sent_before_any_is_read(engine: &str) {
     assert!(echo == payload, "the same bytes come back");
 }
 
-/// Sends until the server takes nothing more; gives how many bytes it took.
-fn send_until_stuck(client: &mut common::Client, chunk: &[u8], at_most: u64) -> u64 {
+/// Sends `frame` again and again until the server takes nothing more. `sent` is how many bytes it has taken so far: the
+/// next call goes on in the middle of a frame.
+fn send_until_stuck(client: &mut common::Client, frame: &[u8], sent: &mut usize) {
     client.stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a duration");
-    let mut sent = 0;
-    while sent < at_most {
-        match client.stream.write(chunk) {
-            Ok(written) => sent += written as u64,
-            Err(_) => return sent,
+    while *sent < 256 << 20 {
+        match client.stream.write(&frame[*sent % frame.len()..]) {
+            Ok(written) => *sent += written,
+            Err(_) => return,
         }
     }
     panic!("the server takes {sent} bytes of a client that never reads");
@@ -55,10 +55,11 @@ fn a_client_that_never_reads_is_not_read_from(engine: &str) {
     let mut stuck = server.connect();
     let before = server.resident();
     let bytes = frame(true, OpCode::Binary, &pattern(60_000));
-    let mut sent = send_until_stuck(&mut stuck, &bytes, 256 * MIB);
+    let mut sent = 0;
+    send_until_stuck(&mut stuck, &bytes, &mut sent);
     while server.counter("read_pauses") == 0 {
         // It was slow and not paused: on.
-        sent += send_until_stuck(&mut stuck, &bytes, 256 * MIB - sent);
+        send_until_stuck(&mut stuck, &bytes, &mut sent);
     }
     let grown = server.resident().saturating_sub(before);
     assert!(grown < 8 * MIB, "{grown} bytes for one client that never reads");
@@ -135,7 +136,7 @@ fn slow_readers_share_the_total(engine: &str) {
     let bytes = frame(true, OpCode::Binary, &pattern(60_000));
     thread::scope(|scope| {
         for client in &mut stuck {
-            scope.spawn(|| send_until_stuck(client, &bytes, 256 * MIB));
+            scope.spawn(|| send_until_stuck(client, &bytes, &mut 0));
         }
     });
     let grown = server.resident().saturating_sub(before);

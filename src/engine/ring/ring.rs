@@ -9,6 +9,8 @@
 //! does not take its bytes at once is sent the rest with a send that waits, and has a completion.
 #![expect(unsafe_code, reason = "submissions name memory")]
 
+mod accept;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::iter;
@@ -16,7 +18,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use rustix::event::PollFlags;
 use rustix::fd::BorrowedFd;
@@ -25,7 +27,7 @@ use rustix::net::SendFlags;
 use socket2::SockAddr;
 
 use super::buffers::Group;
-use super::event::{Accepting, Event, Manner, Pieces, Wait};
+use super::event::{Event, Manner, Pieces, Wait};
 use super::gather::Gather;
 use super::peer::PeerAddress;
 use super::setup::set_up;
@@ -132,46 +134,6 @@ impl Ring {
             backlog: VecDeque::new(),
             stats,
         })
-    }
-
-    /// Accepts into the table of files. Only one accept may be under way for a number of a listener.
-    pub(super) fn accept(&mut self, listener: u32, socket: BorrowedFd<'_>, how: Accepting) {
-        let fd = Fd(socket.as_raw_fd());
-        let (name, len) = match how {
-            Accepting::One | Accepting::Many => (std::ptr::null_mut(), std::ptr::null_mut()),
-            Accepting::OneWithPeer => {
-                while self.peers.len() <= listener as usize {
-                    self.peers.push(PeerAddress::new());
-                }
-                // SAFETY: no accept is under way for this number.
-                unsafe { self.peers[listener as usize].prepare() }
-            }
-        };
-        let entry = match how {
-            Accepting::Many => opcode::AcceptMulti::new(fd).allocate_file_index(true).build(),
-            Accepting::One | Accepting::OneWithPeer => {
-                opcode::Accept::new(fd, name, len).file_index(Some(DestinationSlot::auto_target())).build()
-            }
-        };
-        // SAFETY: either no address is asked for, and the operation names no memory; or it lies on the heap, where
-        // `peers` keeps it as long as the ring lives.
-        unsafe { self.push(&entry.user_data(Token::accept(listener).to_bits())) };
-    }
-
-    /// As [`Self::accept`], of a socket with O_NONBLOCK, whose accepts do not wait. One completion speaks of both operations:
-    /// where the first one fails, it.
-    pub(super) fn accept_when_ready(&mut self, listener: u32, socket: BorrowedFd<'_>, how: Accepting) {
-        let poll =
-            opcode::PollAdd::new(Fd(socket.as_raw_fd()), ONE_IS_WOKEN | u32::from(PollFlags::IN.bits()));
-        let entry = poll.build().flags(squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS);
-        // SAFETY: the operation names no memory.
-        unsafe { self.push(&entry.user_data(Token::accept(listener).to_bits())) };
-        self.accept(listener, socket, how);
-    }
-
-    /// Ends what [`Self::accept`] began; its last event says so.
-    pub(super) fn cancel_accept(&mut self, listener: u32) {
-        self.cancel(Token::accept(listener));
     }
 
     /// Puts a socket into the place of the table of files that `key` names, where it lives on without its descriptor. A ring
@@ -599,9 +561,6 @@ impl Drop for Ring {
 
 /// MSG_WAITALL: of a stream socket's send, all of it.
 const WAITALL: SendFlags = SendFlags::from_bits_retain(0x100);
-
-/// EPOLLEXCLUSIVE: of those who wait for a socket one is woken.
-const ONE_IS_WOKEN: u32 = 1 << 28;
 
 /// The result of a completion: a negative one is an errno.
 fn outcome(result: i32) -> io::Result<u32> {

@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use rustix::fd::AsFd as _;
 
+use super::super::event::Accepting;
 use super::super::probe::next_event;
 use super::*;
 use crate::proto::budget::{Budget, Total};

@@ -159,7 +159,7 @@ impl List {
         });
         self.counter(
             "ringback_refusals",
-            "Requests refused, by cause; the page is no refusal.",
+            "Requests refused, by cause; the page and the answer to OPTIONS are none.",
             None,
             |stats| tally("cause", &stats.by.refusals),
         );
