@@ -17,6 +17,7 @@ pub mod documents;
 pub mod engine;
 pub mod logging;
 pub mod mask;
+pub mod memory;
 pub mod proto;
 pub mod server;
 mod settings;

@@ -12,7 +12,7 @@ use super::outgoing::Outgoing;
 use super::owned::{Sent, Stream};
 use super::pool::PooledBuffer;
 use super::ring::untaken;
-use crate::proto::HEADROOM;
+use crate::memory::HEADROOM;
 
 /// A runtime for one thread, whose tasks never leave it.
 pub(crate) struct Runtime(tokio::runtime::Runtime);

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::BytesMut;
 
 use super::buffer::ReceiveBuffer;
-use crate::proto::Gathered;
+use crate::memory::Gathered;
 
 /// How many bytes of replies are put together on the heap.
 const SPILL_CHUNK: usize = 64 << 10;

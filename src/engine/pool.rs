@@ -6,8 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::buffer::{Class, ReceiveBuffer, SMALL};
-use crate::proto::HEADROOM;
-use crate::proto::budget::{Budget, Charge};
+use crate::memory::{Budget, Charge, HEADROOM};
 use crate::server::WorkerStats;
 
 /// How many free buffers of a size are kept, and how many bytes of them; one is kept whatever its size.

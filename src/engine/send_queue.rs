@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use super::Context;
 use super::buffer::{ReceiveBuffer, SMALL};
 use super::outgoing::Outgoing;
-use crate::proto::Gathered;
+use crate::memory::Gathered;
 
 /// How many received buffers may wait to be sent, with those under way; further replies are copied to the heap.
 pub(super) const BUFFERS_SHARE: u16 = 4;

@@ -20,9 +20,10 @@ use super::keep_alive::Watch;
 use super::outgoing::Outgoing;
 use super::peer::Peer;
 use super::send_queue::SendQueue;
+use crate::memory::HEADROOM;
 use crate::proto::handshake::{Handshake, Refusal, Step, page_response};
 use crate::proto::proxy::{self, ProxyError};
-use crate::proto::{Connection, HEADROOM, Progress, Standing};
+use crate::proto::{Connection, Progress, Standing};
 use crate::server::{Admission, Phase};
 use farewell::Farewell;
 

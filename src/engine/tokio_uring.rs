@@ -18,7 +18,7 @@ use super::outgoing::{Memory, Outgoing};
 use super::owned::{Sent, Stream};
 use super::pool::PooledBuffer;
 use super::ring::untaken;
-use crate::proto::HEADROOM;
+use crate::memory::HEADROOM;
 
 /// The entries of a submission queue; the completion queue has twice as many.
 const ENTRIES: u32 = 256;

@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::budget::{Budget, Total};
 use super::frame::{HEADER_MAX, Header, OpCode, Sender};
 use super::handshake::{Document, Handshake, Page, Rules, Step, page_response};
 use super::proxy::{self, ProxyError, V2_BODY_MAX, Versions};
 use super::utf8::Validator;
-use super::{Connection, Counts, Gathered, HEADROOM, Settings, Standing};
+use super::{Connection, Counts, Settings, Standing};
 use crate::mask::{self, Key};
+use crate::memory::{Budget, Gathered, HEADROOM, Total};
 
 /// Any time will do.
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";

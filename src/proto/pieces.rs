@@ -5,8 +5,9 @@ use bytes::BytesMut;
 use super::ProtocolError;
 use super::connection::{Connection, Expected, Frame, Message, Route, Turn, put_header};
 use super::frame::{Header, OpCode};
-use super::progress::{Gathered, widen};
+use super::progress::widen;
 use crate::mask;
+use crate::memory::Gathered;
 
 /// The longest header of a frame that a server sends.
 const REPLY_HEADER_MAX: usize = 10;

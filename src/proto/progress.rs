@@ -2,11 +2,9 @@
 
 use std::ops::Range;
 
-use bytes::BytesMut;
-
 use super::ProtocolError;
-use super::budget::Charge;
 use super::frame::{CONTROL_PAYLOAD_MAX, HEADER_MAX, Header, OpCode};
+use crate::memory::Gathered;
 
 /// What [`Connection::receive`](super::Connection::receive) made of its bytes.
 ///
@@ -23,15 +21,6 @@ pub struct Progress {
     pub standing: Standing,
     /// What happened.
     pub counts: Counts,
-}
-
-/// A gathered frame, complete with its header, and what it was charged to.
-#[derive(Debug)]
-pub struct Gathered {
-    /// The bytes to send.
-    pub bytes: BytesMut,
-    /// Given back to the budget when dropped.
-    pub charge: Charge,
 }
 
 /// A close frame with a code and no reason, as it goes out.

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::config::{Address, Config};
 use crate::engine::{self, Engine};
-use crate::proto::budget::Total;
+use crate::memory::Total;
 use crate::proto::handshake::Rules;
 
 use drain::Announcer;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use super::families::{CloseCode, Family, Tally};
-use crate::proto::budget::Usage;
+use crate::memory::Usage;
 use crate::proto::handshake::Refusal;
 use crate::proto::proxy::ProxyError;
 use crate::proto::{Counts, ProtocolError, ProtocolErrorKind};

@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ringback::engine::ring::{Class, Handler, Key, Lease, Outgoing, Received, Service, Sizes, Worker};
-use ringback::proto::budget::{Budget, Total};
-use ringback::proto::{Gathered, HEADROOM};
+use ringback::memory::{Budget, Gathered, HEADROOM, Total};
 use ringback::server::{Phase, WorkerStats};
 use socket2::SockAddr;
 

@@ -15,7 +15,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use super::Class;
 use super::quarantine::Quarantine;
-use crate::proto::HEADROOM;
+use crate::memory::HEADROOM;
 
 /// A group of equal buffers.
 #[derive(Debug)]

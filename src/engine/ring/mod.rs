@@ -26,7 +26,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::buffer::SMALL;
-use crate::proto::HEADROOM;
+use crate::memory::HEADROOM;
 
 pub use super::buffer::{Class, ReceiveBuffer};
 pub(crate) use acceptor::WITH_PEER;

@@ -20,8 +20,7 @@ use super::ring::{Descriptor, Ring};
 use super::setup::set_up;
 use super::token::Key;
 use super::{Class, Outgoing, SMALL, Sizes};
-use crate::proto::budget::{Budget, Total};
-use crate::proto::{Gathered, HEADROOM};
+use crate::memory::{Budget, Gathered, HEADROOM, Total};
 
 /// What the ring engine uses where it is there, and does without where it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

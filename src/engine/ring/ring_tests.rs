@@ -11,8 +11,7 @@ use rustix::fd::AsFd as _;
 
 use super::super::probe::next_event;
 use super::*;
-use crate::proto::budget::{Budget, Total};
-use crate::proto::{Gathered, HEADROOM};
+use crate::memory::{Budget, Gathered, HEADROOM, Total};
 
 /// More than the buffers of both sockets take.
 const BULK: usize = 32 << 20;

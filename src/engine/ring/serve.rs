@@ -13,7 +13,7 @@ use super::super::session::Session;
 use super::connection::Connection;
 use super::slots::Slots;
 use super::{Class, Handler, Lease, Outgoing, Received, Service};
-use crate::proto::budget::Budget;
+use crate::memory::Budget;
 use crate::server::Phase;
 use crate::server::accept::{LOG_INTERVAL, PAUSE, REFUSALS_MAX};
 

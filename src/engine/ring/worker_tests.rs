@@ -10,8 +10,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use socket2::{Domain, Socket, Type};
 
 use super::*;
-use crate::proto::budget::{Budget, Total};
-use crate::proto::{Gathered, HEADROOM};
+use crate::memory::{Budget, Gathered, HEADROOM, Total};
 
 /// Longer than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ringback::engine::ring::{Class, Handler, Lease, Outgoing, Received, Service, Sizes, Worker};
-use ringback::proto::HEADROOM;
+use ringback::memory::HEADROOM;
 use ringback::server::{Phase, WorkerStats};
 use rustix::event::{EventfdFlags, eventfd};
 
