@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use super::Context;
 use super::buffer::{ReceiveBuffer, SMALL};
 use super::outgoing::Outgoing;
-use crate::memory::Gathered;
+use crate::memory::Charged;
 
 /// How many received buffers may wait to be sent, with those under way; further replies are copied to the heap.
 pub(super) const BUFFERS_SHARE: u16 = 4;
@@ -157,7 +157,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
 
     /// Queues a gathered frame. Behind a peer that is slow to take them, short ones are put together: each for itself
     /// takes more memory than it has bytes.
-    pub(super) fn push_gathered(&mut self, gathered: Box<Gathered>, context: &Context) {
+    pub(super) fn push_gathered(&mut self, gathered: Box<Charged>, context: &Context) {
         if self.must_wait() && gathered.bytes.len() < SMALL {
             context.stats.bytes_spilled.add(gathered.bytes.len() as u64);
             self.push_bytes(&gathered.bytes, context);
@@ -177,16 +177,11 @@ impl<B: ReceiveBuffer> SendQueue<B> {
     }
 
     /// How much memory they take is charged to the last piece, which outlives the others.
-    pub(super) fn push_in_pieces(
-        &mut self,
-        mut gathered: Box<Gathered>,
-        piece_max: usize,
-        context: &Context,
-    ) {
+    pub(super) fn push_in_pieces(&mut self, mut gathered: Box<Charged>, piece_max: usize, context: &Context) {
         while gathered.bytes.len() > piece_max {
             let bytes = gathered.bytes.split_to(piece_max);
             let charge = context.settings.budget.charge(0);
-            self.push(Outgoing::heap(Box::new(Gathered { bytes, charge })));
+            self.push(Outgoing::heap(Box::new(Charged { bytes, charge })));
         }
         self.push(Outgoing::heap(gathered));
     }
@@ -222,5 +217,5 @@ impl<B: ReceiveBuffer> SendQueue<B> {
 fn copy<B: ReceiveBuffer>(bytes: &[u8], context: &Context) -> Option<Outgoing<B>> {
     let bytes = BytesMut::from(bytes);
     let charge = context.settings.budget.charge(bytes.capacity());
-    Outgoing::heap(Box::new(Gathered { bytes, charge }))
+    Outgoing::heap(Box::new(Charged { bytes, charge }))
 }

@@ -10,7 +10,7 @@ use super::super::pool::PooledBuffer;
 use super::farewell::CLOSE_TIMEOUT;
 use super::*;
 use crate::config::{Config, KeepAliveConfig};
-use crate::memory::{Budget, Gathered, Total};
+use crate::memory::{Budget, Charged, Total};
 use crate::proto::frame::{HEADER_MAX, Header, OpCode};
 use crate::proto::handshake::{Page, Rules};
 use crate::server::{Limits, Shared, Snapshot, WorkerStats};
@@ -320,7 +320,7 @@ fn a_gathered_frame_too_long_for_one_write_goes_out_in_pieces() {
     let all = context.shared.config.unsent_total;
     let bytes: BytesMut = (0..=255).collect();
     let charge = budget.charge(bytes.len());
-    session.queue.push_in_pieces(Box::new(Gathered { bytes, charge }), 100, &context);
+    session.queue.push_in_pieces(Box::new(Charged { bytes, charge }), 100, &context);
     assert_eq!((session.queue.len(), session.queue.unsent()), (3, 256));
     let mut sent = Vec::new();
     while let Some(outgoing) = session.next_outgoing() {

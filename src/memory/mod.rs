@@ -24,7 +24,7 @@ pub const HEADROOM: usize = 16;
 
 /// Bytes on the heap that are to be sent, and what they are charged to.
 #[derive(Debug)]
-pub struct Gathered {
+pub struct Charged {
     /// The bytes to send.
     pub bytes: BytesMut,
     /// Given back to the budget when dropped.

@@ -13,7 +13,7 @@ use super::frame::{CONTROL_PAYLOAD_MAX, HEADER_MAX, Header, OpCode, Sender};
 use super::progress::{CloseFrame, ControlFrame, Counts, Progress, Standing, close_frame, widen};
 use super::utf8::Validator;
 use crate::mask::{self, Key};
-use crate::memory::{Budget, Gathered, HEADROOM};
+use crate::memory::{Budget, Charged, HEADROOM};
 
 /// How much text is unmasked before it is validated: both passes stay within the first-level cache.
 const TEXT_BLOCK: usize = 16 << 10;
@@ -38,7 +38,7 @@ pub struct Connection {
     pub(super) settings: Rc<Settings>,
     pub(super) expected: Expected,
     /// The frame under way, if it is being gathered: room for a header, then the unmasked payload so far.
-    pub(super) gathered: Option<Box<Gathered>>,
+    pub(super) gathered: Option<Box<Charged>>,
     /// Payload bytes that the headers of the message under way have announced.
     message_len: u64,
     pub(super) message: Message,
@@ -103,7 +103,7 @@ pub(super) struct Turn<'a> {
     pub(super) end: usize,
     /// The reply so far. `out.end` plus the header of the next reply is never past that reply's payload.
     pub(super) out: Range<usize>,
-    pub(super) head: Option<Box<Gathered>>,
+    pub(super) head: Option<Box<Charged>>,
     pub(super) counts: Counts,
 }
 

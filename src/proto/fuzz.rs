@@ -11,7 +11,7 @@ use super::proxy::{self, ProxyError, V2_BODY_MAX, Versions};
 use super::utf8::Validator;
 use super::{Connection, Counts, Settings, Standing};
 use crate::mask::{self, Key};
-use crate::memory::{Budget, Gathered, HEADROOM, Total};
+use crate::memory::{Budget, Charged, HEADROOM, Total};
 
 /// Any time will do.
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -319,7 +319,7 @@ impl Peer {
 
     /// Gives one piece to the connection. A gathered frame goes to `unsent`, where it goes on being charged.
     #[expect(clippy::vec_box, reason = "the connection gives out boxes")]
-    fn receive(&mut self, piece: &[u8], unsent: Option<&mut Vec<Box<Gathered>>>) {
+    fn receive(&mut self, piece: &[u8], unsent: Option<&mut Vec<Box<Charged>>>) {
         let before = self.connection.standing();
         let start = GUARD + HEADROOM;
         let filled = start..start + piece.len();

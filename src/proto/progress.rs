@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::ProtocolError;
 use super::frame::{CONTROL_PAYLOAD_MAX, HEADER_MAX, Header, OpCode};
-use crate::memory::Gathered;
+use crate::memory::Charged;
 
 /// What [`Connection::receive`](super::Connection::receive) made of its bytes.
 ///
@@ -12,7 +12,7 @@ use crate::memory::Gathered;
 #[derive(Debug, Default)]
 pub struct Progress {
     /// A frame that came in pieces and was gathered, moved out: it is kept until it has been sent.
-    pub head: Option<Box<Gathered>>,
+    pub head: Option<Box<Charged>>,
     /// The range of the caller's buffer to send; it may begin in the headroom. Empty when there is nothing.
     pub body: Range<usize>,
     /// A Close of our own.

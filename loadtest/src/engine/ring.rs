@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ringback::engine::ring::{Class, Handler, Key, Lease, Outgoing, Received, Service, Sizes, Worker};
-use ringback::memory::{Budget, Gathered, HEADROOM, Total};
+use ringback::memory::{Budget, Charged, HEADROOM, Total};
 use ringback::server::{Phase, WorkerStats};
 use socket2::SockAddr;
 
@@ -255,7 +255,7 @@ struct Heap {
     budget: Rc<Budget>,
     /// Pieces of [`HEAP_PIECE`] bytes, to be used again.
     #[expect(clippy::vec_box, reason = "a piece goes out in its box")]
-    pool: RefCell<Vec<Box<Gathered>>>,
+    pool: RefCell<Vec<Box<Charged>>>,
 }
 
 impl Heap {
@@ -267,7 +267,7 @@ impl Heap {
     fn outgoing(&self, fill: impl FnOnce(&mut [u8]) -> usize) -> Option<Outgoing> {
         let pooled = self.pool.borrow_mut().pop();
         let mut piece = pooled.unwrap_or_else(|| {
-            Box::new(Gathered { bytes: BytesMut::zeroed(HEAP_PIECE), charge: self.budget.charge(0) })
+            Box::new(Charged { bytes: BytesMut::zeroed(HEAP_PIECE), charge: self.budget.charge(0) })
         });
         let len = fill(&mut piece.bytes);
         if len > COPIED_MAX {
@@ -280,7 +280,7 @@ impl Heap {
     }
 
     fn copy(&self, bytes: &[u8]) -> Option<Outgoing> {
-        Outgoing::heap(Box::new(Gathered { bytes: bytes.into(), charge: self.budget.charge(0) }))
+        Outgoing::heap(Box::new(Charged { bytes: bytes.into(), charge: self.budget.charge(0) }))
     }
 
     /// Takes back what was sent.

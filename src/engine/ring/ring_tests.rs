@@ -11,7 +11,7 @@ use rustix::fd::AsFd as _;
 
 use super::super::probe::next_event;
 use super::*;
-use crate::memory::{Budget, Gathered, HEADROOM, Total};
+use crate::memory::{Budget, Charged, HEADROOM, Total};
 
 /// More than the buffers of both sockets take.
 const BULK: usize = 32 << 20;
@@ -58,7 +58,7 @@ impl Pair {
     fn send(&mut self, bytes: &[u8], manner: Manner) {
         let charge = self.budget.charge(0);
         let bytes = BytesMut::from(bytes);
-        let first = Outgoing::heap(Box::new(Gathered { bytes, charge })).expect("something");
+        let first = Outgoing::heap(Box::new(Charged { bytes, charge })).expect("something");
         self.ring.send(KEY, self.descriptor, Pieces { first, more: Vec::new() }, manner);
     }
 

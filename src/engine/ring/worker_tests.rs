@@ -10,7 +10,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use socket2::{Domain, Socket, Type};
 
 use super::*;
-use crate::memory::{Budget, Gathered, HEADROOM, Total};
+use crate::memory::{Budget, Charged, HEADROOM, Total};
 
 /// Longer than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -79,7 +79,7 @@ impl Handler for Caller {
         assert_eq!(self.connected, Some(Ok(())), "nothing is sent before there is a connection");
         let bytes = BytesMut::from(&std::mem::take(&mut self.to_say)[..]);
         let charge = Budget::new(Total::new(usize::MAX)).charge(0);
-        Outgoing::heap(Box::new(Gathered { bytes, charge }))
+        Outgoing::heap(Box::new(Charged { bytes, charge }))
     }
 
     fn on_sent(&mut self, result: io::Result<()>, _: Outgoing) {
