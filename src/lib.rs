@@ -15,6 +15,7 @@ pub mod config;
 pub mod doctor;
 pub mod documents;
 pub mod engine;
+mod limits;
 pub mod logging;
 pub mod mask;
 pub mod memory;

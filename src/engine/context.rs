@@ -13,12 +13,13 @@ use super::keep_alive::Terms;
 use super::notices::Notices;
 use super::pool::Pool;
 use super::session::Start;
+use crate::limits::{Admission, Holder};
 use crate::memory::Budget;
 use crate::proto::Settings;
 use crate::proto::handshake::Refusal;
 use crate::server::accept::REFUSALS_MAX;
 use crate::server::drain::Drain;
-use crate::server::{Admission, Phase, Shared, Source, WorkerStats};
+use crate::server::{Phase, Shared, WorkerStats};
 
 /// How many of those who are being told that there is no room may be told so for their address.
 const ADDRESS_REFUSALS_MAX: usize = REFUSALS_MAX / 2;
@@ -130,7 +131,7 @@ impl Context {
     pub(super) fn enter(self: &Rc<Self>, admission: Option<Admission>) -> Presence {
         self.connections.set(self.connections.get() + 1);
         self.refusals.set(self.refusals.get() + usize::from(admission.is_none()));
-        Presence { context: Rc::clone(self), admission: admission.map(Admission::into_source) }
+        Presence { context: Rc::clone(self), admission: admission.map(Admission::into_holder) }
     }
 }
 
@@ -138,7 +139,7 @@ impl Context {
 pub(super) struct Presence {
     pub(super) context: Rc<Context>,
     /// Among whose connections it was admitted.
-    admission: Option<Source>,
+    admission: Option<Holder>,
 }
 
 impl Presence {
@@ -155,8 +156,8 @@ impl Presence {
     /// their address as may be told so.
     pub(super) fn give_place_back(&mut self) -> bool {
         let context = &self.context;
-        if let Some(source) = self.admission.take() {
-            context.shared.limits.leave(source);
+        if let Some(holder) = self.admission.take() {
+            context.shared.limits.leave(holder);
             context.refusals.set(context.refusals.get() + 1);
         }
         context.refusals_under_way() <= ADDRESS_REFUSALS_MAX
@@ -168,8 +169,8 @@ impl Drop for Presence {
         let context = &self.context;
         context.stats.ended.add(1);
         tracing::debug!("connection ended");
-        if let Some(source) = self.admission {
-            context.shared.limits.leave(source);
+        if let Some(holder) = self.admission {
+            context.shared.limits.leave(holder);
         }
         context.refusals.set(context.refusals.get() - usize::from(self.admission.is_none()));
         context.connections.set(context.connections.get() - 1);

@@ -27,7 +27,8 @@ use rustix::io::Errno;
 use tokio::net::TcpStream;
 
 use crate::config::EngineChoice;
-use crate::server::{Admission, StartError};
+use crate::limits::Admission;
+use crate::server::StartError;
 use ring::obstacle::Obstacle;
 
 pub(crate) use alarms::watch as watch_alarms;

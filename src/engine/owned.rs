@@ -15,7 +15,8 @@ use super::buffer::Class;
 use super::outgoing::Outgoing;
 use super::pool::PooledBuffer;
 use super::session::{Session, Start};
-use crate::server::{Admission, Phase};
+use crate::limits::Admission;
+use crate::server::Phase;
 
 /// How many events a connection handles before others have their turn, when it never has to wait.
 const TURN: u8 = 4;

@@ -10,10 +10,11 @@ use super::super::pool::PooledBuffer;
 use super::farewell::CLOSE_TIMEOUT;
 use super::*;
 use crate::config::{Config, KeepAliveConfig};
+use crate::limits::Limits;
 use crate::memory::{Budget, Charged, Total};
 use crate::proto::frame::{HEADER_MAX, Header, OpCode};
 use crate::proto::handshake::{Page, Rules};
-use crate::server::{Limits, Shared, Snapshot, WorkerStats};
+use crate::server::{Shared, Snapshot, WorkerStats};
 
 const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";

@@ -3,13 +3,12 @@
 pub(crate) mod accept;
 mod activation;
 pub mod admin;
+mod capacity;
 pub mod drain;
 pub mod families;
-mod limits;
 mod listeners;
 mod page;
 mod socket_file;
-mod sources;
 pub mod stats;
 mod workers;
 
@@ -22,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::config::{Address, Config};
 use crate::engine::{self, Engine};
+use crate::limits::Limits;
 use crate::memory::Total;
 use crate::proto::handshake::Rules;
 
@@ -30,11 +30,9 @@ use listeners::Bound;
 use socket_file::SocketFile;
 
 pub use activation::{Inherited, inherited};
+pub(crate) use capacity::{connections_max, direct_connections_max};
 pub use drain::Phase;
-pub use limits::{Admission, Limits};
-pub(crate) use limits::{connections_max, direct_connections_max};
 pub use listeners::Listener;
-pub use sources::Source;
 pub use stats::{Life, Snapshot, WorkerStats};
 pub(crate) use workers::Placement;
 

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::drain::Phase;
 use super::listeners::Listener;
 use super::stats::WorkerStats;
-use super::{Shared, StartError, accept, limits};
+use super::{Shared, StartError, accept, capacity};
 use crate::config::{Config, EngineChoice};
 use crate::engine::{self, Context, Engine, Runtime, Spawner, ring};
 
@@ -178,9 +178,9 @@ fn ring(setup: &Setup) -> io::Result<ring::Worker<ring::Serving>> {
     let context = Rc::new(Context::new(&setup.shared, Arc::clone(&setup.stats)));
     let config = &setup.shared.config;
     // Accepts that wait for an address keep a place each, on idle listeners too.
-    let is_counted = setup.shared.limits.counts_sources();
+    let is_counted = setup.shared.limits.counts_holders();
     let waiting = if is_counted { setup.listeners.len() * ring::WITH_PEER } else { 0 };
-    let places = (setup.connections_max + accept::REFUSALS_MAX + waiting).min(limits::files_max());
+    let places = (setup.connections_max + accept::REFUSALS_MAX + waiting).min(capacity::files_max());
     let sizes = ring_sizes(config, places);
     let service = ring::Serving::new(context, setup.phase.clone());
     ring::Worker::new(&sizes, service, Arc::clone(&setup.wake), Arc::clone(&setup.stats))

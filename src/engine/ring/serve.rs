@@ -55,7 +55,7 @@ impl Service for Serving {
     }
 
     fn asks_for_peers(&self) -> bool {
-        self.context.shared.limits.counts_sources()
+        self.context.shared.limits.counts_holders()
     }
 
     fn may_accept(&self) -> bool {

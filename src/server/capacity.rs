@@ -1,0 +1,102 @@
+//! How many connections the limits of the system leave room for.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::StartError;
+use super::accept::REFUSALS_MAX;
+use super::admin;
+use crate::config::Config;
+
+/// Descriptors that are not connections: standard streams, listeners, what each worker's runtime opens, and those who
+/// are told that there is no room.
+const DESCRIPTORS_FIXED: usize = 16;
+const DESCRIPTORS_PER_WORKER: usize = 12 + REFUSALS_MAX;
+
+/// The places of a ring's table of files at most: the kernel allocates them all at the start.
+const FILES_MAX: usize = 64 << 10;
+
+/// How many connections the limit of descriptors allows, once the soft limit is as high as the hard one.
+///
+/// # Errors
+///
+/// [`StartError::Descriptors`] when that is fewer than asked for, or none at all.
+pub(crate) fn connections_max(
+    config: &Config,
+    workers: usize,
+    inherited: usize,
+) -> Result<usize, StartError> {
+    let wanted = config.max_connections;
+    let descriptors = descriptors();
+    let fixed = DESCRIPTORS_FIXED
+        + config.admin.address.map_or(0, |_| admin::DESCRIPTORS_MAX)
+        + workers * (DESCRIPTORS_PER_WORKER + config.listening.addresses.len() + inherited);
+    let allowed = descriptors.saturating_sub(fixed);
+    let wanted_or_one = wanted.unwrap_or(1);
+    if allowed < wanted_or_one {
+        return Err(StartError::Descriptors {
+            limit: descriptors,
+            needed: fixed.saturating_add(wanted_or_one),
+            wanted,
+        });
+    }
+    Ok(wanted.unwrap_or(allowed))
+}
+
+/// As [`connections_max`], for connections that take no descriptor of the process: how many there may be, and how many
+/// on one worker. The table of files of each ring is bounded by the limit of descriptors all the same.
+///
+/// # Errors
+///
+/// [`StartError::Descriptors`] when there is room for fewer than `wanted`, or none at all.
+pub(crate) fn direct_connections_max(
+    wanted: Option<usize>,
+    workers: usize,
+) -> Result<(usize, usize), StartError> {
+    let per_worker = files_max().saturating_sub(REFUSALS_MAX);
+    let allowed = per_worker.saturating_mul(workers);
+    let wanted_or_one = wanted.unwrap_or(1);
+    if allowed < wanted_or_one {
+        return Err(StartError::Descriptors {
+            limit: descriptors(),
+            needed: wanted_or_one.div_ceil(workers).saturating_add(REFUSALS_MAX),
+            wanted,
+        });
+    }
+    Ok((wanted.unwrap_or(allowed), per_worker.min(wanted.unwrap_or(allowed))))
+}
+
+/// How many places the table of files of a ring may have.
+pub(super) fn files_max() -> usize {
+    descriptors().min(FILES_MAX)
+}
+
+/// The limit of descriptors, once the soft limit is as high as the hard one.
+fn descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Raising the soft limit to the hard one needs no privilege; a failure leaves it as it was.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    getrlimit(Resource::Nofile)
+        .current
+        .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_connections_than_descriptors_are_refused() {
+        for wanted in [usize::MAX / 2, usize::MAX] {
+            let config = Config { max_connections: Some(wanted), ..Config::default() };
+            let error = connections_max(&config, 2, 0).unwrap_err();
+            assert!(error.to_string().contains("ulimit -n"), "{error}");
+        }
+        let mut config = Config::default();
+        let without = connections_max(&config, 2, 0).unwrap();
+        config.admin.address = Some(([127, 0, 0, 1], 0).into());
+        let with = connections_max(&config, 2, 0).unwrap();
+        assert!(with > 0 && without == with + admin::DESCRIPTORS_MAX, "{without} and {with}");
+    }
+}
