@@ -12,6 +12,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod counters;
 pub mod doctor;
 pub mod documents;
 pub mod engine;

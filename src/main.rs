@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use ringback::cli::{self, Task};
 use ringback::config::{Config, DrainConfig};
+use ringback::counters::Snapshot;
 use ringback::doctor;
 use ringback::logging::Log;
 use ringback::mask::Kernel;
 use ringback::server::admin::Admin;
-use ringback::server::{Inherited, Server, Snapshot, StartError, inherited};
+use ringback::server::{Inherited, Server, StartError, inherited};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 

@@ -13,13 +13,14 @@ use super::keep_alive::Terms;
 use super::notices::Notices;
 use super::pool::Pool;
 use super::session::Start;
+use crate::counters::WorkerCounters;
 use crate::limits::{Admission, Holder};
 use crate::memory::Budget;
 use crate::proto::Settings;
 use crate::proto::handshake::Refusal;
 use crate::server::accept::REFUSALS_MAX;
 use crate::server::drain::Drain;
-use crate::server::{Phase, Shared, WorkerStats};
+use crate::server::{Phase, Shared};
 
 /// How many of those who are being told that there is no room may be told so for their address.
 const ADDRESS_REFUSALS_MAX: usize = REFUSALS_MAX / 2;
@@ -27,7 +28,7 @@ const ADDRESS_REFUSALS_MAX: usize = REFUSALS_MAX / 2;
 /// What all connections of a worker share.
 pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) stats: Arc<WorkerStats>,
+    pub(crate) stats: Arc<WorkerCounters>,
     pub(crate) drain: Drain,
     pub(super) clock: Clock,
     /// What wakes the tasks of connections, on the engines that have such.
@@ -45,11 +46,11 @@ pub(crate) struct Context {
 
 impl Context {
     /// The context of a worker that has no connections yet.
-    pub(crate) fn new(shared: &Arc<Shared>, stats: Arc<WorkerStats>) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, stats: Arc<WorkerCounters>) -> Self {
         let config = &shared.config;
-        let unsent = Arc::clone(&stats.gauges.unsent_bytes);
+        let unsent = Arc::clone(&stats.unsent_bytes);
         Self {
-            pool: Pool::new(config.receive_buffer_size, Arc::clone(&stats)),
+            pool: Pool::new(config.receive_buffer_size, Arc::clone(&stats.engine)),
             shared: Arc::clone(shared),
             stats,
             drain: Drain::default(),

@@ -6,6 +6,7 @@ mod alarms;
 mod buffer;
 mod clock;
 mod context;
+mod counters;
 mod epoll;
 mod keep_alive;
 mod notices;
@@ -33,6 +34,8 @@ use ring::obstacle::Obstacle;
 
 pub(crate) use alarms::watch as watch_alarms;
 pub(crate) use context::Context;
+pub(crate) use counters::counters;
+pub use counters::{Buffers, Counter, EngineCounters, EngineCounts, Gauge};
 pub(crate) use session::Start;
 
 /// How bytes are moved.

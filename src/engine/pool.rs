@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::buffer::{Class, ReceiveBuffer, SMALL};
+use crate::engine::EngineCounters;
 use crate::memory::{Budget, Charge, HEADROOM};
-use crate::server::WorkerStats;
 
 /// How many free buffers of a size are kept, and how many bytes of them; one is kept whatever its size.
 const FREE_MAX: usize = 64;
@@ -26,18 +26,18 @@ pub(super) struct Pool {
     big: usize,
     free: [Free; 2],
     /// Where it says how many buffers are out, which of big ones it counts itself, and how many are free.
-    stats: Arc<WorkerStats>,
+    stats: Arc<EngineCounters>,
 }
 
 impl Pool {
     /// A pool whose big buffers receive up to `big` bytes.
-    pub(super) fn new(big: usize, stats: Arc<WorkerStats>) -> Rc<Self> {
+    pub(super) fn new(big: usize, stats: Arc<EngineCounters>) -> Rc<Self> {
         Rc::new(Self { big: big + HEADROOM, free: Default::default(), stats })
     }
 
     /// A buffer of this class, or a small one when as many big ones as may be are out.
     pub(super) fn take(self: &Rc<Self>, mut class: Class) -> PooledBuffer {
-        let gauges = &self.stats.gauges.pooled_buffers;
+        let gauges = &self.stats.pooled_buffers;
         if class == Class::Big
             && (gauges.used[class as usize].value() + 1) * self.big > BIG_BYTES_MAX.max(self.big)
         {
@@ -59,7 +59,7 @@ impl Pool {
     /// Takes a buffer's memory back, and the buffer out of the count even where its bytes were lost.
     fn give(&self, mut memory: Box<Memory>) {
         memory.charge = None;
-        let gauges = &self.stats.gauges.pooled_buffers;
+        let gauges = &self.stats.pooled_buffers;
         let class = memory.class as usize;
         gauges.used[class].set(gauges.used[class].value() - 1);
         if memory.bytes.is_empty() {

@@ -104,7 +104,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
             return;
         };
         if spill && rest.holds_buffer() {
-            context.stats.bytes_spilled.add(rest.len() as u64);
+            context.stats.engine.bytes_spilled.add(rest.len() as u64);
             let Some(copy) = copy(rest.bytes(), context) else {
                 return;
             };
@@ -129,7 +129,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
                 kept += 1;
                 continue;
             }
-            context.stats.bytes_spilled.add(outgoing.len() as u64);
+            context.stats.engine.bytes_spilled.add(outgoing.len() as u64);
             if let Some(copy) = copy(outgoing.bytes(), context) {
                 *outgoing = copy;
                 self.buffers -= 1;
@@ -145,7 +145,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
         if self.must_wait() && !range.is_empty() {
             let is_worth_a_buffer = range.len() >= buffer.bytes().len() / 4;
             if !is_worth_a_buffer || self.buffers >= BUFFERS_SHARE || buffer.is_scarce() {
-                context.stats.bytes_spilled.add(range.len() as u64);
+                context.stats.engine.bytes_spilled.add(range.len() as u64);
                 return self.push_bytes(&buffer.bytes()[range], context);
             }
         }
@@ -159,7 +159,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
     /// takes more memory than it has bytes.
     pub(super) fn push_gathered(&mut self, gathered: Box<Charged>, context: &Context) {
         if self.must_wait() && gathered.bytes.len() < SMALL {
-            context.stats.bytes_spilled.add(gathered.bytes.len() as u64);
+            context.stats.engine.bytes_spilled.add(gathered.bytes.len() as u64);
             self.push_bytes(&gathered.bytes, context);
         } else {
             self.push_in_pieces(gathered, PIECE_MAX, context);

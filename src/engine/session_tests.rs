@@ -10,11 +10,12 @@ use super::super::pool::PooledBuffer;
 use super::farewell::CLOSE_TIMEOUT;
 use super::*;
 use crate::config::{Config, KeepAliveConfig};
+use crate::counters::{Snapshot, WorkerCounters};
 use crate::limits::Limits;
 use crate::memory::{Budget, Charged, Total};
 use crate::proto::frame::{HEADER_MAX, Header, OpCode};
 use crate::proto::handshake::{Page, Rules};
-use crate::server::{Shared, Snapshot, WorkerStats};
+use crate::server::Shared;
 
 const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -91,7 +92,7 @@ fn open_by<B: ReceiveBuffer>(config: Config, take: impl Fn(&Session<B>) -> B) ->
         config,
     });
     let admission = shared.limits.admit();
-    let mut context = Context::new(&shared, Arc::new(WorkerStats::default()));
+    let mut context = Context::new(&shared, Arc::new(WorkerCounters::default()));
     context.clock = Clock::still();
     let mut session = Session::new(Start::Handshake { peer: None }, &Rc::new(context), admission);
     feed_with(&mut session, HANDSHAKE, take);
@@ -128,7 +129,7 @@ fn send_all<B: ReceiveBuffer>(session: &mut Session<B>) -> Vec<u8> {
 }
 
 fn spilled<B: ReceiveBuffer>(session: &Session<B>) -> u64 {
-    Snapshot::sum([&*session.presence.context.stats]).bytes_spilled
+    Snapshot::sum([&*session.presence.context.stats]).engine.bytes_spilled
 }
 
 /// A client's frame; a key of zero leaves the payload as it is.

@@ -5,11 +5,9 @@ mod activation;
 pub mod admin;
 mod capacity;
 pub mod drain;
-pub mod families;
 mod listeners;
 mod page;
 mod socket_file;
-pub mod stats;
 mod workers;
 
 use std::io;
@@ -20,6 +18,7 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 
 use crate::config::{Address, Config};
+use crate::counters::{Life, Snapshot, WorkerCounters};
 use crate::engine::{self, Engine};
 use crate::limits::Limits;
 use crate::memory::Total;
@@ -33,7 +32,6 @@ pub use activation::{Inherited, inherited};
 pub(crate) use capacity::{connections_max, direct_connections_max};
 pub use drain::Phase;
 pub use listeners::Listener;
-pub use stats::{Life, Snapshot, WorkerStats};
 pub(crate) use workers::Placement;
 
 /// A server that runs in threads of its own.
@@ -43,7 +41,7 @@ pub struct Server {
     engines: Vec<Engine>,
     phase: Announcer,
     shared: Arc<Shared>,
-    stats: Vec<Arc<WorkerStats>>,
+    stats: Vec<Arc<WorkerCounters>>,
     /// Those that were not waited for yet.
     workers: Mutex<Vec<JoinHandle<io::Result<()>>>>,
     /// How many workers have ended.
@@ -126,7 +124,7 @@ impl Server {
             files,
         };
         for (index, listeners) in listeners.into_iter().enumerate() {
-            let stats = Arc::new(WorkerStats::default());
+            let stats = Arc::new(WorkerCounters::default());
             server.stats.push(Arc::clone(&stats));
             let setup = workers::Setup {
                 index,
@@ -184,7 +182,7 @@ impl Server {
     /// Each worker as it is now.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerView> {
-        let view = |(stats, &engine): (&Arc<WorkerStats>, _)| WorkerView {
+        let view = |(stats, &engine): (&Arc<WorkerCounters>, _)| WorkerView {
             engine,
             life: stats.life.life(),
             stats: Snapshot::sum([stats.as_ref()]),

@@ -14,9 +14,9 @@ use tokio::sync::watch;
 
 use super::drain::Phase;
 use super::listeners::Listener;
-use super::stats::WorkerStats;
 use super::{Shared, StartError, accept, capacity};
 use crate::config::{Config, EngineChoice};
+use crate::counters::WorkerCounters;
 use crate::engine::{self, Context, Engine, Runtime, Spawner, ring};
 
 /// How long connections that were cut may take to give their buffers back.
@@ -30,7 +30,7 @@ pub(super) struct Setup {
     pub(super) engine: Engine,
     pub(super) listeners: Vec<Listener>,
     pub(super) shared: Arc<Shared>,
-    pub(super) stats: Arc<WorkerStats>,
+    pub(super) stats: Arc<WorkerCounters>,
     pub(super) phase: watch::Receiver<Phase>,
     /// An eventfd(2) that is written to when the phase changes: for the engine that cannot await.
     pub(super) wake: Arc<OwnedFd>,
@@ -46,7 +46,7 @@ type Ready = mpsc::SyncSender<Result<Engine, StartError>>;
 /// Counts its worker among those that have ended, in whatever way.
 struct Ended {
     count: watch::Sender<usize>,
-    stats: Arc<WorkerStats>,
+    stats: Arc<WorkerCounters>,
     phase: watch::Receiver<Phase>,
     has_failed: bool,
 }
@@ -183,7 +183,7 @@ fn ring(setup: &Setup) -> io::Result<ring::Worker<ring::Serving>> {
     let places = (setup.connections_max + accept::REFUSALS_MAX + waiting).min(capacity::files_max());
     let sizes = ring_sizes(config, places);
     let service = ring::Serving::new(context, setup.phase.clone());
-    ring::Worker::new(&sizes, service, Arc::clone(&setup.wake), Arc::clone(&setup.stats))
+    ring::Worker::new(&sizes, service, Arc::clone(&setup.wake), Arc::clone(&setup.stats.engine))
 }
 
 /// How large its ring is: as suits so many places, unless the options say otherwise.

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use ringback::engine::EngineCounters;
 use ringback::engine::ring::{Class, Handler, Key, Lease, Outgoing, Received, Service, Sizes, Worker};
 use ringback::memory::{Budget, Charged, HEADROOM, Total};
-use ringback::server::{Phase, WorkerStats};
+use ringback::server::Phase;
 use socket2::SockAddr;
 
 use super::Mover;
@@ -41,7 +42,7 @@ impl Ring {
         if load.plan.spin {
             sizes.busy_poll = Duration::MAX;
         }
-        let mut worker = Worker::new(&sizes, Connecting, wake, Arc::new(WorkerStats::default()))?;
+        let mut worker = Worker::new(&sizes, Connecting, wake, Arc::new(EngineCounters::default()))?;
         worker.watch()?;
         let address = Arc::new(load.plan.address.clone());
         Ok(Self { worker, address, heap: Heap::new(), load: Rc::clone(load) })

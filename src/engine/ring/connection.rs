@@ -14,7 +14,7 @@ use super::event::{Manner, Pieces};
 use super::ring::{Descriptor, Ring};
 use super::token::Key;
 use super::worker::Handler;
-use crate::server::WorkerStats;
+use crate::engine::EngineCounters;
 
 /// The ring, and what goes with it.
 pub(super) struct Driver {
@@ -23,7 +23,7 @@ pub(super) struct Driver {
     pub(super) wheel: Wheel<u32>,
     /// How many connections receive into big buffers.
     pub(super) bulk: u32,
-    pub(super) stats: Arc<WorkerStats>,
+    pub(super) stats: Arc<EngineCounters>,
 }
 
 impl Driver {
@@ -160,7 +160,7 @@ impl<H: Handler> Connection<H> {
     }
 
     /// A send is over.
-    pub(super) fn on_sent(&mut self, result: io::Result<usize>, pieces: Pieces, stats: &WorkerStats) {
+    pub(super) fn on_sent(&mut self, result: io::Result<usize>, pieces: Pieces, stats: &EngineCounters) {
         let was_waiting = self.sending == Sending::Waiting;
         self.sending = Sending::Idle;
         let Pieces { first, more } = pieces;

@@ -26,7 +26,7 @@ struct Pair {
     ring: Ring,
     descriptor: Descriptor,
     peer: TcpStream,
-    stats: Arc<WorkerStats>,
+    stats: Arc<EngineCounters>,
     budget: Rc<Budget>,
 }
 
@@ -34,7 +34,7 @@ impl Pair {
     /// On a ring of these queues; `None` where there can be none.
     fn new(submissions: u32, completions: u32) -> Option<Self> {
         let sizes = Sizes { submissions, completions, small_count: 64, ..Sizes::new(64 << 10, 16) };
-        let stats = Arc::<WorkerStats>::default();
+        let stats = Arc::<EngineCounters>::default();
         let mut ring = match Ring::new(&sizes, Arc::clone(&stats)) {
             Ok(ring) => ring,
             Err(error) => {

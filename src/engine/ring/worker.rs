@@ -26,7 +26,8 @@ use super::ring::{Descriptor, Ring};
 use super::slots::Slots;
 use super::token::Key;
 use super::{Class, Outgoing, Received, Sizes};
-use crate::server::{Listener, Phase, WorkerStats};
+use crate::engine::EngineCounters;
+use crate::server::{Listener, Phase};
 
 /// What one connection may cost in a turn; what it has received beyond that waits for the next one.
 const TURN_COST: usize = 1 << 20;
@@ -173,7 +174,12 @@ impl<S: Service> Worker<S> {
     /// # Errors
     ///
     /// When the ring cannot be set up.
-    pub fn new(sizes: &Sizes, service: S, wake: Arc<OwnedFd>, stats: Arc<WorkerStats>) -> io::Result<Self> {
+    pub fn new(
+        sizes: &Sizes,
+        service: S,
+        wake: Arc<OwnedFd>,
+        stats: Arc<EngineCounters>,
+    ) -> io::Result<Self> {
         let files = sizes.files as usize;
         Ok(Self {
             service,

@@ -7,9 +7,10 @@ use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 
 use anyhow::Context;
+use ringback::engine::EngineCounters;
 use ringback::engine::ring::{Class, Handler, Lease, Outgoing, Received, Service, Sizes, Worker};
 use ringback::memory::HEADROOM;
-use ringback::server::{Phase, WorkerStats};
+use ringback::server::Phase;
 use rustix::event::{EventfdFlags, eventfd};
 
 /// How many pieces a peer is owed at most before it is no longer received from.
@@ -30,7 +31,7 @@ const CONNECTIONS_MAX: usize = 16 << 10;
 pub fn serve(listener: TcpListener, buffer_size: usize) -> anyhow::Result<Infallible> {
     let sizes = Sizes::new(buffer_size, CONNECTIONS_MAX);
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
-    let worker = Worker::new(&sizes, RawTcp, wake, Arc::new(WorkerStats::default()))
+    let worker = Worker::new(&sizes, RawTcp, wake, Arc::new(EngineCounters::default()))
         .context("the ring cannot be set up")?;
     worker.run(vec![listener.into()])?;
     anyhow::bail!("the worker has ended")
