@@ -8,10 +8,9 @@ mod findings;
 use std::fmt;
 use std::io;
 
-use io_uring::IoUring;
 use rustix::process::{Resource, getrlimit};
 
-use crate::config::{Config, EngineChoice};
+use crate::config::Config;
 use crate::engine;
 use crate::engine::ring::obstacle::Obstacle;
 use crate::engine::ring::probe::{self, Support};
@@ -55,7 +54,7 @@ pub fn diagnose(config: &Config) -> Diagnosis {
     // Before rings are set up for every worker: their locked memory is counted for a while after they are gone.
     let mut works = Vec::new();
     let support = probe::probe_aloud(&mut |what| works.push(what));
-    let engine = engine::choose(EngineChoice::Auto);
+    let engine = engine::choose(None);
     let rings = support.is_ok().then(|| rings_for(workers));
 
     let mut findings = vec![
@@ -97,7 +96,7 @@ fn ring(support: &Result<Support, Obstacle>) -> Vec<Finding> {
 
 /// Sets up a ring for each worker, all at the same time, and gives their sizes in entries.
 fn rings_for(workers: usize) -> io::Result<Vec<u32>> {
-    let rings: Vec<IoUring> = (0..workers)
+    let rings: Vec<_> = (0..workers)
         .map(|_| set_up(SUBMISSIONS, 4 * SUBMISSIONS, PATIENCE).map(|(ring, _)| ring))
         .collect::<io::Result<_>>()?;
     Ok(rings.iter().map(|ring| ring.params().sq_entries()).collect())

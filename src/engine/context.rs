@@ -7,8 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use super::Phase;
 use super::alarms::Alarms;
 use super::clock::Clock;
+use super::drain::Drain;
 use super::keep_alive::Terms;
 use super::notices::Notices;
 use super::pool::Pool;
@@ -18,9 +20,8 @@ use crate::limits::{Admission, Holder};
 use crate::memory::Budget;
 use crate::proto::Settings;
 use crate::proto::handshake::Refusal;
+use crate::server::Shared;
 use crate::server::accept::REFUSALS_MAX;
-use crate::server::drain::Drain;
-use crate::server::{Phase, Shared};
 
 /// How many of those who are being told that there is no room may be told so for their address.
 const ADDRESS_REFUSALS_MAX: usize = REFUSALS_MAX / 2;

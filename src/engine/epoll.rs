@@ -11,7 +11,7 @@ use super::buffer::ReceiveBuffer as _;
 use super::outgoing::Outgoing;
 use super::owned::{Sent, Stream};
 use super::pool::PooledBuffer;
-use super::ring::untaken;
+use super::unconfirmed::unconfirmed;
 use crate::memory::HEADROOM;
 
 /// A runtime for one thread, whose tasks never leave it.
@@ -94,7 +94,7 @@ impl Stream for EpollStream {
     }
 
     fn untaken(&self) -> io::Result<u32> {
-        untaken(&self.0)
+        unconfirmed(&self.0)
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {

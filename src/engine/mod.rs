@@ -4,11 +4,14 @@
 
 mod alarms;
 mod buffer;
+mod choice;
 mod clock;
 mod context;
 mod counters;
+mod drain;
 mod epoll;
 mod keep_alive;
+mod listener;
 mod notices;
 mod outgoing;
 mod owned;
@@ -17,25 +20,28 @@ mod pool;
 pub mod ring;
 mod send_queue;
 mod session;
+mod shortage;
 mod tokio_uring;
+mod unconfirmed;
 mod wheel;
 
 use std::fmt;
 use std::io;
 use std::rc::Rc;
 
-use rustix::io::Errno;
 use tokio::net::TcpStream;
 
-use crate::config::EngineChoice;
 use crate::limits::Admission;
-use crate::server::StartError;
-use ring::obstacle::Obstacle;
 
 pub(crate) use alarms::watch as watch_alarms;
+pub(crate) use choice::fall_back;
+pub use choice::{Hindrance, choose};
 pub(crate) use context::Context;
 pub(crate) use counters::counters;
 pub use counters::{Buffers, Counter, EngineCounters, EngineCounts, Gauge};
+pub use drain::Phase;
+pub use listener::Listener;
+pub(crate) use listener::{PAUSE, is_the_peers};
 pub(crate) use session::Start;
 
 /// How bytes are moved.
@@ -57,50 +63,6 @@ impl fmt::Display for Engine {
             Self::Epoll => "epoll",
         })
     }
-}
-
-/// Decides on the engine: the one asked for, or the best that the kernel allows. Falling back takes one log line.
-///
-/// # Errors
-///
-/// [`StartError::Engine`] when the engine asked for by name cannot run.
-pub fn choose(choice: EngineChoice) -> Result<Engine, StartError> {
-    let mut engine = match choice {
-        EngineChoice::Auto | EngineChoice::Ring => Engine::Ring,
-        EngineChoice::TokioUring => Engine::TokioUring,
-        EngineChoice::Epoll => Engine::Epoll,
-    };
-    loop {
-        let probed = match engine {
-            Engine::Ring => ring::probe::probe().map(drop).map_err(Hindrance::from),
-            Engine::TokioUring => tokio_uring::probe().map_err(Hindrance::from),
-            Engine::Epoll => Ok(()),
-        };
-        match probed {
-            Ok(()) => return Ok(engine),
-            Err(hindrance) => engine = fall_back(choice, engine, hindrance)?,
-        }
-    }
-}
-
-/// What is taken in place of an `engine` that cannot run; nothing, where it was asked for by name.
-///
-/// # Errors
-///
-/// [`StartError::Engine`] then.
-pub(crate) fn fall_back(
-    choice: EngineChoice,
-    engine: Engine,
-    Hindrance { errno, reason }: Hindrance,
-) -> Result<Engine, StartError> {
-    if choice != EngineChoice::Auto {
-        return Err(StartError::Engine { engine, reason });
-    }
-    // What an old kernel lacks for the one it may still have for the other; a refusal goes for both.
-    let is_refused = matches!(errno, Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::NOMEM));
-    let next = if engine == Engine::Ring && !is_refused { Engine::TokioUring } else { Engine::Epoll };
-    tracing::warn!(engine = %next, "the {engine} engine is not used: {reason}");
-    Ok(next)
 }
 
 /// What runs the tasks of a worker, on the thread that made it.
@@ -164,24 +126,5 @@ impl Spawner {
                 }
             },
         }
-    }
-}
-
-/// Why an engine cannot run, and what would cure it.
-pub(crate) struct Hindrance {
-    errno: Option<Errno>,
-    reason: String,
-}
-
-impl From<Obstacle> for Hindrance {
-    fn from(obstacle: Obstacle) -> Self {
-        Self { errno: Errno::from_io_error(&obstacle.source), reason: obstacle.to_string() }
-    }
-}
-
-impl From<io::Error> for Hindrance {
-    /// An error of io_uring_setup(2), or of what a ring needs beyond it.
-    fn from(error: io::Error) -> Self {
-        Obstacle::new("setting up a ring", error).into()
     }
 }

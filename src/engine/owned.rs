@@ -15,8 +15,8 @@ use super::buffer::Class;
 use super::outgoing::Outgoing;
 use super::pool::PooledBuffer;
 use super::session::{Session, Start};
+use crate::engine::Phase;
 use crate::limits::Admission;
-use crate::server::Phase;
 
 /// How many events a connection handles before others have their turn, when it never has to wait.
 const TURN: u8 = 4;
@@ -38,7 +38,7 @@ pub(super) trait Stream {
     /// Writes all of `outgoing` but its first `sent` bytes.
     async fn write_rest(&self, outgoing: Outgoing<PooledBuffer>, sent: usize) -> Sent;
 
-    /// How much of what was written the peer has not confirmed: [`untaken`](super::ring::untaken).
+    /// How much of what was written the peer has not confirmed: [`unconfirmed`](super::unconfirmed::unconfirmed).
     fn untaken(&self) -> io::Result<u32>;
 
     /// shutdown(2).

@@ -20,12 +20,12 @@ use super::keep_alive::Watch;
 use super::outgoing::Outgoing;
 use super::peer::Peer;
 use super::send_queue::SendQueue;
+use crate::engine::Phase;
 use crate::limits::Admission;
 use crate::memory::HEADROOM;
 use crate::proto::handshake::{Handshake, Refusal, Step, page_response};
 use crate::proto::proxy::{self, ProxyError};
 use crate::proto::{Connection, Progress, Standing};
-use crate::server::Phase;
 use farewell::Farewell;
 
 /// How long each of the last writes may take: a peer that goes on reading gets everything.

@@ -5,17 +5,11 @@ use std::net::{IpAddr, TcpStream as StdStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 
-use super::drain::Phase;
-use super::listeners::Listener;
-use crate::engine::{Context, Spawner};
-
-/// How long accepting pauses when the process or the kernel has run out of something.
-pub(crate) const PAUSE: Duration = Duration::from_millis(50);
+use crate::engine::{Context, Listener, PAUSE, Phase, Spawner, is_the_peers};
 
 /// How often the log says so at most: whoever can use up the descriptors could fill the log too.
 pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -97,21 +91,4 @@ async fn recover(error: &io::Error, context: &Context, logged: &mut Option<Insta
     }
     context.stats.accept_pauses.add(1);
     tokio::time::sleep(PAUSE).await;
-}
-
-/// Errors of the connection that was about to be accepted (accept(2), "Error handling"). Not EPERM: a filter or a
-/// security module that says so leaves the connection in the queue, and says it again.
-pub(crate) fn is_the_peers(error: &io::Error) -> bool {
-    let peers = [
-        Errno::CONNABORTED,
-        Errno::INTR,
-        Errno::PROTO,
-        Errno::NETDOWN,
-        Errno::NETUNREACH,
-        Errno::HOSTDOWN,
-        Errno::HOSTUNREACH,
-        Errno::OPNOTSUPP,
-        Errno::TIMEDOUT,
-    ];
-    Errno::from_io_error(error).is_some_and(|errno| peers.contains(&errno))
 }

@@ -3,8 +3,8 @@
 pub(crate) mod accept;
 mod activation;
 pub mod admin;
+mod announcer;
 mod capacity;
-pub mod drain;
 mod listeners;
 mod page;
 mod socket_file;
@@ -17,21 +17,19 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use crate::config::{Address, Config};
+use crate::config::{Address, Config, EngineChoice};
 use crate::counters::{Life, Snapshot, WorkerCounters};
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Hindrance, Phase};
 use crate::limits::Limits;
 use crate::memory::Total;
 use crate::proto::handshake::Rules;
 
-use drain::Announcer;
+use announcer::Announcer;
 use listeners::Bound;
 use socket_file::SocketFile;
 
 pub use activation::{Inherited, inherited};
 pub(crate) use capacity::{connections_max, direct_connections_max};
-pub use drain::Phase;
-pub use listeners::Listener;
 pub(crate) use workers::Placement;
 
 /// A server that runs in threads of its own.
@@ -89,7 +87,7 @@ impl Server {
     ///
     /// As there.
     pub fn start_with(config: &Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
-        let mut engine = engine::choose(config.engine)?;
+        let mut engine = engine::choose(wanted(config.engine))?;
         let cpus = Placement::find(config.workers, config.pin);
         let (connections_max, per_worker) = match engine {
             Engine::Ring => direct_connections_max(config.max_connections, cpus.workers)?,
@@ -242,6 +240,16 @@ impl Server {
     }
 }
 
+/// The engine that was asked for by name.
+const fn wanted(choice: EngineChoice) -> Option<Engine> {
+    match choice {
+        EngineChoice::Auto => None,
+        EngineChoice::Ring => Some(Engine::Ring),
+        EngineChoice::TokioUring => Some(Engine::TokioUring),
+        EngineChoice::Epoll => Some(Engine::Epoll),
+    }
+}
+
 /// Why a server did not start or did not go on. Each message says what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -316,6 +324,12 @@ impl StartError {
             Self::Engine { .. } | Self::Bind { .. } | Self::CongestionControl { .. } => UNAVAILABLE,
             Self::Descriptors { .. } | Self::Worker(_) => OS_ERROR,
         }
+    }
+}
+
+impl From<Hindrance> for StartError {
+    fn from(Hindrance { engine, reason, .. }: Hindrance) -> Self {
+        Self::Engine { engine, reason }
     }
 }
 

@@ -12,12 +12,10 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::watch;
 
-use super::drain::Phase;
-use super::listeners::Listener;
-use super::{Shared, StartError, accept, capacity};
+use super::{Shared, StartError, accept, capacity, wanted};
 use crate::config::{Config, EngineChoice};
 use crate::counters::WorkerCounters;
-use crate::engine::{self, Context, Engine, Runtime, Spawner, ring};
+use crate::engine::{self, Context, Engine, Hindrance, Listener, Phase, Runtime, Spawner, ring};
 
 /// How long connections that were cut may take to give their buffers back.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -163,10 +161,11 @@ fn run_pinned(mut setup: Setup, ready: &Ready) -> io::Result<()> {
                 return runtime.block_on(serve(runtime.spawner(), setup, ready));
             }
         };
-        match engine::fall_back(setup.shared.config.engine, setup.engine, error.into()) {
+        let hindrance = Hindrance::of_setup(setup.engine, error);
+        match engine::fall_back(wanted(setup.shared.config.engine), hindrance) {
             Ok(engine) => setup.engine = engine,
-            Err(error) => {
-                let _ = ready.send(Err(error));
+            Err(hindrance) => {
+                let _ = ready.send(Err(hindrance.into()));
                 return Ok(());
             }
         }

@@ -12,10 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ringback::engine::EngineCounters;
 use ringback::engine::ring::{Class, Handler, Key, Lease, Outgoing, Received, Service, Sizes, Worker};
+use ringback::engine::{EngineCounters, Phase};
 use ringback::memory::{Budget, Charged, HEADROOM, Total};
-use ringback::server::Phase;
 use socket2::SockAddr;
 
 use super::Mover;

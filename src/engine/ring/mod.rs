@@ -19,7 +19,6 @@ mod serve;
 mod setup;
 mod slots;
 mod token;
-mod untaken;
 mod worker;
 
 use std::ops::RangeInclusive;
@@ -34,7 +33,6 @@ pub use buffers::Lease;
 pub(crate) use serve::Serving;
 pub(crate) use setup::set_up;
 pub use token::Key;
-pub(super) use untaken::untaken;
 pub use worker::{Handler, Service, Worker};
 
 /// Tries everything that the ring engine needs, for a few milliseconds.

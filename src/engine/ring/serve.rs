@@ -13,9 +13,9 @@ use super::super::session::Session;
 use super::connection::Connection;
 use super::slots::Slots;
 use super::{Class, Handler, Lease, Outgoing, Received, Service};
+use crate::engine::{PAUSE, Phase};
 use crate::memory::Budget;
-use crate::server::Phase;
-use crate::server::accept::{LOG_INTERVAL, PAUSE, REFUSALS_MAX};
+use crate::server::accept::{LOG_INTERVAL, REFUSALS_MAX};
 
 /// What an idle connection takes, in bytes, all of it in its place of the worker's table: the protocol's state, with the
 /// session around it, and what is under way.

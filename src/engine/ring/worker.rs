@@ -26,8 +26,7 @@ use super::ring::{Descriptor, Ring};
 use super::slots::Slots;
 use super::token::Key;
 use super::{Class, Outgoing, Received, Sizes};
-use crate::engine::EngineCounters;
-use crate::server::{Listener, Phase};
+use crate::engine::{EngineCounters, Listener, Phase};
 
 /// What one connection may cost in a turn; what it has received beyond that waits for the next one.
 const TURN_COST: usize = 1 << 20;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::super::buffer::ReceiveBuffer;
 use super::super::keep_alive::{Finding, Sight};
 use super::{Session, Stage};
+use crate::engine::Phase;
 use crate::proto::{Standing, close};
-use crate::server::Phase;
 
 /// How long the peer's answer to our Close is waited for; at a drain, as long as that lasts.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

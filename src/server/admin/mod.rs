@@ -24,9 +24,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 
-use super::accept::PAUSE;
 use super::{Life, Server, StartError, WorkerView};
 use crate::config::Address;
+use crate::engine::PAUSE;
 use metrics::Format;
 
 /// How many connections there are at once; further ones wait in the backlog.

@@ -7,10 +7,9 @@ use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 
 use anyhow::Context;
-use ringback::engine::EngineCounters;
 use ringback::engine::ring::{Class, Handler, Lease, Outgoing, Received, Service, Sizes, Worker};
+use ringback::engine::{EngineCounters, Phase};
 use ringback::memory::HEADROOM;
-use ringback::server::Phase;
 use rustix::event::{EventfdFlags, eventfd};
 
 /// How many pieces a peer is owed at most before it is no longer received from.

@@ -1,4 +1,4 @@
-//! What a peer has not taken yet, by its socket's descriptor.
+//! What a peer has not confirmed yet, by its socket's descriptor.
 #![expect(unsafe_code, reason = "an ioctl(2) that no crate wraps")]
 
 use std::io;
@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 /// # Errors
 ///
 /// Those of ioctl(2).
-pub(in super::super) fn untaken(socket: &impl AsRawFd) -> io::Result<u32> {
+pub(super) fn unconfirmed(socket: &impl AsRawFd) -> io::Result<u32> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: SIOCOUTQ, which is TIOCOUTQ by another name, writes one `int`, and here is one.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
@@ -36,11 +36,11 @@ mod tests {
         while let Ok(more) = near.write(&[7; 64 << 10]) {
             written += more;
         }
-        let full = untaken(&near).expect("a socket");
+        let full = unconfirmed(&near).expect("a socket");
         assert!(full > 0, "{written} bytes are more than the peer's socket takes");
         far.read_exact(&mut vec![0; written]).expect("as much as was written");
         let began = Instant::now();
-        while untaken(&near).expect("a socket") > 0 {
+        while unconfirmed(&near).expect("a socket") > 0 {
             assert!(began.elapsed() < Duration::from_secs(20), "the peer has confirmed all");
             std::thread::sleep(Duration::from_millis(1));
         }
