@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ringback::engine::ring::{Class, Handler, Key, Lease, Outgoing, Received, Service, Sizes, Worker};
-use ringback::engine::{EngineCounters, Phase};
+use ringback::engine::ring::{Class, Key, Lease, Outgoing, Received, Service, Sizes, Worker};
+use ringback::engine::{EngineCounters, Handler, Phase};
 use ringback::memory::{Budget, Charged, HEADROOM, Total};
 use socket2::SockAddr;
 
@@ -143,7 +143,7 @@ impl Peer {
     }
 }
 
-impl Handler for Peer {
+impl Handler<Lease> for Peer {
     fn on_connected(&mut self, result: io::Result<()>) {
         self.link.on_connected(result);
     }

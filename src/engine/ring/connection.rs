@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::super::handler::Handler;
 use super::super::send_queue::BUFFERS_SHARE;
 use super::super::wheel::{TICK, Wheel};
 use super::Class;
+use super::buffers::Lease;
 use super::event::{Manner, Pieces};
 use super::ring::{Descriptor, Ring};
 use super::token::Key;
-use super::worker::Handler;
 use crate::engine::EngineCounters;
 
 /// The ring, and what goes with it.
@@ -98,7 +99,7 @@ pub(super) enum Ending {
     Closing,
 }
 
-impl<H: Handler> Connection<H> {
+impl<H: Handler<Lease>> Connection<H> {
     /// A connection that is being made.
     pub(super) fn connecting(handler: H, descriptor: Descriptor) -> Self {
         let (receiving, sending) = (Receiving::Not, Sending::Connecting);

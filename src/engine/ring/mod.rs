@@ -1,6 +1,6 @@
 //! The ring engine: raw io_uring (io_uring(7)), one ring a worker.
 //!
-//! From the outside in: [`Worker`] is the loop, [`Handler`] what it drives; `acceptor` decides when to accept; `ring` is the safe surface over the kernel's queues, with `buffers`, which the kernel
+//! From the outside in: [`Worker`] is the loop, [`Handler`](super::Handler) what it drives; `acceptor` decides when to accept; `ring` is the safe surface over the kernel's queues, with `buffers`, which the kernel
 //! receives into, `slots`, the tables that completions are found in, and `token`, how they are. `probe` finds out
 //! whether all of it can run here, and `obstacle` what would help where it cannot.
 
@@ -33,7 +33,7 @@ pub use buffers::Lease;
 pub(crate) use serve::Serving;
 pub(crate) use setup::set_up;
 pub use token::Key;
-pub use worker::{Handler, Service, Worker};
+pub use worker::{Service, Worker};
 
 /// Tries everything that the ring engine needs, for a few milliseconds.
 ///
@@ -47,8 +47,8 @@ pub fn check() -> Result<(), String> {
 /// A piece of a reply: in the buffer that it was received into, or on the heap.
 pub type Outgoing = super::outgoing::Outgoing<Lease>;
 
-/// What a receive brought: a buffer and how many bytes are in it, or nothing at the end of the stream.
-pub type Received = std::io::Result<Option<(Lease, usize)>>;
+/// What a receive brought.
+pub type Received = super::handler::Received<Lease>;
 
 /// How many entries a queue of submissions has: as many connections as can be answered in one turn without a further
 /// system call. The completions have four times as many.

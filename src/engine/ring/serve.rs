@@ -8,11 +8,12 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::super::Context;
+use super::super::Handler;
 use super::super::buffer::ReceiveBuffer;
 use super::super::session::Session;
 use super::connection::Connection;
 use super::slots::Slots;
-use super::{Class, Handler, Lease, Outgoing, Received, Service};
+use super::{Class, Lease, Outgoing, Received, Service};
 use crate::engine::{PAUSE, Phase};
 use crate::memory::Budget;
 use crate::server::accept::{LOG_INTERVAL, REFUSALS_MAX};
@@ -86,7 +87,7 @@ impl Service for Serving {
     }
 }
 
-impl Handler for Session<Lease> {
+impl Handler<Lease> for Session<Lease> {
     #[inline]
     fn on_received(&mut self, received: Received) -> usize {
         let (result, lease) = match received {

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::{Domain, Socket, Type};
 
+use super::super::Outgoing;
 use super::*;
 use crate::memory::{Budget, Charged, HEADROOM, Total};
 
@@ -51,7 +52,7 @@ struct Caller {
     ends_abruptly: bool,
 }
 
-impl Handler for Caller {
+impl Handler<Lease> for Caller {
     fn on_connected(&mut self, result: io::Result<()>) {
         assert_eq!(self.connected, None, "it is told once");
         self.is_over |= result.is_err();

@@ -7,8 +7,8 @@ use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 
 use anyhow::Context;
-use ringback::engine::ring::{Class, Handler, Lease, Outgoing, Received, Service, Sizes, Worker};
-use ringback::engine::{EngineCounters, Phase};
+use ringback::engine::ring::{Class, Lease, Outgoing, Received, Service, Sizes, Worker};
+use ringback::engine::{EngineCounters, Handler, Phase};
 use ringback::memory::HEADROOM;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -89,7 +89,7 @@ impl Echo {
     }
 }
 
-impl Handler for Echo {
+impl Handler<Lease> for Echo {
     fn on_received(&mut self, received: Received) -> usize {
         match received {
             Ok(Some((lease, len))) => self.received(lease, len),
