@@ -6,20 +6,25 @@ mod alarms;
 mod buffer;
 mod choice;
 mod clock;
+#[path = "../session/worker_wide.rs"]
 mod context;
 mod counters;
 mod drain;
 mod epoll;
 mod handler;
+#[path = "../session/keep_alive.rs"]
 mod keep_alive;
 mod listener;
+#[path = "../session/notices.rs"]
 mod notices;
 mod outgoing;
 mod owned;
+#[path = "../session/peer.rs"]
 mod peer;
 mod pool;
 pub mod ring;
 mod send_queue;
+#[path = "../session/mod.rs"]
 mod session;
 mod shortage;
 mod tokio_uring;

@@ -15,6 +15,7 @@ pub(crate) mod probe;
 mod quarantine;
 #[expect(clippy::module_inception, reason = "the engine is named after its ring")]
 mod ring;
+#[path = "../../session/service.rs"]
 mod serve;
 mod setup;
 mod slots;
