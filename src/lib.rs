@@ -22,5 +22,6 @@ pub mod mask;
 pub mod memory;
 pub mod proto;
 pub mod server;
+mod session;
 mod settings;
 mod system;

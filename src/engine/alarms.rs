@@ -14,7 +14,7 @@ use rustix::time::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::Context;
+use super::Common;
 use super::clock::{Clock, Moment};
 use super::wheel::{TICK, Wheel};
 
@@ -81,18 +81,18 @@ impl Alarms {
     }
 
     /// Wakes those whose deadlines have passed, or are to be looked at again.
-    fn sweep(&self, context: &Context) {
-        let now = context.clock.now();
+    fn sweep(&self, common: &Common) {
+        let now = common.clock.now();
         self.passed.set(Some(now));
         self.armed.set(None);
         let mut wheel = self.wheel.borrow_mut();
         while let Some((_, keys)) = wheel.take_due(now.whole_millis() / TICK) {
             for key in keys {
-                context.drain.wake(key);
+                common.drain.wake(key);
             }
         }
         if let Some(tick) = wheel.next() {
-            self.arm(tick, &context.clock);
+            self.arm(tick, &common.clock);
         }
     }
 }
@@ -102,23 +102,23 @@ impl Alarms {
 /// # Errors
 ///
 /// Those of timerfd_create(2).
-pub(crate) fn watch(context: Rc<Context>) -> io::Result<impl Future<Output = ()>> {
+pub(crate) fn watch(common: Rc<Common>) -> io::Result<impl Future<Output = ()>> {
     let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
     #[expect(
         deprecated,
         reason = "unsound for what may change its descriptor; an `OwnedFd` keeps the one it has"
     )]
     let timer = AsyncFd::with_interest(timer, Interest::READABLE)?;
-    assert!(context.alarms.timer.set(timer).is_ok(), "it is watched once");
+    assert!(common.alarms.timer.set(timer).is_ok(), "it is watched once");
     Ok(async move {
-        let Some(timer) = context.alarms.timer.get() else {
+        let Some(timer) = common.alarms.timer.get() else {
             return;
         };
         // An error says that the runtime ends.
         while let Ok(mut ready) = timer.readable().await {
             let expired = ready.try_io(|timer| Ok(rustix::io::read(timer, &mut [0_u8; 8])?));
             if expired.is_ok() {
-                context.alarms.sweep(&context);
+                common.alarms.sweep(&common);
             }
         }
     })

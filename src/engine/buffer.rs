@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::memory::Budget;
 
 /// The size in bytes of a small buffer, its headroom included: what a connection begins with.
-pub(super) const SMALL: usize = 4 << 10;
+pub(crate) const SMALL: usize = 4 << 10;
 
 /// Which of the two sizes of buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -101,3 +101,12 @@ impl Stream for EpollStream {
         socket2::SockRef::from(&self.0).shutdown(how)
     }
 }
+
+/// How many bytes a connection's task takes, without what tokio adds to it.
+#[cfg(test)]
+pub(crate) fn task_size<H: super::Handler<PooledBuffer>>() -> usize {
+    fn size_of_output<S, H, F>(_: impl FnOnce(S, H, std::rc::Rc<super::Common>) -> F) -> usize {
+        size_of::<F>()
+    }
+    size_of_output(super::owned::serve::<EpollStream, H>)
+}

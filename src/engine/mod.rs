@@ -1,4 +1,4 @@
-//! Three ways to move a connection's bytes between a socket and [`Connection`](crate::proto::Connection).
+//! Three ways to move bytes between sockets and what a connection does with them, a [`Handler`].
 //!
 //! The engine is chosen once, at the start: [`choose`] says which, and why not a better one.
 
@@ -6,26 +6,17 @@ mod alarms;
 mod buffer;
 mod choice;
 mod clock;
-#[path = "../session/worker_wide.rs"]
-mod context;
+mod common;
 mod counters;
 mod drain;
 mod epoll;
 mod handler;
-#[path = "../session/keep_alive.rs"]
-mod keep_alive;
 mod listener;
-#[path = "../session/notices.rs"]
-mod notices;
 mod outgoing;
 mod owned;
-#[path = "../session/peer.rs"]
-mod peer;
 mod pool;
 pub mod ring;
 mod send_queue;
-#[path = "../session/mod.rs"]
-mod session;
 mod shortage;
 mod tokio_uring;
 mod unconfirmed;
@@ -37,19 +28,26 @@ use std::rc::Rc;
 
 use tokio::net::TcpStream;
 
-use crate::limits::Admission;
-
 pub(crate) use alarms::watch as watch_alarms;
+pub(crate) use buffer::SMALL;
+pub use buffer::{Class, ReceiveBuffer};
 pub(crate) use choice::fall_back;
 pub use choice::{Hindrance, choose};
-pub(crate) use context::Context;
+#[cfg(test)]
+pub(crate) use clock::Clock;
+pub(crate) use clock::Moment;
+pub(crate) use common::Common;
 pub(crate) use counters::counters;
 pub use counters::{Buffers, Counter, EngineCounters, EngineCounts, Gauge};
 pub use drain::Phase;
+#[cfg(test)]
+pub(crate) use epoll::task_size;
 pub use handler::{Handler, Received};
 pub use listener::Listener;
 pub(crate) use listener::{PAUSE, is_the_peers};
-pub(crate) use session::Start;
+pub(crate) use outgoing::Outgoing;
+pub(crate) use pool::PooledBuffer;
+pub(crate) use send_queue::SendQueue;
 
 /// How bytes are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +102,7 @@ impl Runtime {
     }
 }
 
-/// Serves a connection in a task of its own, on the runtime of this kind.
+/// Serves each connection in a task of its own, on the runtime of this kind.
 #[derive(Clone, Copy)]
 pub(crate) enum Spawner {
     TokioUring,
@@ -112,25 +110,21 @@ pub(crate) enum Spawner {
 }
 
 impl Spawner {
-    pub(crate) fn spawn(
+    pub(crate) fn spawn<H: Handler<PooledBuffer> + 'static>(
         self,
         socket: TcpStream,
-        start: Start,
-        context: Rc<Context>,
-        admission: Option<Admission>,
+        handler: H,
+        common: Rc<Common>,
     ) {
         match self {
             Self::Epoll => {
-                tokio::task::spawn_local(owned::serve(epoll::stream(socket), start, context, admission));
+                tokio::task::spawn_local(owned::serve(epoll::stream(socket), handler, common));
             }
             Self::TokioUring => match tokio_uring::stream(socket) {
                 Ok(stream) => {
-                    tokio::task::spawn_local(owned::serve(stream, start, context, admission));
+                    tokio::task::spawn_local(owned::serve(stream, handler, common));
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be taken over");
-                    context.stats.ended.add(1);
-                }
+                Err(error) => tracing::warn!(%error, "a connection could not be taken over"),
             },
         }
     }

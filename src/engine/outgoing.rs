@@ -62,7 +62,7 @@ impl<B: ReceiveBuffer> Outgoing<B> {
         &all[self.range()]
     }
 
-    pub(super) const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.len.get() as usize
     }
 

@@ -22,7 +22,7 @@ type Free = RefCell<Vec<Box<Memory>>>;
 
 /// The free buffers of a worker, last used first: these are in the cache.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     big: usize,
     free: [Free; 2],
     /// Where it says how many buffers are out, which of big ones it counts itself, and how many are free.
@@ -31,12 +31,12 @@ pub(super) struct Pool {
 
 impl Pool {
     /// A pool whose big buffers receive up to `big` bytes.
-    pub(super) fn new(big: usize, stats: Arc<EngineCounters>) -> Rc<Self> {
+    pub(crate) fn new(big: usize, stats: Arc<EngineCounters>) -> Rc<Self> {
         Rc::new(Self { big: big + HEADROOM, free: Default::default(), stats })
     }
 
     /// A buffer of this class, or a small one when as many big ones as may be are out.
-    pub(super) fn take(self: &Rc<Self>, mut class: Class) -> PooledBuffer {
+    pub(crate) fn take(self: &Rc<Self>, mut class: Class) -> PooledBuffer {
         let gauges = &self.stats.pooled_buffers;
         if class == Class::Big
             && (gauges.used[class as usize].value() + 1) * self.big > BIG_BYTES_MAX.max(self.big)
@@ -75,7 +75,7 @@ impl Pool {
 
 /// A buffer to receive into, at [`HEADROOM`]. An idle task has room for several of these, so they are small.
 #[derive(Debug)]
-pub(super) struct PooledBuffer {
+pub(crate) struct PooledBuffer {
     /// `None` only while it is dropped.
     memory: Option<Box<Memory>>,
     pool: Rc<Pool>,
@@ -93,12 +93,12 @@ struct Memory {
 
 impl PooledBuffer {
     /// Takes the bytes out, for the kernel to own them. A buffer that is dropped without them has lost them.
-    pub(super) fn take_bytes(&mut self) -> Vec<u8> {
+    pub(crate) fn take_bytes(&mut self) -> Vec<u8> {
         self.memory.as_mut().map(|memory| mem::take(&mut memory.bytes)).unwrap_or_default()
     }
 
     /// Puts the bytes back that were taken out.
-    pub(super) fn put_bytes(&mut self, bytes: Vec<u8>) {
+    pub(crate) fn put_bytes(&mut self, bytes: Vec<u8>) {
         if let Some(memory) = &mut self.memory {
             memory.bytes = bytes;
         }

@@ -3,19 +3,14 @@
 use std::io;
 use std::net::{IpAddr, TcpStream as StdStream};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 
-use crate::engine::{Context, Listener, PAUSE, Phase, Spawner, is_the_peers};
-
-/// How often the log says so at most: whoever can use up the descriptors could fill the log too.
-pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How many connections beyond the limit are being told so, per worker; further ones wait in the backlog.
-pub(crate) const REFUSALS_MAX: usize = 16;
+use crate::engine::{Listener, PAUSE, Phase, Spawner, is_the_peers};
+use crate::session::{Context, LOG_INTERVAL, REFUSALS_MAX, Session};
 
 /// Accepts until the drain begins, then takes what is queued: closing a listener would reset it. An inherited one is
 /// not ours to empty: it stays open elsewhere, and whoever has it next finds what is queued.
@@ -23,7 +18,7 @@ pub(super) async fn accept(listener: Listener, spawner: Spawner, context: Rc<Con
     listener.set_nonblocking(true)?;
     let listener = watch(listener)?;
     let mut logged = None;
-    while context.drain.phase() == Phase::Running {
+    while context.common.drain.phase() == Phase::Running {
         let accepted = tokio::select! {
             biased;
             () = context.phase_changed() => break,
@@ -43,7 +38,8 @@ pub(super) async fn accept(listener: Listener, spawner: Spawner, context: Rc<Con
         match listener.accept().and_then(from_std) {
             Ok((socket, peer)) => {
                 let (start, admission) = context.receive(peer);
-                spawner.spawn(socket, start, Rc::clone(&context), admission);
+                let session = Session::new(start, &context, admission);
+                spawner.spawn(socket, session, Rc::clone(&context.common));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if is_the_peers(&error) => {}
@@ -72,9 +68,10 @@ fn from_std((socket, peer): (StdStream, Option<IpAddr>)) -> io::Result<(TcpStrea
 async fn begin(socket: TcpStream, peer: Option<IpAddr>, spawner: Spawner, context: &Rc<Context>) {
     let (start, admission) = context.receive(peer);
     let is_full = admission.is_none();
-    spawner.spawn(socket, start, Rc::clone(context), admission);
+    let session = Session::new(start, context, admission);
+    spawner.spawn(socket, session, Rc::clone(&context.common));
     if is_full {
-        while context.refusals_under_way() >= REFUSALS_MAX && context.drain.phase() == Phase::Running {
+        while context.refusals_under_way() >= REFUSALS_MAX && context.common.drain.phase() == Phase::Running {
             tokio::time::sleep(PAUSE).await;
         }
     }

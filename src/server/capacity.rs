@@ -3,9 +3,9 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::StartError;
-use super::accept::REFUSALS_MAX;
 use super::admin;
 use crate::config::Config;
+use crate::session::REFUSALS_MAX;
 
 /// Descriptors that are not connections: standard streams, listeners, what each worker's runtime opens, and those who
 /// are told that there is no room.

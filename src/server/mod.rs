@@ -1,6 +1,6 @@
 //! The server: listeners, one worker a CPU, and how it ends.
 
-pub(crate) mod accept;
+mod accept;
 mod activation;
 pub mod admin;
 mod announcer;
@@ -23,6 +23,7 @@ use crate::engine::{self, Engine, Hindrance, Phase};
 use crate::limits::Limits;
 use crate::memory::Total;
 use crate::proto::handshake::Rules;
+use crate::session::Shared;
 
 use announcer::Announcer;
 use listeners::Bound;
@@ -59,15 +60,6 @@ pub struct WorkerView {
     pub life: Life,
     /// Its counters.
     pub stats: Snapshot,
-}
-
-/// What every worker is told.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) config: Config,
-    pub(crate) rules: Rules,
-    pub(crate) limits: Arc<Limits>,
-    pub(crate) unsent: Arc<Total>,
 }
 
 impl Server {

@@ -12,10 +12,11 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::watch;
 
-use super::{Shared, StartError, accept, capacity, wanted};
+use super::{StartError, accept, capacity, wanted};
 use crate::config::{Config, EngineChoice};
 use crate::counters::WorkerCounters;
-use crate::engine::{self, Context, Engine, Hindrance, Listener, Phase, Runtime, Spawner, ring};
+use crate::engine::{self, Engine, Hindrance, Listener, Phase, Runtime, Spawner, ring};
+use crate::session::{Context, REFUSALS_MAX, Serving, Shared};
 
 /// How long connections that were cut may take to give their buffers back.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -173,15 +174,15 @@ fn run_pinned(mut setup: Setup, ready: &Ready) -> io::Result<()> {
 }
 
 /// A worker of the ring engine.
-fn ring(setup: &Setup) -> io::Result<ring::Worker<ring::Serving>> {
-    let context = Rc::new(Context::new(&setup.shared, Arc::clone(&setup.stats)));
+fn ring(setup: &Setup) -> io::Result<ring::Worker<Serving>> {
+    let context = Rc::new(Context::new(&setup.shared, Arc::clone(&setup.stats), false));
     let config = &setup.shared.config;
     // Accepts that wait for an address keep a place each, on idle listeners too.
     let is_counted = setup.shared.limits.counts_holders();
     let waiting = if is_counted { setup.listeners.len() * ring::WITH_PEER } else { 0 };
-    let places = (setup.connections_max + accept::REFUSALS_MAX + waiting).min(capacity::files_max());
+    let places = (setup.connections_max + REFUSALS_MAX + waiting).min(capacity::files_max());
     let sizes = ring_sizes(config, places);
-    let service = ring::Serving::new(context, setup.phase.clone());
+    let service = Serving::new(context, setup.phase.clone());
     ring::Worker::new(&sizes, service, Arc::clone(&setup.wake), Arc::clone(&setup.stats.engine))
 }
 
@@ -213,8 +214,8 @@ fn ring_sizes(config: &Config, places: usize) -> ring::Sizes {
 
 /// Accepts and serves connections in tasks, until the phase says to end.
 async fn serve(spawner: Spawner, setup: Setup, ready: &Ready) -> io::Result<()> {
-    let context = Rc::new(Context::new(&setup.shared, setup.stats));
-    tokio::task::spawn_local(engine::watch_alarms(Rc::clone(&context))?);
+    let context = Rc::new(Context::new(&setup.shared, setup.stats, true));
+    tokio::task::spawn_local(engine::watch_alarms(Rc::clone(&context.common))?);
     let mut acceptors = Vec::new();
     for listener in setup.listeners {
         let acceptor = accept::accept(listener, spawner, Rc::clone(&context));
@@ -238,5 +239,5 @@ async fn serve(spawner: Spawner, setup: Setup, ready: &Ready) -> io::Result<()> 
 /// Waits until the phase is at least `until`. A server that was dropped is stopping.
 async fn follow(phase: &mut watch::Receiver<Phase>, context: &Context, until: Phase) {
     let reached = phase.wait_for(|&phase| phase >= until).await.map_or(Phase::Stopping, |phase| *phase);
-    context.drain.enter(reached);
+    context.common.drain.enter(reached);
 }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::buffer::ReceiveBuffer;
-use super::super::keep_alive::{Finding, Sight};
+use super::keep_alive::{Finding, Sight};
 use super::{Session, Stage};
-use crate::engine::Phase;
+use crate::engine::{Phase, ReceiveBuffer};
 use crate::proto::{Standing, close};
 
 /// How long the peer's answer to our Close is waited for; at a drain, as long as that lasts.
@@ -41,7 +40,7 @@ impl<B: ReceiveBuffer> Session<B> {
             return;
         };
         let context = &*self.presence.context;
-        let now = context.clock.now();
+        let now = context.common.clock.now();
         let sight = Sight {
             now: now.millis_modulo(),
             is_owed: self.queue.unsent() > 0,
@@ -54,7 +53,7 @@ impl<B: ReceiveBuffer> Session<B> {
                 if let Some(ping) = connection.ping(b"") {
                     context.stats.pings_sent.add(1);
                     self.queue.on_untaken(None);
-                    self.queue.push_bytes(ping.as_ref(), context);
+                    self.queue.push_bytes(ping.as_ref(), &context.common);
                 }
             }
             Finding::Gone => {
@@ -83,7 +82,8 @@ impl<B: ReceiveBuffer> Session<B> {
             return;
         };
         let context = &self.presence.context;
-        let is_busy = context.drain.elapsed() > DRAIN_BUSY.min(context.shared.config.drain.timeout / 2);
+        let is_busy =
+            context.common.drain.elapsed() > DRAIN_BUSY.min(context.shared.config.drain.timeout / 2);
         match (self.farewell, connection.is_mid_message()) {
             (Farewell::NotDue | Farewell::Said, _) | (Farewell::Message, true) => {}
             (Farewell::Quiet, true) if is_busy => self.await_message(),
@@ -111,9 +111,9 @@ impl<B: ReceiveBuffer> Session<B> {
         let is_closed = connection.standing() == Standing::Closed;
         if let Some(frame) = frame {
             let context = &self.presence.context;
-            context.stats.drained.add((context.drain.phase() > Phase::Running).into());
+            context.stats.drained.add((context.common.drain.phase() > Phase::Running).into());
             context.stats.on_close_sent(close::GOING_AWAY);
-            self.queue.push_bytes(&frame, context);
+            self.queue.push_bytes(&frame, &context.common);
         }
         if is_closed {
             self.flush();

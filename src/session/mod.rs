@@ -5,6 +5,12 @@
 //! RST, and the peer would lose our Close.
 
 mod farewell;
+mod keep_alive;
+mod notices;
+mod peer;
+mod process_wide;
+mod service;
+mod worker_wide;
 
 use std::io;
 use std::net::IpAddr;
@@ -12,21 +18,20 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use super::Context;
-use super::buffer::{Class, ReceiveBuffer, SMALL};
-use super::clock::Moment;
-use super::context::Presence;
-use super::keep_alive::Watch;
-use super::outgoing::Outgoing;
-use super::peer::Peer;
-use super::send_queue::SendQueue;
-use crate::engine::Phase;
+use crate::engine::{Class, Moment, Outgoing, Phase, ReceiveBuffer, SMALL, SendQueue};
 use crate::limits::Admission;
 use crate::memory::HEADROOM;
 use crate::proto::handshake::{Handshake, Refusal, Step, page_response};
 use crate::proto::proxy::{self, ProxyError};
 use crate::proto::{Connection, Progress, Standing};
 use farewell::Farewell;
+use keep_alive::Watch;
+use peer::Peer;
+use worker_wide::Presence;
+
+pub(crate) use process_wide::Shared;
+pub(crate) use service::{LOG_INTERVAL, Serving};
+pub(crate) use worker_wide::{Context, REFUSALS_MAX};
 
 /// How long each of the last writes may take: a peer that goes on reading gets everything.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,10 +39,6 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long, and how many bytes long, the peer's end is waited for after ours.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 << 20;
-
-/// How much a connection may receive before anything of it is sent, on an engine that receives without being asked each
-/// time.
-const BURST_MAX: usize = 4 << 20;
 
 /// After so many receives of less than a small buffer in a row, small buffers do again.
 const SHORT_RECEIVES: u8 = 16;
@@ -105,20 +106,22 @@ enum Stage {
 
 impl<B: ReceiveBuffer> Session<B> {
     /// A connection that was just accepted.
-    pub(super) fn new(start: Start, context: &Rc<Context>, admission: Option<Admission>) -> Self {
+    pub(crate) fn new(start: Start, context: &Rc<Context>, admission: Option<Admission>) -> Self {
         let mut session = Self {
             presence: context.enter(admission),
             stage: Stage::Over,
             queue: SendQueue::new(),
-            deadline: Some(context.clock.after(context.shared.config.handshake_timeout)),
+            deadline: Some(context.common.clock.after(context.shared.config.handshake_timeout)),
             class: Class::Small,
             short_receives: 0,
             end_of_stream: false,
             is_paused: false,
-            is_careful: context.shared.config.unsent_limit < BURST_MAX,
+            is_careful: context.receives_singly,
             farewell: Farewell::NotDue,
             watch: Watch::new(),
         };
+        // Each reply is tried at once, and more received meanwhile, unless that may be too much.
+        session.queue.set_slow(session.is_careful);
         match start {
             Start::Handshake { peer } => session.stage = Stage::Handshake(Handshake::new(), Peer::new(peer)),
             Start::Proxied { peer } => {
@@ -144,11 +147,6 @@ impl<B: ReceiveBuffer> Session<B> {
     #[inline]
     pub(super) fn next_outgoing(&mut self) -> Option<Outgoing<B>> {
         self.queue.pop()
-    }
-
-    /// Whether there is anything to send next.
-    pub(super) const fn has_outgoing(&self) -> bool {
-        self.queue.has_next()
     }
 
     /// Whether there is something to do once what is under way is sent: more to send, a peer to read from again, the end.
@@ -180,7 +178,7 @@ impl<B: ReceiveBuffer> Session<B> {
 
     /// What is queued has begun to wait for the peer: buffers beyond its share, and scarce ones, are given up.
     pub(super) fn give_up_buffers(&mut self) {
-        self.queue.give_up_buffers(&self.presence.context);
+        self.queue.give_up_buffers(&self.presence.context.common);
     }
 
     /// How many bytes are queued and under way.
@@ -214,7 +212,8 @@ impl<B: ReceiveBuffer> Session<B> {
         }
     }
 
-    /// Whether little may be unsent: less than an engine may receive before it has sent anything.
+    /// Whether one buffer is received at a time, and what is unsent waits for the peer: the engine has it so, or little
+    /// may be unsent.
     #[inline]
     pub(super) const fn is_careful(&self) -> bool {
         self.is_careful
@@ -296,7 +295,7 @@ impl<B: ReceiveBuffer> Session<B> {
         if sent > 0 {
             self.watch.take();
         }
-        self.queue.on_sent_in_part(outgoing, sent, spill, &self.presence.context);
+        self.queue.on_sent_in_part(outgoing, sent, spill, &self.presence.context.common);
     }
 
     /// The deadline has passed.
@@ -406,8 +405,8 @@ impl<B: ReceiveBuffer> Session<B> {
             Step::Accepted { response, consumed } => {
                 context.stats.handshakes.add(1);
                 tracing::debug!("connection open");
-                self.deadline = context.terms.first_look().map(|after| context.clock.after(after));
-                self.queue.push_bytes(&response, context);
+                self.deadline = context.terms.first_look().map(|after| context.common.clock.after(after));
+                self.queue.push_bytes(&response, &context.common);
                 self.stage = Stage::Open(Connection::new(Rc::clone(&context.settings)));
                 let frames = filled.start + consumed..filled.end;
                 if !frames.is_empty() {
@@ -417,7 +416,8 @@ impl<B: ReceiveBuffer> Session<B> {
             Step::Page { html } => {
                 context.stats.refusals.add(1);
                 context.stats.pages.add(1);
-                self.queue.push_bytes(&page_response(&context.shared.rules.page, html, &date()), context);
+                self.queue
+                    .push_bytes(&page_response(&context.shared.rules.page, html, &date()), &context.common);
                 self.flush();
             }
             Step::Refused(refusal) => self.refuse_request(refusal, &buffer.bytes()[filled]),
@@ -436,7 +436,7 @@ impl<B: ReceiveBuffer> Session<B> {
         context.stats.add(&counts);
         self.watch.hear_data(counts.texts | counts.binaries != 0 || counts.payload_bytes != 0);
         if let Some(head) = head {
-            self.queue.push_gathered(head, context);
+            self.queue.push_gathered(head, &context.common);
         }
         let is_told = tail.is_some();
         let mut tail = tail.as_ref().map(<[u8; 4]>::as_slice);
@@ -448,9 +448,9 @@ impl<B: ReceiveBuffer> Session<B> {
             body.end += frame.len();
             tail = None;
         }
-        self.queue.push_received(buffer, body, context);
+        self.queue.push_received(buffer, body, &context.common);
         if let Some(frame) = tail {
-            self.queue.push_bytes(frame, context);
+            self.queue.push_bytes(frame, &context.common);
         }
         match standing {
             Standing::Open | Standing::Closing => {}
@@ -489,7 +489,7 @@ impl<B: ReceiveBuffer> Session<B> {
             _ => {}
         }
         context.stats.on_refusal(refusal);
-        self.queue.push_bytes(&refusal.response(&date()), context);
+        self.queue.push_bytes(&refusal.response(&date()), &context.common);
         self.flush();
     }
 
@@ -507,7 +507,7 @@ impl<B: ReceiveBuffer> Session<B> {
     }
 
     fn expire_after(&mut self, timeout: Duration) {
-        self.deadline = Some(self.presence.context.clock.after(timeout));
+        self.deadline = Some(self.presence.context.common.clock.after(timeout));
     }
 
     /// Big buffers once a small one was filled, small ones after some short receives.

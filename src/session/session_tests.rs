@@ -5,17 +5,15 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::super::clock::Clock;
-use super::super::pool::PooledBuffer;
 use super::farewell::CLOSE_TIMEOUT;
 use super::*;
 use crate::config::{Config, KeepAliveConfig};
 use crate::counters::{Snapshot, WorkerCounters};
+use crate::engine::{Clock, PooledBuffer, task_size};
 use crate::limits::Limits;
 use crate::memory::{Budget, Charged, Total};
 use crate::proto::frame::{HEADER_MAX, Header, OpCode};
 use crate::proto::handshake::{Page, Rules};
-use crate::server::Shared;
 
 const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -70,9 +68,16 @@ const _: () = {
     assert!(size_of::<Session<Lent>>() <= 144);
 };
 
+/// With what tokio adds to it (some 110 bytes) a task takes 512 bytes, and its socket's registration 256.
+#[test]
+fn an_idle_connection_is_small() {
+    let size = task_size::<Session<PooledBuffer>>();
+    assert!(size <= 400, "{size} bytes");
+}
+
 /// A session with buffers of the pool, whose handshake is answered.
 fn open() -> Session<PooledBuffer> {
-    open_with(|session| session.presence.context.pool.take(session.class()))
+    open_with(|session| session.presence.context.common.pool.take(session.class()))
 }
 
 fn open_with<B: ReceiveBuffer>(take: impl Fn(&Session<B>) -> B) -> Session<B> {
@@ -92,8 +97,8 @@ fn open_by<B: ReceiveBuffer>(config: Config, take: impl Fn(&Session<B>) -> B) ->
         config,
     });
     let admission = shared.limits.admit();
-    let mut context = Context::new(&shared, Arc::new(WorkerCounters::default()));
-    context.clock = Clock::still();
+    let mut context = Context::new(&shared, Arc::new(WorkerCounters::default()), true);
+    Rc::get_mut(&mut context.common).expect("it is new").clock = Clock::still();
     let mut session = Session::new(Start::Handshake { peer: None }, &Rc::new(context), admission);
     feed_with(&mut session, HANDSHAKE, take);
     let response = session.next_outgoing().expect("the 101");
@@ -103,7 +108,7 @@ fn open_by<B: ReceiveBuffer>(config: Config, take: impl Fn(&Session<B>) -> B) ->
 
 /// Has the session receive `bytes`, a buffer at a time.
 fn feed(session: &mut Session<PooledBuffer>, bytes: &[u8]) {
-    feed_with(session, bytes, |session| session.presence.context.pool.take(session.class()));
+    feed_with(session, bytes, |session| session.presence.context.common.pool.take(session.class()));
 }
 
 fn feed_with<B: ReceiveBuffer>(session: &mut Session<B>, bytes: &[u8], take: impl Fn(&Session<B>) -> B) {
@@ -150,11 +155,11 @@ fn reply(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
 }
 
 fn advance<B>(session: &Session<B>, by: Duration) {
-    session.presence.context.clock.advance(by);
+    session.presence.context.common.clock.advance(by);
 }
 
 fn is_overdue<B: ReceiveBuffer>(session: &Session<B>) -> bool {
-    session.deadline().is_some_and(|due| due <= session.presence.context.clock.now())
+    session.deadline().is_some_and(|due| due <= session.presence.context.common.clock.now())
 }
 
 #[test]
@@ -322,7 +327,7 @@ fn a_gathered_frame_too_long_for_one_write_goes_out_in_pieces() {
     let all = context.shared.config.unsent_total;
     let bytes: BytesMut = (0..=255).collect();
     let charge = budget.charge(bytes.len());
-    session.queue.push_in_pieces(Box::new(Charged { bytes, charge }), 100, &context);
+    session.queue.push_in_pieces(Box::new(Charged { bytes, charge }), 100, &context.common);
     assert_eq!((session.queue.len(), session.queue.unsent()), (3, 256));
     let mut sent = Vec::new();
     while let Some(outgoing) = session.next_outgoing() {
@@ -343,7 +348,7 @@ fn watched(interval: u64, timeout: u64, idle: u64) -> Session<PooledBuffer> {
     let [interval, timeout, idle] = [interval, timeout, idle].map(Duration::from_secs);
     let keep_alive = KeepAliveConfig { interval, timeout, idle };
     open_by(Config { keep_alive, ..Config::default() }, |session| {
-        session.presence.context.pool.take(session.class())
+        session.presence.context.common.pool.take(session.class())
     })
 }
 
@@ -593,7 +598,7 @@ fn connections_of_one_moment_are_not_pinged_in_one() {
     for _ in 0..1000 {
         let mut session = Session::new(Start::Handshake { peer: None }, &context, None);
         feed(&mut session, HANDSHAKE);
-        let look = context.clock.now().until(session.deadline().expect("a first look"));
+        let look = context.common.clock.now().until(session.deadline().expect("a first look"));
         buckets[usize::try_from(look.as_millis() / 200).expect("within 2 s")] += 1;
     }
     assert!(buckets.iter().all(|&count| (90..=110).contains(&count)), "{buckets:?}");

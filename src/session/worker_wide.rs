@@ -7,21 +7,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use super::Phase;
-use super::alarms::Alarms;
-use super::clock::Clock;
-use super::drain::Drain;
 use super::keep_alive::Terms;
 use super::notices::Notices;
-use super::pool::Pool;
-use super::session::Start;
+use super::{Shared, Start};
 use crate::counters::WorkerCounters;
+use crate::engine::{Common, Phase};
 use crate::limits::{Admission, Holder};
 use crate::memory::Budget;
 use crate::proto::Settings;
 use crate::proto::handshake::Refusal;
-use crate::server::Shared;
-use crate::server::accept::REFUSALS_MAX;
+
+/// How many connections beyond the limit are being told so, per worker; further ones wait in the backlog.
+pub(crate) const REFUSALS_MAX: usize = 16;
+
+/// How much a connection may receive before anything of it is sent, on an engine that receives without being asked each
+/// time.
+const BURST_MAX: usize = 4 << 20;
 
 /// How many of those who are being told that there is no room may be told so for their address.
 const ADDRESS_REFUSALS_MAX: usize = REFUSALS_MAX / 2;
@@ -30,15 +31,13 @@ const ADDRESS_REFUSALS_MAX: usize = REFUSALS_MAX / 2;
 pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
     pub(crate) stats: Arc<WorkerCounters>,
-    pub(crate) drain: Drain,
-    pub(super) clock: Clock,
-    /// What wakes the tasks of connections, on the engines that have such.
-    pub(super) alarms: Alarms,
+    pub(crate) common: Rc<Common>,
     pub(super) terms: Terms,
-    pub(super) pool: Rc<Pool>,
     pub(super) settings: Rc<Settings>,
     /// What was logged lately.
     pub(super) notices: Notices,
+    /// Whether connections are received from one buffer at a time: the engine does so, or little may be unsent.
+    pub(super) receives_singly: bool,
     connections: Cell<usize>,
     refusals: Cell<usize>,
     /// Who waits for the last connection to end.
@@ -46,22 +45,22 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// The context of a worker that has no connections yet.
-    pub(crate) fn new(shared: &Arc<Shared>, stats: Arc<WorkerCounters>) -> Self {
+    /// The context of a worker that has no connections yet, and whose engine receives one buffer at a time if it
+    /// `receives_singly`.
+    pub(crate) fn new(shared: &Arc<Shared>, stats: Arc<WorkerCounters>, receives_singly: bool) -> Self {
         let config = &shared.config;
-        let unsent = Arc::clone(&stats.unsent_bytes);
+        let budget = Budget::told(Arc::clone(&shared.unsent), Arc::clone(&stats.unsent_bytes));
+        let engine = Arc::clone(&stats.engine);
         Self {
-            pool: Pool::new(config.receive_buffer_size, Arc::clone(&stats.engine)),
+            common: Rc::new(Common::new(config.receive_buffer_size, Rc::clone(&budget), engine)),
+            receives_singly: receives_singly || config.unsent_limit < BURST_MAX,
             shared: Arc::clone(shared),
             stats,
-            drain: Drain::default(),
-            clock: Clock::new(),
-            alarms: Alarms::default(),
             terms: Terms::new(&config.keep_alive),
             settings: Rc::new(Settings {
                 whole_frame_max: config.whole_frame_max,
                 max_message_size: config.max_message_size,
-                budget: Budget::told(Arc::clone(&shared.unsent), unsent),
+                budget,
             }),
             notices: Notices::default(),
             connections: Cell::new(0),
@@ -72,13 +71,13 @@ impl Context {
 
     /// Resolves when the phase of the server changes.
     pub(crate) async fn phase_changed(&self) {
-        let before = self.drain.phase();
+        let before = self.common.drain.phase();
         let mut listener = None;
         poll_fn(|task| {
-            if self.drain.phase() != before {
+            if self.common.drain.phase() != before {
                 return Poll::Ready(());
             }
-            listener.get_or_insert_with(|| self.drain.listen(task.waker().clone()));
+            listener.get_or_insert_with(|| self.common.drain.listen(task.waker().clone()));
             Poll::Pending
         })
         .await;
@@ -107,7 +106,7 @@ impl Context {
         let shared = &*self.shared;
         self.stats.accepted.add(1);
         tracing::debug!(peer = peer.map(tracing::field::display), "connection accepted");
-        if self.drain.phase() != Phase::Running {
+        if self.common.drain.phase() != Phase::Running {
             return (Start::Refuse { refusal: Refusal::Draining, peer }, None);
         }
         let Some(mut admission) = shared.limits.admit() else {

@@ -1,6 +1,6 @@
 //! The ring engine: raw io_uring (io_uring(7)), one ring a worker.
 //!
-//! From the outside in: [`Worker`] is the loop, [`Handler`](super::Handler) what it drives; `acceptor` decides when to accept; `ring` is the safe surface over the kernel's queues, with `buffers`, which the kernel
+//! From the outside in: [`Worker`] is the loop, [`Handler`] what it drives; `acceptor` decides when to accept; `ring` is the safe surface over the kernel's queues, with `buffers`, which the kernel
 //! receives into, `slots`, the tables that completions are found in, and `token`, how they are. `probe` finds out
 //! whether all of it can run here, and `obstacle` what would help where it cannot.
 
@@ -15,8 +15,6 @@ pub(crate) mod probe;
 mod quarantine;
 #[expect(clippy::module_inception, reason = "the engine is named after its ring")]
 mod ring;
-#[path = "../../session/service.rs"]
-mod serve;
 mod setup;
 mod slots;
 mod token;
@@ -25,13 +23,13 @@ mod worker;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::Handler;
 use super::buffer::SMALL;
 use crate::memory::HEADROOM;
 
 pub use super::buffer::{Class, ReceiveBuffer};
 pub(crate) use acceptor::WITH_PEER;
 pub use buffers::Lease;
-pub(crate) use serve::Serving;
 pub(crate) use setup::set_up;
 pub use token::Key;
 pub use worker::{Service, Worker};
@@ -50,6 +48,11 @@ pub type Outgoing = super::outgoing::Outgoing<Lease>;
 
 /// What a receive brought.
 pub type Received = super::handler::Received<Lease>;
+
+/// What an idle connection takes in a worker's table, in bytes.
+pub(crate) const fn place_size<H: Handler<Lease>>() -> usize {
+    slots::Slots::<connection::Connection<H>>::PLACE
+}
 
 /// How many entries a queue of submissions has: as many connections as can be answered in one turn without a further
 /// system call. The completions have four times as many.
