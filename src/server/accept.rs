@@ -10,11 +10,11 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 
 use crate::engine::{Listener, PAUSE, Phase, Spawner, is_the_peers};
-use crate::session::{Context, LOG_INTERVAL, REFUSALS_MAX, Session};
+use crate::session::{LOG_INTERVAL, REFUSALS_MAX, Session, WorkerWide};
 
 /// Accepts until the drain begins, then takes what is queued: closing a listener would reset it. An inherited one is
 /// not ours to empty: it stays open elsewhere, and whoever has it next finds what is queued.
-pub(super) async fn accept(listener: Listener, spawner: Spawner, context: Rc<Context>) -> io::Result<()> {
+pub(super) async fn accept(listener: Listener, spawner: Spawner, context: Rc<WorkerWide>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = watch(listener)?;
     let mut logged = None;
@@ -65,7 +65,7 @@ fn from_std((socket, peer): (StdStream, Option<IpAddr>)) -> io::Result<(TcpStrea
 }
 
 /// Serves a connection, or tells it that there are too many.
-async fn begin(socket: TcpStream, peer: Option<IpAddr>, spawner: Spawner, context: &Rc<Context>) {
+async fn begin(socket: TcpStream, peer: Option<IpAddr>, spawner: Spawner, context: &Rc<WorkerWide>) {
     let (start, admission) = context.receive(peer);
     let is_full = admission.is_none();
     let session = Session::new(start, context, admission);
@@ -78,7 +78,7 @@ async fn begin(socket: TcpStream, peer: Option<IpAddr>, spawner: Spawner, contex
 }
 
 /// A connection that ended in the queue is none of our business; running out of something is waited out.
-async fn recover(error: &io::Error, context: &Context, logged: &mut Option<Instant>) {
+async fn recover(error: &io::Error, context: &WorkerWide, logged: &mut Option<Instant>) {
     if is_the_peers(error) {
         return;
     }

@@ -23,7 +23,7 @@ use crate::engine::{self, Engine, Hindrance, Phase};
 use crate::limits::Limits;
 use crate::memory::Total;
 use crate::proto::handshake::Rules;
-use crate::session::Shared;
+use crate::session::ProcessWide;
 
 use announcer::Announcer;
 use listeners::Bound;
@@ -39,7 +39,7 @@ pub struct Server {
     addresses: Vec<Address>,
     engines: Vec<Engine>,
     phase: Announcer,
-    shared: Arc<Shared>,
+    shared: Arc<ProcessWide>,
     stats: Vec<Arc<WorkerCounters>>,
     /// Those that were not waited for yet.
     workers: Mutex<Vec<JoinHandle<io::Result<()>>>>,
@@ -90,7 +90,7 @@ impl Server {
         };
         let Bound { per_worker: listeners, addresses, files } =
             listeners::bind(&config.listening, inherited, cpus.workers)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ProcessWide {
             rules: Rules {
                 paths: config.access.paths.clone(),
                 subprotocols: config.access.subprotocols.clone(),

@@ -16,7 +16,7 @@ use super::{StartError, accept, capacity, wanted};
 use crate::config::{Config, EngineChoice};
 use crate::counters::WorkerCounters;
 use crate::engine::{self, Engine, Hindrance, Listener, Phase, Runtime, Spawner, ring};
-use crate::session::{Context, REFUSALS_MAX, Serving, Shared};
+use crate::session::{ProcessWide, REFUSALS_MAX, Serving, WorkerWide};
 
 /// How long connections that were cut may take to give their buffers back.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ pub(super) struct Setup {
     pub(super) cpu: Option<usize>,
     pub(super) engine: Engine,
     pub(super) listeners: Vec<Listener>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<ProcessWide>,
     pub(super) stats: Arc<WorkerCounters>,
     pub(super) phase: watch::Receiver<Phase>,
     /// An eventfd(2) that is written to when the phase changes: for the engine that cannot await.
@@ -175,7 +175,7 @@ fn run_pinned(mut setup: Setup, ready: &Ready) -> io::Result<()> {
 
 /// A worker of the ring engine.
 fn ring(setup: &Setup) -> io::Result<ring::Worker<Serving>> {
-    let context = Rc::new(Context::new(&setup.shared, Arc::clone(&setup.stats), false));
+    let context = Rc::new(WorkerWide::new(&setup.shared, Arc::clone(&setup.stats), false));
     let config = &setup.shared.config;
     // Accepts that wait for an address keep a place each, on idle listeners too.
     let is_counted = setup.shared.limits.counts_holders();
@@ -214,7 +214,7 @@ fn ring_sizes(config: &Config, places: usize) -> ring::Sizes {
 
 /// Accepts and serves connections in tasks, until the phase says to end.
 async fn serve(spawner: Spawner, setup: Setup, ready: &Ready) -> io::Result<()> {
-    let context = Rc::new(Context::new(&setup.shared, setup.stats, true));
+    let context = Rc::new(WorkerWide::new(&setup.shared, setup.stats, true));
     tokio::task::spawn_local(engine::watch_alarms(Rc::clone(&context.common))?);
     let mut acceptors = Vec::new();
     for listener in setup.listeners {
@@ -237,7 +237,7 @@ async fn serve(spawner: Spawner, setup: Setup, ready: &Ready) -> io::Result<()> 
 }
 
 /// Waits until the phase is at least `until`. A server that was dropped is stopping.
-async fn follow(phase: &mut watch::Receiver<Phase>, context: &Context, until: Phase) {
+async fn follow(phase: &mut watch::Receiver<Phase>, context: &WorkerWide, until: Phase) {
     let reached = phase.wait_for(|&phase| phase >= until).await.map_or(Phase::Stopping, |phase| *phase);
     context.common.drain.enter(reached);
 }

@@ -29,9 +29,9 @@ use keep_alive::Watch;
 use peer::Peer;
 use worker_wide::Presence;
 
-pub(crate) use process_wide::Shared;
+pub(crate) use process_wide::ProcessWide;
 pub(crate) use service::{LOG_INTERVAL, Serving};
-pub(crate) use worker_wide::{Context, REFUSALS_MAX};
+pub(crate) use worker_wide::{REFUSALS_MAX, WorkerWide};
 
 /// How long each of the last writes may take: a peer that goes on reading gets everything.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,7 +106,7 @@ enum Stage {
 
 impl<B: ReceiveBuffer> Session<B> {
     /// A connection that was just accepted.
-    pub(crate) fn new(start: Start, context: &Rc<Context>, admission: Option<Admission>) -> Self {
+    pub(crate) fn new(start: Start, context: &Rc<WorkerWide>, admission: Option<Admission>) -> Self {
         let mut session = Self {
             presence: context.enter(admission),
             stage: Stage::Over,
@@ -195,7 +195,7 @@ impl<B: ReceiveBuffer> Session<B> {
             Stage::Over => false,
             Stage::Flushing { discarded } => discarded <= LINGER_BYTES,
             Stage::Open(ref connection) if self.queue.must_wait() => {
-                let Context { shared, settings, .. } = &*self.presence.context;
+                let WorkerWide { shared, settings, .. } = &*self.presence.context;
                 let limit = shared.config.unsent_limit;
                 self.queue.unsent() + connection.gathered() < if self.is_paused { limit / 2 } else { limit }
                     && !settings.budget.is_exhausted_for(shared.config.receive_buffer_size)

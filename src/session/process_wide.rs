@@ -9,7 +9,7 @@ use crate::proto::handshake::Rules;
 
 /// What every worker is told.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct ProcessWide {
     pub(crate) config: Config,
     pub(crate) rules: Rules,
     pub(crate) limits: Arc<Limits>,

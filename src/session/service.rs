@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::{Context, REFUSALS_MAX, Session};
+use super::{REFUSALS_MAX, Session, WorkerWide};
 use crate::engine::ring::{self, Lease, Service};
 use crate::engine::{Class, Handler, Moment, Outgoing, PAUSE, Phase, ReceiveBuffer, Received};
 
@@ -27,14 +27,14 @@ const _: () = {
 
 /// A worker of the server.
 pub(crate) struct Serving {
-    context: Rc<Context>,
+    context: Rc<WorkerWide>,
     phase: watch::Receiver<Phase>,
     /// When it was last logged that accepting pauses.
     logged: Option<Instant>,
 }
 
 impl Serving {
-    pub(crate) const fn new(context: Rc<Context>, phase: watch::Receiver<Phase>) -> Self {
+    pub(crate) const fn new(context: Rc<WorkerWide>, phase: watch::Receiver<Phase>) -> Self {
         Self { context, phase, logged: None }
     }
 }

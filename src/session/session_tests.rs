@@ -85,7 +85,7 @@ fn open_with<B: ReceiveBuffer>(take: impl Fn(&Session<B>) -> B) -> Session<B> {
 }
 
 fn open_by<B: ReceiveBuffer>(config: Config, take: impl Fn(&Session<B>) -> B) -> Session<B> {
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(ProcessWide {
         rules: Rules {
             paths: config.access.paths.clone(),
             subprotocols: Vec::new(),
@@ -97,7 +97,7 @@ fn open_by<B: ReceiveBuffer>(config: Config, take: impl Fn(&Session<B>) -> B) ->
         config,
     });
     let admission = shared.limits.admit();
-    let mut context = Context::new(&shared, Arc::new(WorkerCounters::default()), true);
+    let mut context = WorkerWide::new(&shared, Arc::new(WorkerCounters::default()), true);
     Rc::get_mut(&mut context.common).expect("it is new").clock = Clock::still();
     let mut session = Session::new(Start::Handshake { peer: None }, &Rc::new(context), admission);
     feed_with(&mut session, HANDSHAKE, take);

@@ -9,7 +9,7 @@ use std::task::{Poll, Waker};
 
 use super::keep_alive::Terms;
 use super::notices::Notices;
-use super::{Shared, Start};
+use super::{ProcessWide, Start};
 use crate::counters::WorkerCounters;
 use crate::engine::{Common, Phase};
 use crate::limits::{Admission, Holder};
@@ -28,8 +28,8 @@ const BURST_MAX: usize = 4 << 20;
 const ADDRESS_REFUSALS_MAX: usize = REFUSALS_MAX / 2;
 
 /// What all connections of a worker share.
-pub(crate) struct Context {
-    pub(crate) shared: Arc<Shared>,
+pub(crate) struct WorkerWide {
+    pub(crate) shared: Arc<ProcessWide>,
     pub(crate) stats: Arc<WorkerCounters>,
     pub(crate) common: Rc<Common>,
     pub(super) terms: Terms,
@@ -44,10 +44,10 @@ pub(crate) struct Context {
     last_ended: RefCell<Option<Waker>>,
 }
 
-impl Context {
+impl WorkerWide {
     /// The context of a worker that has no connections yet, and whose engine receives one buffer at a time if it
     /// `receives_singly`.
-    pub(crate) fn new(shared: &Arc<Shared>, stats: Arc<WorkerCounters>, receives_singly: bool) -> Self {
+    pub(crate) fn new(shared: &Arc<ProcessWide>, stats: Arc<WorkerCounters>, receives_singly: bool) -> Self {
         let config = &shared.config;
         let budget = Budget::told(Arc::clone(&shared.unsent), Arc::clone(&stats.unsent_bytes));
         let engine = Arc::clone(&stats.engine);
@@ -138,7 +138,7 @@ impl Context {
 
 /// A connection of this worker.
 pub(super) struct Presence {
-    pub(super) context: Rc<Context>,
+    pub(super) context: Rc<WorkerWide>,
     /// Among whose connections it was admitted.
     admission: Option<Holder>,
 }
