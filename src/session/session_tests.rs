@@ -9,7 +9,7 @@ use super::farewell::CLOSE_TIMEOUT;
 use super::*;
 use crate::config::{Config, KeepAliveConfig};
 use crate::counters::{Snapshot, WorkerCounters};
-use crate::engine::{Clock, PooledBuffer, task_size};
+use crate::engine::{Clock, PooledBuffer};
 use crate::limits::Limits;
 use crate::memory::{Budget, Charged, Total};
 use crate::proto::frame::{HEADER_MAX, Header, OpCode};
@@ -67,13 +67,6 @@ const _: () = {
     assert!(size_of::<Option<Outgoing<Lent>>>() == 24);
     assert!(size_of::<Session<Lent>>() <= 144);
 };
-
-/// With what tokio adds to it (some 110 bytes) a task takes 512 bytes, and its socket's registration 256.
-#[test]
-fn an_idle_connection_is_small() {
-    let size = task_size::<Session<PooledBuffer>>();
-    assert!(size <= 400, "{size} bytes");
-}
 
 /// A session with buffers of the pool, whose handshake is answered.
 fn open() -> Session<PooledBuffer> {
