@@ -1,12 +1,15 @@
 //! A strict, fast WebSocket (RFC 6455) echo server for Linux.
 //!
-//! The path of a byte: `main` → [`cli`] → [`server::Server`] → `engine::*` → [`proto::Connection`] → [`mask`], and back
-//! out of the buffer that it was received into.
+//! The path of a byte: `main` → [`cli`] → [`server::Server`] → `engine::*` → `session` → [`proto::Connection`] → [`mask`],
+//! and back out of the buffer that it was received into.
 //!
 //! * [`proto`] is the protocol as a value: bytes in, bytes out, no I/O, no clock and no `unsafe`.
 //! * [`mask`] removes the client's masking with SIMD.
-//! * [`engine`] moves bytes between sockets and `proto`.
-//! * [`server`] owns listeners, workers, limits and counters.
+//! * [`memory`] bounds what waits to be sent.
+//! * [`engine`] moves bytes between sockets and handlers.
+//! * `session` is what ringback does with a connection: a handler that feeds `proto`.
+//! * [`counters`] are what workers count.
+//! * [`server`] owns listeners and workers.
 //! * [`documents`] is what the binary writes of itself: the manual page, completions, a configuration file.
 //! * [`doctor`] says whether the best engine can run here, and what would cure it.
 

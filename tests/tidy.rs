@@ -69,6 +69,15 @@ fn modules_use_only_what_lies_below() {
 }
 
 #[test]
+fn the_document_has_the_list_of_layers() {
+    let text = read("docs/ARCHITECTURE.md");
+    let section = text.split("## Boundaries").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let rows = section.unwrap_or_default().lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows: Vec<_> = rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | ")).collect();
+    assert_eq!(rows, layers::rows().collect::<Vec<_>>(), "the table of docs/ARCHITECTURE.md");
+}
+
+#[test]
 fn layers_are_of_modules_that_exist() {
     let missing: Vec<_> = layers::modules()
         .chain(layers::parts())

@@ -245,6 +245,14 @@ impl Inner {
     }
 }
 
+/// The list of layers as the first two columns of a table, without its first mark of code.
+pub(crate) fn rows() -> impl Iterator<Item = String> {
+    LAYERS.iter().filter(|(name, _)| *name != "root").map(|(name, below)| {
+        let below: Vec<_> = below.iter().map(|below| format!("`{below}`")).collect();
+        format!("{name}` | {}", if below.is_empty() { "–".to_owned() } else { below.join(" ") })
+    })
+}
+
 /// The modules that the list of layers names, as [`parts`] are.
 pub(crate) fn modules() -> impl Iterator<Item = String> {
     let together = |layer: &str| TOGETHER.iter().any(|(_, of)| *of == layer);
