@@ -13,8 +13,6 @@ use crate::proto::proxy::ProxyError;
 use crate::proto::{Counts, ProtocolError, ProtocolErrorKind};
 use families::{CloseCode, Family, Tally};
 
-pub use crate::engine::Counter;
-
 /// Whether a worker lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Life {

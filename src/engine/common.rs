@@ -1,5 +1,6 @@
 //! What the connections of a worker share, whatever they say.
 
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -34,5 +35,15 @@ impl Common {
             pool: Pool::new(receive_buffer_size, Arc::clone(&counters)),
             counters,
         }
+    }
+
+    /// What wakes the tasks of this worker, to be run beside them. It has to be called within the runtime, once.
+    ///
+    /// # Errors
+    ///
+    /// Those of timerfd_create(2).
+    pub(crate) fn watch_alarms(self: Rc<Self>) -> io::Result<impl Future<Output = ()>> {
+        self.alarms.begin()?;
+        Ok(async move { self.alarms.run(&self.clock, &self.drain).await })
     }
 }

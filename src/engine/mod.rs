@@ -28,7 +28,6 @@ use std::rc::Rc;
 
 use tokio::net::TcpStream;
 
-pub(crate) use alarms::watch as watch_alarms;
 pub(crate) use buffer::SMALL;
 pub use buffer::{Class, ReceiveBuffer};
 pub(crate) use choice::fall_back;

@@ -215,7 +215,7 @@ fn ring_sizes(config: &Config, places: usize) -> ring::Sizes {
 /// Accepts and serves connections in tasks, until the phase says to end.
 async fn serve(spawner: Spawner, setup: Setup, ready: &Ready) -> io::Result<()> {
     let context = Rc::new(WorkerWide::new(&setup.shared, setup.stats, true));
-    tokio::task::spawn_local(engine::watch_alarms(Rc::clone(&context.common))?);
+    tokio::task::spawn_local(Rc::clone(&context.common).watch_alarms()?);
     let mut acceptors = Vec::new();
     for listener in setup.listeners {
         let acceptor = accept::accept(listener, spawner, Rc::clone(&context));

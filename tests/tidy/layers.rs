@@ -47,7 +47,7 @@ enum Parts {
     AllBut(&'static [&'static str]),
 }
 
-const INNER: [Inner; 9] = [
+const INNER: [Inner; 10] = [
     // What the engines share knows none of them. `choice` picks one, and the module's own file names them all.
     Inner {
         module: "engine",
@@ -90,6 +90,12 @@ const INNER: [Inner; 9] = [
             "pool",
             "send_queue",
         ],
+    },
+    // What waits for a time or a phase knows nothing of connections.
+    Inner {
+        module: "engine",
+        parts: Parts::These(&["alarms", "drain"]),
+        may_not_name: &["buffer", "common", "handler", "outgoing", "owned", "pool", "send_queue"],
     },
     // HTTP and PROXY come before WebSocket, and know nothing of it; nor does it of them.
     Inner {
