@@ -9,7 +9,7 @@ use criterion::Criterion;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Throughput};
 use memory::Memory;
-use ringback::proto::budget::{Budget, Total};
+use ringback::memory::{Budget, Total};
 use ringback::proto::handshake::{Handshake, Rules, Step};
 use tokio_tungstenite::tungstenite::accept;
 

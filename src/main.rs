@@ -7,13 +7,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ringback::allocator;
 use ringback::cli::{self, LogFormat, Task};
 use ringback::config::{Address, Config, DrainConfig};
+use ringback::counters::Snapshot;
 use ringback::doctor;
 use ringback::logging::{self, Log, complain};
-use ringback::memory;
 use ringback::server::admin::Admin;
-use ringback::server::{Inherited, Server, Snapshot, StartError, check_resources, inherited};
+use ringback::server::{Inherited, Server, StartError, check_resources, inherited};
 use ringback::variables;
 use sd_notify::NotifyState;
 use signal_hook::flag;
@@ -47,7 +48,7 @@ const STDOUT_TIMEOUT: Duration = Duration::from_millis(200);
 const ECHO_TIME: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
-    memory::avoid_huge_pages();
+    allocator::avoid_huge_pages();
     take_stray_signals();
     let (task, config, log_format) = match cli::parse() {
         Ok(parsed) => parsed,

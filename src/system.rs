@@ -41,6 +41,15 @@ pub(crate) fn sysctl_number(name: &str) -> Option<i64> {
     sysctl(name)?.parse().ok()
 }
 
+/// What the kernel cuts accept queues to, where it does not say.
+const SOMAXCONN: usize = 4096;
+
+/// What the kernel cuts accept queues to.
+pub(crate) fn somaxconn() -> usize {
+    let limit = sysctl_number("net.core.somaxconn");
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(SOMAXCONN)
+}
+
 /// Those lines of `/proc/self/status` that decide what a process may do (proc_pid_status(5)).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Status {

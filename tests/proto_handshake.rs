@@ -8,7 +8,7 @@ use handshakes::{
     CONNECTION, DATE, HOST, KEY, KEY_LINE, UPGRADE, VERSION, accepting, check_row, feed, head, of_length, on,
     plus, read_response, rules, with, with_fields, without,
 };
-use ringback::proto::budget::{Budget, Total};
+use ringback::memory::{Budget, Total};
 use ringback::proto::handshake::{HEAD_MAX, Handshake, Refusal, Rules, Step, accept_key};
 
 fn rules_with_origins() -> Rules {

@@ -7,9 +7,9 @@ mod support;
 
 use std::rc::Rc;
 
-use ringback::proto::budget::{Budget, Total};
+use ringback::memory::{Budget, HEADROOM, Total};
 use ringback::proto::frame::OpCode;
-use ringback::proto::{Connection, HEADROOM, ProtocolError, Settings, Standing};
+use ringback::proto::{Connection, ProtocolError, Settings, Standing};
 use support::client::{BINARY, CLOSE, CONT, FIN, PING, PONG, TEXT, close, frame, header, masked, text};
 use support::model::{check, check_everywhere};
 use support::pair::{Cuts, Pair, default_settings, feed, settings, settings_of};

@@ -1,12 +1,19 @@
 //! Rules of the repository that no compiler checks.
 
+#[path = "tidy/layers.rs"]
+mod layers;
+#[path = "tidy/source.rs"]
+mod source;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use source::code;
 
 /// Longest source file, in lines. Near 500 is the aim; a test table may go a little beyond.
 const LINES_MAX: usize = 600;
 /// Where `unsafe` may stand.
-const UNSAFE_HOMES: [&str; 2] = ["src/mask", "src/engine/ring"];
+const UNSAFE_HOMES: [&str; 3] = ["src/mask", "src/engine/ring", "src/engine/unconfirmed.rs"];
 /// What a protocol core that does no I/O and reads no clock has no use for.
 const PROTO_FORBIDDEN: [&str; 4] = ["tokio", "rustix", "socket2", "libc"];
 /// As [`PROTO_FORBIDDEN`], of the modules of `std` and `core`.
@@ -35,7 +42,7 @@ fn unsafe_stays_in_its_folders() {
         .filter(|(_, text)| words(&code(text)).any(|word| word == "unsafe"))
         .map(|(path, _)| path)
         .collect();
-    assert_none(&strays, "`unsafe` outside src/mask and src/engine/ring");
+    assert_none(&strays, "`unsafe` outside of its homes");
 }
 
 #[test]
@@ -44,6 +51,39 @@ fn the_protocol_core_does_no_io() {
         .flat_map(|(path, text)| forbidden_in_proto(&text).map(move |name| format!("{path}: {name}")))
         .collect();
     assert_none(&breaches, "what `proto` may not use");
+}
+
+/// What `src` may use of itself, what the crates beside it may use of it, and which crates have one home.
+#[test]
+fn modules_use_only_what_lies_below() {
+    let all = |folders: &[&str]| sources(folders).collect::<Vec<_>>();
+    let outside = all(&["loadtest/src", "benches", "fuzz/fuzz_targets"]);
+    let library = all(&["src"]);
+    let mut breaches = layers::breaches(&library);
+    breaches.extend(layers::reaches(&outside));
+    breaches.extend(layers::strays(&[library, outside].concat()));
+    assert_none(
+        &layers::judge(&breaches, &layers::EXCEPTIONS),
+        "modules that use what does not lie below them",
+    );
+}
+
+#[test]
+fn the_document_has_the_list_of_layers() {
+    let text = read("docs/ARCHITECTURE.md");
+    let section = text.split("## Boundaries").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let rows = section.unwrap_or_default().lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows: Vec<_> = rows.map(|row| row.split(" | ").take(2).collect::<Vec<_>>().join(" | ")).collect();
+    assert_eq!(rows, layers::rows().collect::<Vec<_>>(), "the table of docs/ARCHITECTURE.md");
+}
+
+#[test]
+fn layers_are_of_modules_that_exist() {
+    let missing: Vec<_> = layers::modules()
+        .chain(layers::parts())
+        .filter(|path| !root().join(path).is_dir() && !root().join(path).with_extension("rs").is_file())
+        .collect();
+    assert_none(&missing, "modules of the rules that do not exist");
 }
 
 #[test]
@@ -212,27 +252,6 @@ fn has_test(text: &str, name: &str) -> bool {
     let Some(at) = lines.iter().position(|line| is_defined(line)) else { return false };
     let attributes = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
     attributes.into_iter().any(|line| line.ends_with("test]")) || lines.contains(&format!("{name},").as_str())
-}
-
-/// The text of a Rust file without its comments and string literals.
-fn code(text: &str) -> String {
-    let mut code = String::with_capacity(text.len());
-    for line in text.lines() {
-        let mut in_string = false;
-        let mut chars = line.chars().peekable();
-        while let Some(c) = chars.next() {
-            match c {
-                '\\' if in_string => drop(chars.next()),
-                '\'' if !in_string && chars.peek() == Some(&'"') => drop(chars.next()),
-                '"' => in_string = !in_string,
-                '/' if !in_string && chars.peek() == Some(&'/') => break,
-                c if !in_string => code.push(c),
-                _ => {}
-            }
-        }
-        code.push('\n');
-    }
-    code
 }
 
 fn words(code: &str) -> impl Iterator<Item = &str> {

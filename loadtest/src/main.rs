@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Load(args) => {
             // Only here: the servers that a comparison starts would inherit it.
-            ringback::memory::avoid_huge_pages();
+            ringback::allocator::avoid_huge_pages();
             load(&args)
         }
         Command::Compare(args) => compare::run(&args),

@@ -5,8 +5,8 @@ use std::io;
 use rustix::io::Errno;
 
 use super::Finding;
-use crate::engine::Engine;
 use crate::engine::ring::SUBMISSIONS;
+use crate::engine::{Engine, Hindrance};
 use crate::server::StartError;
 use crate::system::{KERNEL_MIN, Release, Seccomp, Status, Sysctl};
 
@@ -192,7 +192,7 @@ pub(super) fn start(error: &StartError) -> Finding {
 }
 
 /// The engine that `--engine auto` takes.
-pub(super) fn engine(engine: &Result<Engine, StartError>) -> Finding {
+pub(super) fn engine(engine: &Result<Engine, Hindrance>) -> Finding {
     match engine {
         Ok(engine) => Finding::ok(format!("`--engine auto` takes {engine}")),
         Err(error) => Finding::fail(format!("`--engine auto`: {error}"), "ask for one by its name"),

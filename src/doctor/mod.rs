@@ -11,7 +11,6 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use clap::ValueEnum as _;
-use io_uring::IoUring;
 use rustix::process::{Resource, getrlimit};
 
 use crate::config::{Config, EngineChoice};
@@ -21,7 +20,7 @@ use crate::engine::ring::{PATIENCE, SUBMISSIONS, set_up};
 use crate::engine::{self, Engine};
 use crate::server::{
     Descriptors, Inherited, Placement, StartError, admin, bind_listeners, check_resources,
-    direct_connections_max,
+    direct_connections_max, wanted,
 };
 use crate::system::{self, CAP_IPC_LOCK, Status, Sysctl};
 
@@ -66,7 +65,7 @@ pub fn diagnose(config: &Config, inherited: Vec<Inherited>) -> Diagnosis {
     // Before rings are set up for every worker: their locked memory is counted for a while after they are gone.
     let mut works = Vec::new();
     let support = probe::probe_aloud(&mut |what| works.push(what));
-    let (engine, asked) = (engine::choose(EngineChoice::Auto), engine::choose(config.engine));
+    let (engine, asked) = (engine::choose(None), engine::choose(wanted(config.engine)));
     let rings = support.is_ok().then(|| rings_for(workers));
 
     let mut findings = vec![
@@ -118,7 +117,7 @@ pub fn diagnose(config: &Config, inherited: Vec<Inherited>) -> Diagnosis {
         Ok(Engine::Ring) => direct.map(drop),
         _ => others.map(drop),
     };
-    start.push(asked.and_then(|engine| {
+    start.push(asked.map_err(StartError::from).and_then(|engine| {
         room.map(|()| format!("`--engine {}` can run, as {engine}", name(config.engine)))
     }));
     start.push(bind_listeners(&config.listening, inherited, workers).map(|bound| {
@@ -177,7 +176,7 @@ fn ring(support: &Result<Support, Obstacle>) -> Vec<Finding> {
 
 /// Sets up a ring for each worker, all at the same time, and gives their sizes in entries.
 fn rings_for(workers: usize) -> io::Result<Vec<u32>> {
-    let rings: Vec<IoUring> = (0..workers)
+    let rings: Vec<_> = (0..workers)
         .map(|_| set_up(SUBMISSIONS, 4 * SUBMISSIONS, PATIENCE).map(|(ring, _)| ring))
         .collect::<io::Result<_>>()?;
     Ok(rings.iter().map(|ring| ring.params().sq_entries()).collect())

@@ -6,7 +6,6 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
@@ -14,8 +13,8 @@ use rustix::time::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::Context;
 use super::clock::{Clock, Moment};
+use super::drain::Drain;
 use super::wheel::{TICK, Wheel};
 
 /// The deadlines of a worker's tasks.
@@ -32,7 +31,7 @@ pub(super) struct Alarms {
 }
 
 impl Alarms {
-    /// Whether this deadline has passed: known once [`watch`] has seen it. It does not look at the clock.
+    /// Whether this deadline has passed: known once [`Self::run`] has seen it. It does not look at the clock.
     #[inline]
     pub(super) fn have_passed(&self, deadline: Option<Moment>) -> bool {
         deadline.is_some_and(|deadline| self.passed.get().is_some_and(|passed| deadline <= passed))
@@ -80,46 +79,50 @@ impl Alarms {
         self.armed.set(Some(tick));
     }
 
-    /// Wakes those whose deadlines have passed, or are to be looked at again.
-    fn sweep(&self, context: &Context) {
-        let now = context.clock.now();
-        self.passed.set(Some(now));
-        self.armed.set(None);
-        let mut wheel = self.wheel.borrow_mut();
-        while let Some((_, keys)) = wheel.take_due(now.whole_millis() / TICK) {
-            for key in keys {
-                context.drain.wake(key);
-            }
-        }
-        if let Some(tick) = wheel.next() {
-            self.arm(tick, &context.clock);
-        }
+    /// Makes the timer. It has to be called within the runtime, once.
+    ///
+    /// # Errors
+    ///
+    /// Those of timerfd_create(2).
+    pub(super) fn begin(&self) -> io::Result<()> {
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        #[expect(
+            deprecated,
+            reason = "unsound for what may change its descriptor; an `OwnedFd` keeps the one it has"
+        )]
+        let timer = AsyncFd::with_interest(timer, Interest::READABLE)?;
+        assert!(self.timer.set(timer).is_ok(), "it is watched once");
+        Ok(())
     }
-}
 
-/// What wakes the tasks of this worker, to be run beside them. It has to be called within the runtime.
-///
-/// # Errors
-///
-/// Those of timerfd_create(2).
-pub(crate) fn watch(context: Rc<Context>) -> io::Result<impl Future<Output = ()>> {
-    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-    #[expect(
-        deprecated,
-        reason = "unsound for what may change its descriptor; an `OwnedFd` keeps the one it has"
-    )]
-    let timer = AsyncFd::with_interest(timer, Interest::READABLE)?;
-    assert!(context.alarms.timer.set(timer).is_ok(), "it is watched once");
-    Ok(async move {
-        let Some(timer) = context.alarms.timer.get() else {
+    /// Wakes tasks whenever the timer expires, until the runtime ends.
+    pub(super) async fn run(&self, clock: &Clock, drain: &Drain) {
+        let Some(timer) = self.timer.get() else {
             return;
         };
         // An error says that the runtime ends.
         while let Ok(mut ready) = timer.readable().await {
             let expired = ready.try_io(|timer| Ok(rustix::io::read(timer, &mut [0_u8; 8])?));
             if expired.is_ok() {
-                context.alarms.sweep(&context);
+                self.sweep(clock, drain);
             }
         }
-    })
+    }
+
+    /// Wakes those whose deadlines have passed, or are to be looked at again.
+    fn sweep(&self, clock: &Clock, drain: &Drain) {
+        let now = clock.now();
+        self.passed.set(Some(now));
+        self.armed.set(None);
+        let mut wheel = self.wheel.borrow_mut();
+        while let Some((_, keys)) = wheel.take_due(now.whole_millis() / TICK) {
+            for key in keys {
+                drain.wake(key);
+            }
+        }
+        if let Some(tick) = wheel.next() {
+            self.arm(tick, clock);
+        }
+    }
 }

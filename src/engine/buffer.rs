@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use crate::proto::budget::Budget;
+use crate::memory::Budget;
 
 /// The size in bytes of a small buffer, its headroom included: what a connection begins with.
-pub(super) const SMALL: usize = 4 << 10;
+pub(crate) const SMALL: usize = 4 << 10;
 
 /// Which of the two sizes of buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum Class {
 ///
 /// A session holds up to five of them for a slow peer, and one lies in each connection that sends: 16 bytes do well.
 pub trait ReceiveBuffer {
-    /// The whole buffer: what was received begins at [`HEADROOM`](crate::proto::HEADROOM).
+    /// The whole buffer: what was received begins at [`HEADROOM`](crate::memory::HEADROOM).
     fn bytes(&self) -> &[u8];
 
     /// As [`Self::bytes`]: a reply is made where its request lies.

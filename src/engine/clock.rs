@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// A moment by a worker's [`Clock`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(
+pub(crate) struct Moment(
     /// Microseconds since the clock was made, and one more: an `Option` of it takes no more room.
     NonZero<u64>,
 );
@@ -18,40 +18,40 @@ impl Moment {
     }
 
     /// So many milliseconds since the clock was made.
-    pub(super) const fn at_millis(millis: u64) -> Self {
+    pub(crate) const fn at_millis(millis: u64) -> Self {
         Self::at(millis.saturating_mul(1000))
     }
 
     /// Milliseconds since the clock was made, rounded up: when [`Clock::elapsed_millis`] says so, it has surely come.
-    pub(super) const fn millis(self) -> u64 {
+    pub(crate) const fn millis(self) -> u64 {
         (self.0.get() - 1).div_ceil(1000)
     }
 
     /// Whole milliseconds since the clock was made.
-    pub(super) const fn whole_millis(self) -> u64 {
+    pub(crate) const fn whole_millis(self) -> u64 {
         (self.0.get() - 1) / 1000
     }
 
     /// The same modulo 2^32.
     #[expect(clippy::cast_possible_truncation, reason = "the upper bits are cut off on purpose")]
-    pub(super) const fn millis_modulo(self) -> u32 {
+    pub(crate) const fn millis_modulo(self) -> u32 {
         self.whole_millis() as u32
     }
 
     /// `timeout` later.
-    pub(super) fn after(self, timeout: Duration) -> Self {
+    pub(crate) fn after(self, timeout: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX)))
     }
 
     /// How long it is until then, or no time at all.
-    pub(super) const fn until(self, then: Self) -> Duration {
+    pub(crate) const fn until(self, then: Self) -> Duration {
         Duration::from_micros(then.0.get().saturating_sub(self.0.get()))
     }
 }
 
 /// Where a worker's deadlines are counted from. It is read when a deadline is set or looked for: not for a message.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     made: Instant,
     /// In a test: how far the test has moved it, which nothing else does.
     #[cfg(test)]
@@ -59,7 +59,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             made: Instant::now(),
             #[cfg(test)]
@@ -68,17 +68,17 @@ impl Clock {
     }
 
     /// The present moment.
-    pub(super) fn now(&self) -> Moment {
+    pub(crate) fn now(&self) -> Moment {
         Moment::at(u64::try_from(self.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
     /// Whole milliseconds since the clock was made.
-    pub(super) fn elapsed_millis(&self) -> u64 {
+    pub(crate) fn elapsed_millis(&self) -> u64 {
         u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// `timeout` from now.
-    pub(super) fn after(&self, timeout: Duration) -> Moment {
+    pub(crate) fn after(&self, timeout: Duration) -> Moment {
         self.now().after(timeout)
     }
 
@@ -94,11 +94,11 @@ impl Clock {
 #[cfg(test)]
 impl Clock {
     /// A clock that only [`Self::advance`] moves.
-    pub(super) fn still() -> Self {
+    pub(crate) fn still() -> Self {
         Self { made: Instant::now(), moved: Some(Cell::default()) }
     }
 
-    pub(super) fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: Duration) {
         let moved = self.moved.as_ref().expect("a still clock");
         moved.set(moved.get() + by);
     }

@@ -9,10 +9,10 @@ use tokio::net::TcpStream;
 
 use super::buffer::ReceiveBuffer as _;
 use super::outgoing::Outgoing;
-use super::owned::{Sent, Stream, is_for_want_of_memory, wait_for_memory};
+use super::owned::{Sent, Stream, is_for_want_of_memory, pause_for_memory};
 use super::pool::PooledBuffer;
-use super::ring::{peer, untaken};
-use crate::proto::HEADROOM;
+use super::unconfirmed::{peer, unconfirmed};
+use crate::memory::HEADROOM;
 
 /// A runtime for one thread, whose tasks never leave it.
 pub(crate) struct Runtime(tokio::runtime::Runtime);
@@ -87,7 +87,7 @@ impl Stream for EpollStream {
                         return (Err(error), outgoing);
                     }
                 }
-                Err(error) if is_for_want_of_memory(&error) => wait_for_memory().await,
+                Err(error) if is_for_want_of_memory(&error) => pause_for_memory().await,
                 Err(error) => return (Err(error), outgoing),
             }
         }
@@ -95,7 +95,7 @@ impl Stream for EpollStream {
     }
 
     fn untaken(&self) -> io::Result<u32> {
-        untaken(&self.0)
+        unconfirmed(&self.0)
     }
 
     fn peer(&self) -> Option<IpAddr> {
@@ -105,4 +105,13 @@ impl Stream for EpollStream {
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         socket2::SockRef::from(&self.0).shutdown(how)
     }
+}
+
+/// How many bytes a connection's task takes, without what tokio adds to it.
+#[cfg(test)]
+pub(crate) fn task_size<H: super::Handler<PooledBuffer>>() -> usize {
+    fn size_of_output<S, H, F>(_: impl FnOnce(S, H, std::rc::Rc<super::Common>) -> F) -> usize {
+        size_of::<F>()
+    }
+    size_of_output(super::owned::serve::<EpollStream, H>)
 }

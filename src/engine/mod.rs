@@ -1,38 +1,52 @@
-//! Three ways to move a connection's bytes between a socket and [`Connection`](crate::proto::Connection).
+//! Three ways to move bytes between sockets and what a connection does with them, a [`Handler`].
 //!
 //! The engine is chosen once, at the start: [`choose`] says which, and why not a better one.
 
 mod alarms;
 mod buffer;
+mod choice;
 mod clock;
-mod context;
+mod common;
+mod counters;
+mod drain;
 mod epoll;
-mod keep_alive;
-mod notices;
+mod handler;
+mod listener;
 mod outgoing;
 mod owned;
-mod peer;
 mod pool;
 pub mod ring;
 mod send_queue;
-mod session;
+mod shortage;
 mod tokio_uring;
+mod unconfirmed;
 mod wheel;
 
 use std::fmt;
 use std::io;
 use std::rc::Rc;
 
-use rustix::io::Errno;
 use tokio::net::TcpStream;
 
-use crate::config::EngineChoice;
-use crate::server::{Admission, StartError};
-use ring::obstacle::Obstacle;
-
-pub(crate) use alarms::watch as watch_alarms;
-pub(crate) use context::Context;
-pub(crate) use session::Start;
+pub(crate) use buffer::SMALL;
+pub use buffer::{Class, ReceiveBuffer};
+pub(crate) use choice::fall_back;
+pub use choice::{Hindrance, choose};
+#[cfg(test)]
+pub(crate) use clock::Clock;
+pub(crate) use clock::Moment;
+pub(crate) use common::Common;
+pub(crate) use counters::counters;
+pub use counters::{Buffers, Counter, EngineCounters, EngineCounts, Gauge};
+pub use drain::Phase;
+#[cfg(test)]
+pub(crate) use epoll::task_size;
+pub use handler::{Handler, Received};
+pub use listener::Listener;
+pub(crate) use listener::{Lent, PAUSE, is_the_peers};
+pub(crate) use outgoing::Outgoing;
+pub(crate) use pool::PooledBuffer;
+pub(crate) use send_queue::SendQueue;
 
 /// How bytes are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,50 +67,6 @@ impl fmt::Display for Engine {
             Self::Epoll => "epoll",
         })
     }
-}
-
-/// Decides on the engine: the one asked for, or the best that the kernel allows. Falling back takes one log line.
-///
-/// # Errors
-///
-/// [`StartError::Engine`] when the engine asked for by name cannot run.
-pub fn choose(choice: EngineChoice) -> Result<Engine, StartError> {
-    let mut engine = match choice {
-        EngineChoice::Auto | EngineChoice::Ring => Engine::Ring,
-        EngineChoice::TokioUring => Engine::TokioUring,
-        EngineChoice::Epoll => Engine::Epoll,
-    };
-    loop {
-        let probed = match engine {
-            Engine::Ring => ring::probe::probe().map(drop).map_err(Hindrance::from),
-            Engine::TokioUring => tokio_uring::probe().map_err(Hindrance::from),
-            Engine::Epoll => Ok(()),
-        };
-        match probed {
-            Ok(()) => return Ok(engine),
-            Err(hindrance) => engine = fall_back(choice, engine, hindrance)?,
-        }
-    }
-}
-
-/// What is taken in place of an `engine` that cannot run; nothing, where it was asked for by name.
-///
-/// # Errors
-///
-/// [`StartError::Engine`] then.
-pub(crate) fn fall_back(
-    choice: EngineChoice,
-    engine: Engine,
-    Hindrance { errno, reason }: Hindrance,
-) -> Result<Engine, StartError> {
-    if choice != EngineChoice::Auto {
-        return Err(StartError::Engine { engine, reason });
-    }
-    // What an old kernel lacks for the one it may still have for the other; a refusal goes for both.
-    let is_refused = matches!(errno, Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::NOMEM));
-    let next = if engine == Engine::Ring && !is_refused { Engine::TokioUring } else { Engine::Epoll };
-    tracing::warn!(engine = %next, "the {engine} engine is not used: {reason}");
-    Ok(next)
 }
 
 /// What runs the tasks of a worker, on the thread that made it.
@@ -131,7 +101,7 @@ impl Runtime {
     }
 }
 
-/// Serves a connection in a task of its own, on the runtime of this kind.
+/// Serves each connection in a task of its own, on the runtime of this kind.
 #[derive(Clone, Copy)]
 pub(crate) enum Spawner {
     TokioUring,
@@ -139,45 +109,22 @@ pub(crate) enum Spawner {
 }
 
 impl Spawner {
-    pub(crate) fn spawn(
+    pub(crate) fn spawn<H: Handler<PooledBuffer> + 'static>(
         self,
         socket: TcpStream,
-        start: Start,
-        context: Rc<Context>,
-        admission: Option<Admission>,
+        handler: H,
+        common: Rc<Common>,
     ) {
         match self {
             Self::Epoll => {
-                tokio::task::spawn_local(owned::serve(epoll::stream(socket), start, context, admission));
+                tokio::task::spawn_local(owned::serve(epoll::stream(socket), handler, common));
             }
             Self::TokioUring => match tokio_uring::stream(socket) {
                 Ok(stream) => {
-                    tokio::task::spawn_local(owned::serve(stream, start, context, admission));
+                    tokio::task::spawn_local(owned::serve(stream, handler, common));
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be taken over");
-                    context.stats.ended.add(1);
-                }
+                Err(error) => tracing::warn!(%error, "a connection could not be taken over"),
             },
         }
-    }
-}
-
-/// Why an engine cannot run, and what would cure it.
-pub(crate) struct Hindrance {
-    errno: Option<Errno>,
-    reason: String,
-}
-
-impl From<Obstacle> for Hindrance {
-    fn from(obstacle: Obstacle) -> Self {
-        Self { errno: Errno::from_io_error(&obstacle.source), reason: obstacle.to_string() }
-    }
-}
-
-impl From<io::Error> for Hindrance {
-    /// An error of io_uring_setup(2), or of what a ring needs beyond it.
-    fn from(error: io::Error) -> Self {
-        Obstacle::new("setting up a ring", error).into()
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::BytesMut;
 
 use super::buffer::ReceiveBuffer;
-use crate::proto::Gathered;
+use crate::memory::Charged;
 
 /// How many bytes of replies are put together on the heap.
 const SPILL_CHUNK: usize = 64 << 10;
@@ -26,7 +26,7 @@ pub(super) enum Memory<B> {
     /// In the buffer that their request was received into.
     Received(B),
     /// On the heap, charged to the budget.
-    Heap(Box<Gathered>),
+    Heap(Box<Charged>),
 }
 
 impl<B: ReceiveBuffer> Outgoing<B> {
@@ -46,7 +46,7 @@ impl<B: ReceiveBuffer> Outgoing<B> {
     ///
     /// When they are more than 4 GiB: a send(2) takes less than 2 GiB.
     #[must_use]
-    pub fn heap(gathered: Box<Gathered>) -> Option<Self> {
+    pub fn heap(gathered: Box<Charged>) -> Option<Self> {
         let range = 0..gathered.bytes.len();
         Self::new(Memory::Heap(gathered), range)
     }
@@ -62,7 +62,7 @@ impl<B: ReceiveBuffer> Outgoing<B> {
         &all[self.range()]
     }
 
-    pub(super) const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.len.get() as usize
     }
 
@@ -82,7 +82,7 @@ impl<B: ReceiveBuffer> Outgoing<B> {
 
     /// Its memory, where that is on the heap: for whoever makes bytes again and again.
     #[must_use]
-    pub fn into_heap(self) -> Option<Box<Gathered>> {
+    pub fn into_heap(self) -> Option<Box<Charged>> {
         match self.memory {
             Memory::Received(_) => None,
             Memory::Heap(gathered) => Some(gathered),
@@ -115,7 +115,7 @@ impl<B: ReceiveBuffer> Outgoing<B> {
         let Memory::Heap(gathered) = &mut self.memory else {
             return false;
         };
-        let Gathered { bytes, charge } = &mut **gathered;
+        let Charged { bytes, charge } = &mut **gathered;
         let Some(end) = bytes.len().checked_add(more.len()).filter(|&end| end <= SPILL_CHUNK) else {
             return false;
         };

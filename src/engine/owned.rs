@@ -1,7 +1,7 @@
 //! The life of a connection over any stream that takes and gives back owned buffers.
 //!
 //! One loop: it keeps at most one read and one write under way, at the same time, and hands what comes of them to the
-//! [`Session`]. Reading goes on while a write is pending, for a client may send much before it reads.
+//! [`Handler`]. Reading goes on while a write is pending, for a client may send much before it reads.
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
@@ -12,13 +12,13 @@ use std::task::Poll;
 
 use rustix::io::Errno;
 
-use super::Context;
 use super::buffer::Class;
+use super::clock::Moment;
+use super::handler::Received;
+use super::listener::PAUSE;
 use super::outgoing::Outgoing;
 use super::pool::PooledBuffer;
-use super::session::{Session, Start};
-use crate::server::accept::PAUSE;
-use crate::server::{Admission, Phase};
+use super::{Common, Handler, Phase};
 
 /// How many events a connection handles before others have their turn, when it never has to wait.
 const TURN: u8 = 4;
@@ -40,7 +40,7 @@ pub(super) trait Stream {
     /// Writes all of `outgoing` but its first `sent` bytes.
     async fn write_rest(&self, outgoing: Outgoing<PooledBuffer>, sent: usize) -> Sent;
 
-    /// How much of what was written the peer has not confirmed: [`untaken`](super::ring::untaken).
+    /// How much of what was written the peer has not confirmed: [`unconfirmed`](super::unconfirmed::unconfirmed).
     fn untaken(&self) -> io::Result<u32>;
 
     /// The address of the peer, where it has one.
@@ -55,7 +55,7 @@ pub(super) type Sent = (io::Result<()>, Outgoing<PooledBuffer>);
 
 /// What the loop waits for.
 enum Event {
-    Received(io::Result<usize>, Option<PooledBuffer>),
+    Received(Received<PooledBuffer>),
     Sent(io::Result<()>, Outgoing<PooledBuffer>),
     Deadline,
     /// The deadline, and bytes that never cease.
@@ -67,13 +67,12 @@ enum Event {
 ///
 /// What an idle connection costs is the size of this future: what is rare lives in boxes, and nothing large is held
 /// over an `await` or is an argument of an `async fn`, which would keep it twice.
-pub(super) fn serve<S: Stream>(
+#[expect(clippy::manual_async_fn, reason = "an async fn would keep its arguments twice")]
+pub(super) fn serve<S: Stream, H: Handler<PooledBuffer>>(
     stream: S,
-    start: Start,
-    context: Rc<Context>,
-    admission: Option<Admission>,
+    mut handler: H,
+    common: Rc<Common>,
 ) -> impl Future<Output = ()> {
-    let mut session = Session::new(start, &context, admission);
     async move {
         let mut reading = pin!(None);
         let mut writing = None;
@@ -82,62 +81,57 @@ pub(super) fn serve<S: Stream>(
         let mut heard = Phase::Running;
         let mut turn = 0_u8;
         let mut is_settled = false;
-        while !session.is_over() {
+        while !handler.is_over() {
             if writing.is_none() {
-                writing = write(&stream, &mut session);
-                if session.is_over() {
+                let has_more;
+                (writing, has_more) = write(&stream, &mut handler);
+                if handler.is_over() {
                     // The peer was found gone. With no read under way nothing else would say so.
                     break;
                 }
-                if writing.is_none() && session.has_outgoing() {
+                if has_more {
                     tokio::task::yield_now().await;
                     continue;
                 }
-                if writing.is_none() && session.should_end_writing() {
+                if writing.is_none() && handler.ends_writing() {
                     // The peer may be gone already.
                     let _ = stream.shutdown(Shutdown::Write);
-                    session.on_writing_ended();
                     continue;
                 }
             }
-            if reading.is_none() {
-                if session.may_read() {
-                    reading.set(Some(receive(&stream, &context, session.class())));
-                } else {
-                    session.on_not_read();
-                }
+            if reading.is_none() && handler.may_receive() {
+                reading.set(Some(receive(&stream, &common, handler.class())));
             }
 
             let mut waited = false;
             let event = {
                 // By value where that is smaller than a pointer: an idle connection holds the closure.
                 let is_last = turn == TURN - 1;
-                let (context, session, writing, alarm) = (&*context, &mut session, &mut writing, &mut alarm);
+                let (common, handler, writing, alarm) = (&*common, &handler, &mut writing, &mut alarm);
                 let (listener, waited, mut reading) = (&mut listener, &mut waited, reading.as_mut());
                 poll_fn(move |task| {
-                    let key =
-                        listener.get_or_insert_with(|| context.drain.listen(task.waker().clone())).key();
-                    let deadline = session.deadline();
-                    context.alarms.enter(alarm, key, deadline, &context.clock);
+                    let key = listener.get_or_insert_with(|| common.drain.listen(task.waker().clone())).key();
+                    let deadline = handler.deadline().map(Moment::at_millis);
+                    common.alarms.enter(alarm, key, deadline, &common.clock);
                     if let Some(write) = writing
                         && let Poll::Ready((result, outgoing)) = write.as_mut().poll(task)
                     {
                         return Poll::Ready(Event::Sent(result, outgoing));
                     }
-                    if context.drain.phase() != heard {
-                        return Poll::Ready(Event::Phase(context.drain.phase()));
+                    if common.drain.phase() != heard {
+                        return Poll::Ready(Event::Phase(common.drain.phase()));
                     }
                     // A read comes before a deadline, for what is here came in time. But a peer whose bytes never cease
                     // does not put the deadline off for ever.
-                    if is_last && context.alarms.have_passed(deadline) {
+                    if is_last && common.alarms.have_passed(deadline) {
                         return Poll::Ready(Event::Overdue);
                     }
                     if let Some(read) = reading.as_mut().as_pin_mut()
-                        && let Poll::Ready((result, buffer)) = read.poll(task)
+                        && let Poll::Ready(received) = read.poll(task)
                     {
-                        return Poll::Ready(Event::Received(result, buffer));
+                        return Poll::Ready(Event::Received(received));
                     }
-                    if context.alarms.have_passed(deadline) {
+                    if common.alarms.have_passed(deadline) {
                         return Poll::Ready(Event::Deadline);
                     }
                     *waited = true;
@@ -147,12 +141,12 @@ pub(super) fn serve<S: Stream>(
             match event.await {
                 Event::Sent(result, outgoing) => {
                     writing = None;
-                    session.on_sent(&result, outgoing);
+                    handler.on_sent(result, outgoing);
                 }
-                Event::Received(result, buffer) => {
+                Event::Received(received) => {
                     reading.set(None);
                     is_settled = false;
-                    session.on_received(result, buffer);
+                    handler.on_received(received);
                 }
                 // What is here came in time: it is looked for once before the deadline is held against the peer.
                 Event::Deadline if !is_settled => {
@@ -161,14 +155,14 @@ pub(super) fn serve<S: Stream>(
                 }
                 Event::Deadline | Event::Overdue => {
                     is_settled = false;
-                    if session.asks_untaken() {
-                        session.on_untaken(stream.untaken().ok());
+                    if handler.asks_untaken() {
+                        handler.on_untaken(stream.untaken().ok());
                     }
-                    session.on_deadline(|| stream.peer());
+                    handler.on_deadline(|| stream.peer());
                 }
                 Event::Phase(phase) => {
                     heard = phase;
-                    session.on_phase(phase);
+                    handler.on_phase(phase);
                 }
             }
             turn = if waited { 0 } else { turn + 1 };
@@ -181,7 +175,7 @@ pub(super) fn serve<S: Stream>(
         let _ = stream.shutdown(Shutdown::Both);
         if let Some(write) = writing {
             let (result, outgoing) = write.await;
-            session.on_sent(&result, outgoing);
+            handler.on_sent(result, outgoing);
         }
         if let Some(read) = reading.as_mut().as_pin_mut() {
             drop(read.await);
@@ -190,46 +184,53 @@ pub(super) fn serve<S: Stream>(
 }
 
 /// Writes what is due as far as the socket takes it. What has to be waited for is the future that comes back: rare on
-/// epoll, and so in a box.
-fn write<'a, S: Stream>(
+/// epoll, and so in a box. The second value is true if others should have their turn before the rest is written.
+fn write<'a, S: Stream, H: Handler<PooledBuffer>>(
     stream: &'a S,
-    session: &mut Session<PooledBuffer>,
-) -> Option<Pin<Box<impl Future<Output = Sent> + use<'a, S>>>> {
+    handler: &mut H,
+) -> (Option<Pin<Box<impl Future<Output = Sent> + use<'a, S, H>>>>, bool) {
     for _ in 0..TURN {
-        let outgoing = session.next_outgoing()?;
-        match stream.try_write(outgoing.bytes()) {
-            Ok(sent) if sent == outgoing.bytes().len() => session.on_sent(&Ok(()), outgoing),
-            Ok(sent) => return Some(Box::pin(stream.write_rest(outgoing, sent))),
+        let Some(outgoing) = handler.next_outgoing() else {
+            return (None, false);
+        };
+        let sent = match stream.try_write(outgoing.bytes()) {
+            Ok(sent) if sent == outgoing.bytes().len() => {
+                handler.on_sent(Ok(()), outgoing);
+                continue;
+            }
+            Ok(sent) => sent,
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
                     || is_for_want_of_memory(&error) =>
             {
-                return Some(Box::pin(stream.write_rest(outgoing, 0)));
+                0
             }
-            Err(error) => session.on_sent(&Err(error), outgoing),
-        }
+            Err(error) => {
+                handler.on_sent(Err(error), outgoing);
+                continue;
+            }
+        };
+        return (Some(Box::pin(stream.write_rest(outgoing, sent))), false);
     }
-    None
+    (None, true)
 }
 
 /// One read. The buffer is taken only once there is something to read.
 #[expect(clippy::manual_async_fn, reason = "an async fn would keep its arguments twice")]
 fn receive<S: Stream>(
     stream: &S,
-    context: &Context,
+    common: &Common,
     class: Class,
-) -> impl Future<Output = (io::Result<usize>, Option<PooledBuffer>)> {
+) -> impl Future<Output = Received<PooledBuffer>> {
     async move {
         loop {
-            if let Err(error) = stream.readable().await {
-                return (Err(error), None);
-            }
-            let (result, buffer) = stream.read(context.pool.take(class)).await;
+            stream.readable().await?;
+            let (result, buffer) = stream.read(common.pool.take(class)).await;
             if !result.as_ref().is_err_and(is_for_want_of_memory) {
-                return (result, Some(buffer));
+                return result.map(|len| (len > 0).then_some((buffer, len)));
             }
             drop((result, buffer));
-            wait_for_memory().await;
+            pause_for_memory().await;
         }
     }
 }
@@ -240,25 +241,6 @@ pub(super) fn is_for_want_of_memory(error: &io::Error) -> bool {
 }
 
 /// Waits before that. In a box, so that no idle connection holds the timer.
-pub(super) fn wait_for_memory() -> Pin<Box<impl Future<Output = ()>>> {
+pub(super) fn pause_for_memory() -> Pin<Box<impl Future<Output = ()>>> {
     Box::pin(tokio::time::sleep(PAUSE))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::epoll::EpollStream;
-    use super::*;
-
-    /// With what tokio adds to it (some 110 bytes) a task takes 512 bytes, and its socket's registration 256.
-    #[test]
-    fn an_idle_connection_is_small() {
-        fn size_of_output<F>(
-            _: impl FnOnce(EpollStream, Start, Rc<Context>, Option<Admission>) -> F,
-        ) -> usize {
-            size_of::<F>()
-        }
-        let size = size_of_output(serve::<EpollStream>);
-
-        assert!(size <= 400, "{size} bytes");
-    }
 }

@@ -6,9 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::buffer::{Class, ReceiveBuffer, SMALL};
-use crate::proto::HEADROOM;
-use crate::proto::budget::{Budget, Charge};
-use crate::server::WorkerStats;
+use crate::engine::EngineCounters;
+use crate::memory::{Budget, Charge, HEADROOM};
 
 /// How many free buffers of a size are kept, and how many bytes of them; one is kept whatever its size.
 const FREE_MAX: usize = 64;
@@ -23,22 +22,22 @@ type Free = RefCell<Vec<Box<Memory>>>;
 
 /// The free buffers of a worker, last used first: these are in the cache.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     big: usize,
     free: [Free; 2],
     /// Where it says how many buffers are out, which of big ones it counts itself, and how many are free.
-    stats: Arc<WorkerStats>,
+    stats: Arc<EngineCounters>,
 }
 
 impl Pool {
     /// A pool whose big buffers receive up to `big` bytes.
-    pub(super) fn new(big: usize, stats: Arc<WorkerStats>) -> Rc<Self> {
+    pub(crate) fn new(big: usize, stats: Arc<EngineCounters>) -> Rc<Self> {
         Rc::new(Self { big: big + HEADROOM, free: Default::default(), stats })
     }
 
     /// A buffer of this class, or a small one when as many big ones as may be are out.
-    pub(super) fn take(self: &Rc<Self>, mut class: Class) -> PooledBuffer {
-        let gauges = &self.stats.gauges.pooled_buffers;
+    pub(crate) fn take(self: &Rc<Self>, mut class: Class) -> PooledBuffer {
+        let gauges = &self.stats.pooled_buffers;
         if class == Class::Big
             && (gauges.used[class as usize].value() + 1) * self.big > BIG_BYTES_MAX.max(self.big)
         {
@@ -60,7 +59,7 @@ impl Pool {
     /// Takes a buffer's memory back, and the buffer out of the count even where its bytes were lost.
     fn give(&self, mut memory: Box<Memory>) {
         memory.charge = None;
-        let gauges = &self.stats.gauges.pooled_buffers;
+        let gauges = &self.stats.pooled_buffers;
         let class = memory.class as usize;
         gauges.used[class].set(gauges.used[class].value() - 1);
         if memory.bytes.is_empty() {
@@ -76,7 +75,7 @@ impl Pool {
 
 /// A buffer to receive into, at [`HEADROOM`]. An idle task has room for several of these, so they are small.
 #[derive(Debug)]
-pub(super) struct PooledBuffer {
+pub(crate) struct PooledBuffer {
     /// `None` only while it is dropped.
     memory: Option<Box<Memory>>,
     pool: Rc<Pool>,
@@ -94,12 +93,12 @@ struct Memory {
 
 impl PooledBuffer {
     /// Takes the bytes out, for the kernel to own them. A buffer that is dropped without them has lost them.
-    pub(super) fn take_bytes(&mut self) -> Vec<u8> {
+    pub(crate) fn take_bytes(&mut self) -> Vec<u8> {
         self.memory.as_mut().map(|memory| mem::take(&mut memory.bytes)).unwrap_or_default()
     }
 
     /// Puts the bytes back that were taken out.
-    pub(super) fn put_bytes(&mut self, bytes: Vec<u8>) {
+    pub(crate) fn put_bytes(&mut self, bytes: Vec<u8>) {
         if let Some(memory) = &mut self.memory {
             memory.bytes = bytes;
         }

@@ -15,17 +15,17 @@ use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::TcpStream;
 
 use super::outgoing::{Memory, Outgoing};
-use super::owned::{Sent, Stream, is_for_want_of_memory, wait_for_memory};
+use super::owned::{Sent, Stream, is_for_want_of_memory, pause_for_memory};
 use super::pool::PooledBuffer;
-use super::ring::{peer, untaken};
-use crate::proto::HEADROOM;
+use super::shortage::wait_for_memory;
+use super::unconfirmed::{peer, unconfirmed};
+use crate::memory::HEADROOM;
 
 /// The entries of a submission queue; the completion queue has twice as many.
 const ENTRIES: u32 = 256;
 
-/// How often, and after which time, a ring is asked for again when there is no memory for it.
-const NO_MEMORY_RETRIES: usize = 5;
-const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
+/// How long to ask for a ring again for which there is no memory.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Whether a ring can be set up at all. It is tried in a thread of its own: a runtime cannot be dropped within another.
 pub(super) fn probe() -> io::Result<()> {
@@ -41,15 +41,7 @@ pub(super) fn probe() -> io::Result<()> {
 /// A runtime; where there is no memory for it, one that is asked for again for a while: the kernel counts the locked
 /// memory of a ring that is gone, such as the probe's, some time longer.
 pub(super) fn runtime_in_time() -> io::Result<Runtime> {
-    for _ in 0..NO_MEMORY_RETRIES {
-        match runtime() {
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOMEM) => {
-                thread::sleep(NO_MEMORY_PAUSE);
-            }
-            result => return result,
-        }
-    }
-    runtime()
+    wait_for_memory(PATIENCE, runtime)
 }
 
 /// The stream of an accepted socket, made a blocking one: with O_NONBLOCK the kernel answers EAGAIN instead of waiting.
@@ -124,7 +116,7 @@ impl Stream for UringStream {
                 Ok(0) => return (Err(ErrorKind::WriteZero.into()), outgoing),
                 Ok(more) => sent += more,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if is_for_want_of_memory(&error) => wait_for_memory().await,
+                Err(error) if is_for_want_of_memory(&error) => pause_for_memory().await,
                 Err(error) => return (Err(error), outgoing),
             }
         }
@@ -132,7 +124,7 @@ impl Stream for UringStream {
     }
 
     fn untaken(&self) -> io::Result<u32> {
-        untaken(&self.0)
+        unconfirmed(&self.0)
     }
 
     fn peer(&self) -> Option<IpAddr> {

@@ -7,13 +7,13 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::slice;
 
-use super::budget::Budget;
+use super::ProtocolError;
 use super::close;
 use super::frame::{CONTROL_PAYLOAD_MAX, HEADER_MAX, Header, OpCode, Sender};
-use super::progress::{CloseFrame, ControlFrame, Counts, Gathered, Progress, Standing, close_frame, widen};
+use super::progress::{CloseFrame, ControlFrame, Counts, Progress, Standing, close_frame, widen};
 use super::utf8::Validator;
-use super::{HEADROOM, ProtocolError};
 use crate::mask::{self, Key};
+use crate::memory::{Budget, Charged, HEADROOM};
 
 /// How much text is unmasked before it is validated: both passes stay within the first-level cache.
 const TEXT_BLOCK: usize = 16 << 10;
@@ -38,7 +38,7 @@ pub struct Connection {
     pub(super) settings: Rc<Settings>,
     pub(super) expected: Expected,
     /// The frame under way, if it is being gathered: room for a header, then the unmasked payload so far.
-    pub(super) gathered: Option<Box<Gathered>>,
+    pub(super) gathered: Option<Box<Charged>>,
     /// Payload bytes that the headers of the message under way have announced.
     message_len: u64,
     pub(super) message: Message,
@@ -103,7 +103,7 @@ pub(super) struct Turn<'a> {
     pub(super) end: usize,
     /// The reply so far. `out.end` plus the header of the next reply is never past that reply's payload.
     pub(super) out: Range<usize>,
-    pub(super) head: Option<Box<Gathered>>,
+    pub(super) head: Option<Box<Charged>>,
     pub(super) counts: Counts,
 }
 
@@ -538,8 +538,8 @@ pub(super) fn put_header(buffer: &mut [u8], start: usize, fin: bool, opcode: OpC
 
 #[cfg(test)]
 mod tests {
-    use super::super::budget::Total;
     use super::*;
+    use crate::memory::Total;
 
     fn connection() -> Connection {
         let budget = Budget::new(Total::new(1 << 20));

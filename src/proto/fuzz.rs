@@ -5,15 +5,15 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::budget::{Budget, Total, Usage};
 use super::frame::{HEADER_MAX, Header, OpCode, Sender};
 use super::handshake::{
     ANY, Document, HEAD_MAX, Handshake, Page, Rules, Step, options_response, page_response,
 };
 use super::proxy::{self, ProxyError, V2_BODY_MAX, Versions};
 use super::utf8::Validator;
-use super::{Connection, Counts, Gathered, HEADROOM, Settings, Standing};
+use super::{Connection, Counts, Settings, Standing};
 use crate::mask::{self, Key};
+use crate::memory::{Budget, Charged, HEADROOM, Total, Usage};
 
 /// Any time will do.
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -338,7 +338,7 @@ impl Peer {
 
     /// Gives one piece to the connection. A gathered frame goes to `unsent`, where it goes on being charged.
     #[expect(clippy::vec_box, reason = "the connection gives out boxes")]
-    fn receive(&mut self, piece: &[u8], unsent: Option<&mut Vec<Box<Gathered>>>) {
+    fn receive(&mut self, piece: &[u8], unsent: Option<&mut Vec<Box<Charged>>>) {
         let before = self.connection.standing();
         let start = GUARD + HEADROOM;
         let filled = start..start + piece.len();

@@ -10,9 +10,9 @@ mod target;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
-use super::budget::{Budget, Charge};
 use super::fields::is_token_byte;
 pub use super::page::{Document, Page, options_response, page_response};
+use crate::memory::{Budget, Charge};
 pub use answer::accept_key;
 use answer::{Answer, accept_response, answer};
 pub use refusal::{Refusal, Refused};
@@ -259,8 +259,8 @@ fn judge(head: &[u8], rules: &Rules, consumed: usize) -> Result<Step, Refused> {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::budget::{Total, Usage};
     use super::*;
+    use crate::memory::{Total, Usage};
 
     fn budget() -> Rc<Budget> {
         Budget::new(Total::new(1 << 20))

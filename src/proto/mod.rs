@@ -17,7 +17,6 @@
     )
 )]
 
-pub mod budget;
 pub mod close;
 mod connection;
 mod error;
@@ -43,8 +42,4 @@ pub mod utf8;
 
 pub use connection::{Connection, Settings};
 pub use error::{ProtocolError, ProtocolErrorKind};
-pub use progress::{CloseFrame, ControlFrame, Counts, Gathered, Progress, Standing};
-
-/// The room, in bytes, that must lie before received bytes: a header that the client did not send and a code point
-/// that was held back are put there.
-pub const HEADROOM: usize = 16;
+pub use progress::{CloseFrame, ControlFrame, Counts, Progress, Standing};

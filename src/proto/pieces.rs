@@ -5,8 +5,9 @@ use bytes::BytesMut;
 use super::ProtocolError;
 use super::connection::{Connection, Expected, Frame, Message, Route, Turn, put_header};
 use super::frame::{Header, OpCode};
-use super::progress::{Gathered, widen};
+use super::progress::widen;
 use crate::mask;
+use crate::memory::Charged;
 
 /// The longest header of a frame that a server sends.
 const REPLY_HEADER_MAX: usize = 10;
@@ -46,7 +47,7 @@ impl Connection {
     fn make_room(&mut self, frame: Frame, len: usize) -> bool {
         let gathered = self.gathered.get_or_insert_with(|| {
             let charge = self.settings.budget.charge(0);
-            Box::new(Gathered { bytes: BytesMut::new(), charge })
+            Box::new(Charged { bytes: BytesMut::new(), charge })
         });
         let capacity = gathered.bytes.capacity();
         let used = gathered.bytes.len().max(REPLY_HEADER_MAX);

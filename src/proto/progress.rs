@@ -2,11 +2,9 @@
 
 use std::ops::Range;
 
-use bytes::BytesMut;
-
 use super::ProtocolError;
-use super::budget::Charge;
 use super::frame::{CONTROL_PAYLOAD_MAX, HEADER_MAX, Header, OpCode};
+use crate::memory::Charged;
 
 /// What [`Connection::receive`](super::Connection::receive) made of its bytes.
 ///
@@ -14,7 +12,7 @@ use super::frame::{CONTROL_PAYLOAD_MAX, HEADER_MAX, Header, OpCode};
 #[derive(Debug, Default)]
 pub struct Progress {
     /// A frame that came in pieces and was gathered, moved out: it is kept until it has been sent.
-    pub head: Option<Box<Gathered>>,
+    pub head: Option<Box<Charged>>,
     /// The range of the caller's buffer to send; it may begin in the headroom. Empty when there is nothing.
     pub body: Range<usize>,
     /// A Close of our own.
@@ -23,15 +21,6 @@ pub struct Progress {
     pub standing: Standing,
     /// What happened.
     pub counts: Counts,
-}
-
-/// A gathered frame, complete with its header, and what it was charged to.
-#[derive(Debug)]
-pub struct Gathered {
-    /// The bytes to send.
-    pub bytes: BytesMut,
-    /// Given back to the budget when dropped.
-    pub charge: Charge,
 }
 
 /// A close frame with a code and no reason, as it goes out.

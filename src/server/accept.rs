@@ -3,35 +3,24 @@
 use std::io;
 use std::net::{IpAddr, TcpStream as StdStream};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 
-use super::drain::Phase;
-use super::listeners::Listener;
-use crate::engine::{Context, Spawner};
-
-/// How long accepting pauses when the process or the kernel has run out of something.
-pub(crate) const PAUSE: Duration = Duration::from_millis(50);
-
-/// How often the log says so at most: whoever can use up the descriptors could fill the log too.
-pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How many connections beyond the limit are being told so, per worker; further ones wait in the backlog.
-pub(crate) const REFUSALS_MAX: usize = 16;
+use crate::engine::{Listener, PAUSE, Phase, Spawner, is_the_peers};
+use crate::session::{LOG_INTERVAL, REFUSALS_MAX, Session, WorkerWide};
 
 /// Accepts until the drain begins, then takes what is queued: closing a listener would reset it. An inherited one is
 /// not ours to empty: it stays open elsewhere, and whoever has it next finds what is queued.
 pub(super) async fn accept(
     listener: AsyncFd<Listener>,
     spawner: Spawner,
-    context: Rc<Context>,
+    context: Rc<WorkerWide>,
 ) -> io::Result<()> {
     let mut logged = None;
-    while context.drain.phase() == Phase::Running {
+    while context.common.drain.phase() == Phase::Running {
         let accepted = tokio::select! {
             biased;
             () = context.phase_changed() => break,
@@ -51,7 +40,8 @@ pub(super) async fn accept(
         match listener.accept().and_then(from_std) {
             Ok((socket, peer)) => {
                 let (start, admission) = context.receive(peer);
-                spawner.spawn(socket, start, Rc::clone(&context), admission);
+                let session = Session::new(start, &context, admission);
+                spawner.spawn(socket, session, Rc::clone(&context.common));
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if is_the_peers(&error) => {}
@@ -79,14 +69,15 @@ fn from_std((socket, peer): (StdStream, Option<IpAddr>)) -> io::Result<(TcpStrea
 }
 
 /// Serves a connection, or tells it that there are too many.
-async fn begin(socket: TcpStream, peer: Option<IpAddr>, spawner: Spawner, context: &Rc<Context>) {
+async fn begin(socket: TcpStream, peer: Option<IpAddr>, spawner: Spawner, context: &Rc<WorkerWide>) {
     let (start, admission) = context.receive(peer);
     let is_full = admission.is_none();
-    spawner.spawn(socket, start, Rc::clone(context), admission);
+    let session = Session::new(start, context, admission);
+    spawner.spawn(socket, session, Rc::clone(&context.common));
     if is_full && context.refusals_under_way() >= REFUSALS_MAX {
         context.stats.accept_pauses.add(1);
         context.stats.gauges.accept_paused.set(1);
-        while context.refusals_under_way() >= REFUSALS_MAX && context.drain.phase() == Phase::Running {
+        while context.refusals_under_way() >= REFUSALS_MAX && context.common.drain.phase() == Phase::Running {
             tokio::time::sleep(PAUSE).await;
         }
         context.stats.gauges.accept_paused.set(0);
@@ -94,7 +85,7 @@ async fn begin(socket: TcpStream, peer: Option<IpAddr>, spawner: Spawner, contex
 }
 
 /// A connection that ended in the queue is none of our business; running out of something is waited out.
-async fn recover(error: &io::Error, context: &Context, logged: &mut Option<Instant>) {
+async fn recover(error: &io::Error, context: &WorkerWide, logged: &mut Option<Instant>) {
     if is_the_peers(error) {
         return;
     }
@@ -106,21 +97,4 @@ async fn recover(error: &io::Error, context: &Context, logged: &mut Option<Insta
     context.stats.gauges.accept_paused.set(1);
     tokio::time::sleep(PAUSE).await;
     context.stats.gauges.accept_paused.set(0);
-}
-
-/// Errors of the connection that was about to be accepted (accept(2), "Error handling"). Not EPERM: a filter or a
-/// security module that says so leaves the connection in the queue, and says it again.
-pub(crate) fn is_the_peers(error: &io::Error) -> bool {
-    let peers = [
-        Errno::CONNABORTED,
-        Errno::INTR,
-        Errno::PROTO,
-        Errno::NETDOWN,
-        Errno::NETUNREACH,
-        Errno::HOSTDOWN,
-        Errno::HOSTUNREACH,
-        Errno::OPNOTSUPP,
-        Errno::TIMEDOUT,
-    ];
-    Errno::from_io_error(error).is_some_and(|errno| peers.contains(&errno))
 }

@@ -1,10 +1,7 @@
 //! Listening sockets that whoever started the process has opened for it: systemd's socket activation
 //! (sd_listen_fds(3)).
 
-use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use listenfd::ListenFd;
 use socket2::{Domain, Socket};
@@ -63,39 +60,6 @@ pub fn inherited() -> Result<Vec<Inherited>, StartError> {
             })
         })
         .collect()
-}
-
-/// The O_NONBLOCK of an inherited socket. Every process that has the socket has the same flag: it is put back when the last
-/// worker has ended.
-#[derive(Debug)]
-pub(super) struct Lent {
-    socket: Socket,
-    is_changed: AtomicBool,
-}
-
-impl Lent {
-    pub(super) fn new(socket: &Socket) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self { socket: socket.try_clone()?, is_changed: AtomicBool::new(false) }))
-    }
-
-    /// Sets the flag, for engines that cannot do without.
-    pub(super) fn set_nonblocking(&self) -> io::Result<()> {
-        if !self.socket.nonblocking()? {
-            self.is_changed.store(true, Ordering::Relaxed);
-            self.socket.set_nonblocking(true)?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if *self.is_changed.get_mut()
-            && let Err(error) = self.socket.set_nonblocking(false)
-        {
-            tracing::warn!(%error, "the O_NONBLOCK of an inherited socket cannot be put back");
-        }
-    }
 }
 
 fn take(descriptors: &mut ListenFd, index: usize) -> Result<Inherited, String> {

@@ -1,94 +1,22 @@
 //! Listening sockets, one or more a worker: a TCP port is shared by SO_REUSEPORT, any other socket by duplicates.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::StartError;
-use super::activation::{Inherited, Lent};
+use super::activation::Inherited;
 use super::occupied::bind_in_time;
 use super::socket_file::{self, SocketFile};
 use crate::config::{Address, ListeningConfig};
+use crate::engine::{Lent, Listener};
 use crate::system;
-
-/// What the kernel cuts an accept queue to, where it does not say.
-const SOMAXCONN: usize = 4096;
 
 /// Who asks for what is listened at.
 const OPTION: &str = "--listen";
-
-/// A listening socket of a worker.
-#[derive(Debug)]
-pub struct Listener {
-    socket: Socket,
-    queue_max: usize,
-    is_shared: bool,
-    /// What other processes share with this one, in the case of an inherited socket.
-    lent: Option<Arc<Lent>>,
-}
-
-impl Listener {
-    /// How many connections can wait in its queue.
-    pub(crate) const fn queue_max(&self) -> usize {
-        self.queue_max
-    }
-
-    /// Whether other workers accept from the same queue: what is there now may be gone in a moment.
-    pub(crate) const fn is_shared(&self) -> bool {
-        self.is_shared
-    }
-
-    /// Whether it is somebody else's, who will hand it to the next server: with what is queued then.
-    pub(crate) const fn is_inherited(&self) -> bool {
-        self.lent.is_some()
-    }
-
-    /// Sets whether accepting gives [`io::ErrorKind::WouldBlock`] instead of waiting, for everybody who shares the socket.
-    /// An inherited socket is never made to wait: other processes may rely on its O_NONBLOCK.
-    pub(crate) fn set_nonblocking(&self, is_nonblocking: bool) -> io::Result<()> {
-        match &self.lent {
-            None => self.socket.set_nonblocking(is_nonblocking),
-            Some(lent) if is_nonblocking => lent.set_nonblocking(),
-            Some(_) => Ok(()),
-        }
-    }
-
-    /// accept4(2), of a socket that does not block. What is accepted is a `TcpStream` in name only when the listener is
-    /// of the unix family: to read, write and shut it is the same. Its peer has no IP address then.
-    pub(super) fn accept(&self) -> io::Result<(TcpStream, Option<IpAddr>)> {
-        if let Some(lent) = &self.lent {
-            // Another server that shares the socket may have ended, and put the flag back.
-            lent.set_nonblocking()?;
-        }
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let (socket, peer) = acceptfrom_with(&self.socket, flags)?;
-        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).map(|peer| peer.ip());
-        Ok((socket.into(), peer))
-    }
-}
-
-impl From<TcpListener> for Listener {
-    fn from(listener: TcpListener) -> Self {
-        Self { socket: listener.into(), queue_max: somaxconn(), is_shared: false, lent: None }
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl AsRawFd for Listener {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
-    }
-}
 
 /// All that is listened at.
 #[derive(Debug, Default)]
@@ -115,7 +43,7 @@ pub(crate) fn bind(
     workers: usize,
 ) -> Result<Bound, StartError> {
     let mut bound = Bound { per_worker: (0..workers).map(|_| Vec::new()).collect(), ..Bound::default() };
-    let somaxconn = somaxconn();
+    let somaxconn = system::somaxconn();
     let queue_max = somaxconn.min(config.backlog.unsigned_abs() as usize);
     let is_default_wanted = inherited.is_empty() || config.is_asked_for;
     let mut all: Vec<_> = inherited.iter().map(|Inherited { address, .. }| address.clone()).collect();
@@ -200,7 +128,7 @@ impl Bound {
             };
             let socket = if worker == 0 { bind_in_time(&Address::Ip(asked), bind) } else { bind() }?;
             address = TcpListener::from(socket.try_clone().map_err(fail)?).local_addr().map_err(fail)?;
-            listeners.push(Listener { socket, queue_max, is_shared: false, lent: None });
+            listeners.push(Listener::new(socket, queue_max, false, None));
         }
         Ok(address)
     }
@@ -210,19 +138,13 @@ impl Bound {
         let is_shared = self.per_worker.len() > 1;
         for listeners in self.per_worker.iter_mut().skip(1) {
             let socket = socket.try_clone()?;
-            listeners.push(Listener { socket, queue_max, is_shared, lent: lent.cloned() });
+            listeners.push(Listener::new(socket, queue_max, is_shared, lent.cloned()));
         }
         if let Some(listeners) = self.per_worker.first_mut() {
-            listeners.push(Listener { socket, queue_max, is_shared, lent: lent.cloned() });
+            listeners.push(Listener::new(socket, queue_max, is_shared, lent.cloned()));
         }
         Ok(())
     }
-}
-
-/// What the kernel cuts accept queues to.
-fn somaxconn() -> usize {
-    let limit = system::sysctl_number("net.core.somaxconn");
-    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(SOMAXCONN)
 }
 
 /// A listener at a name of the abstract namespace.
@@ -284,6 +206,7 @@ fn set_tcp_options(socket: &Socket, address: &Address, config: &ListeningConfig)
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
     use std::thread;
 
     use super::*;

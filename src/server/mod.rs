@@ -1,17 +1,14 @@
 //! The server: listeners, one worker a CPU, and how it ends.
 
-pub(crate) mod accept;
+mod accept;
 mod activation;
 pub mod admin;
-pub mod drain;
-pub mod families;
-mod limits;
+mod announcer;
+mod capacity;
 mod listeners;
 mod occupied;
 mod page;
 mod socket_file;
-mod sources;
-pub mod stats;
 mod workers;
 
 use std::io;
@@ -22,24 +19,23 @@ use std::thread::JoinHandle;
 use rustix::io::Errno;
 use tokio::sync::watch;
 
-use crate::config::{Address, Config, CpuList};
-use crate::engine::{self, Engine};
-use crate::proto::budget::Total;
+use crate::config::{Address, Config, CpuList, EngineChoice};
+use crate::counters::{Life, Snapshot, WorkerCounters};
+use crate::engine::{self, Engine, Hindrance, Phase};
+use crate::limits::Limits;
+use crate::memory::Total;
 use crate::proto::handshake::Rules;
+use crate::session::ProcessWide;
 use crate::variables::BadVariable;
 
-use drain::Announcer;
+use announcer::Announcer;
 use listeners::Bound;
 use socket_file::SocketFile;
 
 pub use activation::{Inherited, inherited};
-pub use drain::Phase;
-pub use limits::{Admission, Limits, check_resources};
-pub(crate) use limits::{Descriptors, direct_connections_max};
-pub use listeners::Listener;
+pub use capacity::check_resources;
+pub(crate) use capacity::{Descriptors, direct_connections_max};
 pub(crate) use listeners::bind as bind_listeners;
-pub use sources::Source;
-pub use stats::{Life, Snapshot, WorkerStats};
 pub(crate) use workers::Placement;
 
 /// A server that runs in threads of its own.
@@ -50,8 +46,8 @@ pub struct Server {
     cpus: Option<CpuList>,
     engines: Vec<Engine>,
     phase: Announcer,
-    shared: Arc<Shared>,
-    stats: Vec<Arc<WorkerStats>>,
+    shared: Arc<ProcessWide>,
+    stats: Vec<Arc<WorkerCounters>>,
     /// Those that were not waited for yet.
     workers: Mutex<Vec<JoinHandle<io::Result<()>>>>,
     /// How many workers have ended.
@@ -73,15 +69,6 @@ pub struct WorkerView {
     pub stats: Snapshot,
 }
 
-/// What every worker is told.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) config: Config,
-    pub(crate) rules: Rules,
-    pub(crate) limits: Arc<Limits>,
-    pub(crate) unsent: Arc<Total>,
-}
-
 impl Server {
     /// Starts a server; when this returns it accepts connections.
     ///
@@ -99,7 +86,7 @@ impl Server {
     ///
     /// As there.
     pub fn start_with(config: &Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
-        let mut engine = engine::choose(config.engine)?;
+        let mut engine = engine::choose(wanted(config.engine))?;
         let placement = Placement::find(config)?;
         let descriptors = Descriptors { workers: placement.workers, inherited: inherited.len() };
         let (connections_max, per_worker) = match engine {
@@ -111,7 +98,7 @@ impl Server {
         };
         let Bound { per_worker: listeners, addresses, client_addresses, files } =
             listeners::bind(&config.listening, inherited, placement.workers)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ProcessWide {
             rules: Rules {
                 paths: config.access.paths.clone(),
                 subprotocols: config.access.subprotocols.clone(),
@@ -139,7 +126,7 @@ impl Server {
             files,
         };
         for (index, listeners) in listeners.into_iter().enumerate() {
-            let stats = Arc::new(WorkerStats::default());
+            let stats = Arc::new(WorkerCounters::default());
             server.stats.push(Arc::clone(&stats));
             let setup = workers::Setup {
                 index,
@@ -233,7 +220,7 @@ impl Server {
     /// Each worker as it is now.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerView> {
-        let view = |(stats, &engine): (&Arc<WorkerStats>, _)| WorkerView {
+        let view = |(stats, &engine): (&Arc<WorkerCounters>, _)| WorkerView {
             engine,
             life: stats.life.life(),
             stats: Snapshot::sum([stats.as_ref()]),
@@ -290,6 +277,16 @@ impl Server {
     async fn until_ended(&self, workers: usize) {
         // The sender is here, so it is not dropped meanwhile.
         let _ = self.ended.subscribe().wait_for(|&ended| ended >= workers).await;
+    }
+}
+
+/// The engine that was asked for by name.
+pub(crate) const fn wanted(choice: EngineChoice) -> Option<Engine> {
+    match choice {
+        EngineChoice::Auto => None,
+        EngineChoice::Ring => Some(Engine::Ring),
+        EngineChoice::TokioUring => Some(Engine::TokioUring),
+        EngineChoice::Epoll => Some(Engine::Epoll),
     }
 }
 
@@ -434,6 +431,12 @@ fn refusal_cure(source: &io::Error) -> &'static str {
             "; a seccomp profile or a security module refuses it: allow it there"
         }
         _ => "",
+    }
+}
+
+impl From<Hindrance> for StartError {
+    fn from(Hindrance { engine, reason, .. }: Hindrance) -> Self {
+        Self::Engine { engine, reason }
     }
 }
 

@@ -12,12 +12,11 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::watch;
 
-use super::drain::Phase;
-use super::listeners::Listener;
-use super::stats::WorkerStats;
-use super::{Shared, StartError, accept, limits};
+use super::{StartError, accept, capacity, wanted};
 use crate::config::{Config, CpuList, EngineChoice};
-use crate::engine::{self, Context, Engine, Runtime, Spawner, ring};
+use crate::counters::WorkerCounters;
+use crate::engine::{self, Engine, Hindrance, Listener, Phase, Runtime, Spawner, ring};
+use crate::session::{ProcessWide, REFUSALS_MAX, Serving, WorkerWide};
 
 /// How long connections that were cut may take to give their buffers back.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -29,15 +28,15 @@ pub(super) struct Setup {
     pub(super) cpus: Vec<usize>,
     pub(super) engine: Engine,
     pub(super) listeners: Vec<Listener>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) stats: Arc<WorkerStats>,
+    pub(super) shared: Arc<ProcessWide>,
+    pub(super) stats: Arc<WorkerCounters>,
     pub(super) phase: watch::Receiver<Phase>,
     /// An eventfd(2) that is written to when the phase changes: for the engine that cannot await.
     pub(super) wake: Arc<OwnedFd>,
     /// How many connections it may have on the ring engine.
     pub(super) connections_max: usize,
     /// How many there may be on the other engines.
-    pub(super) descriptors: limits::Descriptors,
+    pub(super) descriptors: capacity::Descriptors,
     /// Counts the workers that have ended.
     pub(super) ended: watch::Sender<usize>,
 }
@@ -48,7 +47,7 @@ type Ready = mpsc::SyncSender<Result<Engine, StartError>>;
 /// Counts its worker among those that have ended, in whatever way.
 struct Ended {
     count: watch::Sender<usize>,
-    stats: Arc<WorkerStats>,
+    stats: Arc<WorkerCounters>,
     phase: watch::Receiver<Phase>,
     has_failed: bool,
 }
@@ -188,7 +187,8 @@ fn run_pinned(mut setup: Setup, ready: &Ready) -> io::Result<()> {
                 return runtime.block_on(serve(runtime.spawner(), setup, ready));
             }
         };
-        match engine::fall_back(setup.shared.config.engine, setup.engine, error.into()) {
+        let hindrance = Hindrance::of_setup(setup.engine, error);
+        match engine::fall_back(wanted(setup.shared.config.engine), hindrance) {
             Ok(engine) => {
                 setup.engine = engine;
                 // Connections take descriptors from now on.
@@ -200,8 +200,8 @@ fn run_pinned(mut setup: Setup, ready: &Ready) -> io::Result<()> {
                     }
                 }
             }
-            Err(error) => {
-                let _ = ready.send(Err(error));
+            Err(hindrance) => {
+                let _ = ready.send(Err(hindrance.into()));
                 return Ok(());
             }
         }
@@ -209,16 +209,16 @@ fn run_pinned(mut setup: Setup, ready: &Ready) -> io::Result<()> {
 }
 
 /// A worker of the ring engine.
-fn ring(setup: &Setup) -> io::Result<ring::Worker<ring::Serving>> {
-    let context = Rc::new(Context::new(&setup.shared, Arc::clone(&setup.stats)));
+fn ring(setup: &Setup) -> io::Result<ring::Worker<Serving>> {
+    let context = Rc::new(WorkerWide::new(&setup.shared, Arc::clone(&setup.stats), false));
     let config = &setup.shared.config;
     // Accepts that wait for an address keep a place each, on idle listeners too.
-    let is_counted = setup.shared.limits.counts_sources();
+    let is_counted = setup.shared.limits.counts_holders();
     let waiting = if is_counted { setup.listeners.len() * ring::WITH_PEER } else { 0 };
-    let places = (setup.connections_max + accept::REFUSALS_MAX + waiting).min(limits::files_max());
+    let places = (setup.connections_max + REFUSALS_MAX + waiting).min(capacity::files_max());
     let sizes = ring_sizes(config, places);
-    let service = ring::Serving::new(context, setup.phase.clone());
-    ring::Worker::new(&sizes, service, Arc::clone(&setup.wake), Arc::clone(&setup.stats))
+    let service = Serving::new(context, setup.phase.clone());
+    ring::Worker::new(&sizes, service, Arc::clone(&setup.wake), Arc::clone(&setup.stats.engine))
 }
 
 /// How large its ring is: as suits so many places, unless the options say otherwise.
@@ -249,8 +249,8 @@ fn ring_sizes(config: &Config, places: usize) -> ring::Sizes {
 
 /// Accepts and serves connections in tasks, until the phase says to end.
 async fn serve(spawner: Spawner, setup: Setup, ready: &Ready) -> io::Result<()> {
-    let context = Rc::new(Context::new(&setup.shared, setup.stats));
-    tokio::task::spawn_local(engine::watch_alarms(Rc::clone(&context))?);
+    let context = Rc::new(WorkerWide::new(&setup.shared, setup.stats, true));
+    tokio::task::spawn_local(Rc::clone(&context.common).watch_alarms()?);
     let mut acceptors = Vec::new();
     for listener in setup.listeners {
         let acceptor = accept::accept(accept::watch(listener)?, spawner, Rc::clone(&context));
@@ -272,7 +272,7 @@ async fn serve(spawner: Spawner, setup: Setup, ready: &Ready) -> io::Result<()> 
 }
 
 /// Waits until the phase is at least `until`. A server that was dropped is stopping.
-async fn follow(phase: &mut watch::Receiver<Phase>, context: &Context, until: Phase) {
+async fn follow(phase: &mut watch::Receiver<Phase>, context: &WorkerWide, until: Phase) {
     let reached = phase.wait_for(|&phase| phase >= until).await.map_or(Phase::Stopping, |phase| *phase);
-    context.drain.enter(reached);
+    context.common.drain.enter(reached);
 }

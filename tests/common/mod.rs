@@ -16,8 +16,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum as _;
-use ringback::config::EngineChoice;
+use ringback::engine::Engine;
 use ringback::mask::{self, Key};
 use ringback::proto::frame::{HEADER_MAX, Header, OpCode, Sender};
 
@@ -50,8 +49,9 @@ macro_rules! on_each_engine {
 
 /// Whether the kernel lets this engine run; says why when it does not.
 pub(crate) fn is_runnable(engine: &str) -> bool {
-    let choice = EngineChoice::from_str(engine, false).expect("an engine");
-    match ringback::engine::choose(choice) {
+    let engines = [Engine::Ring, Engine::TokioUring, Engine::Epoll];
+    let wanted = engines.into_iter().find(|known| known.to_string() == engine).expect("an engine");
+    match ringback::engine::choose(Some(wanted)) {
         Ok(_) => true,
         Err(error) => {
             println!("SKIPPED: {error}");

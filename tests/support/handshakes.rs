@@ -1,7 +1,7 @@
 //! Requests, and what comes of them: each row alone, with bytes behind it, cut at every byte and byte by byte.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use ringback::proto::budget::{Budget, Total};
+use ringback::memory::{Budget, Total};
 use ringback::proto::handshake::{
     Document, Handshake, Page as Forms, Refusal, Rules, Step, options_response, page_response,
 };

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringback::proto::budget::{Budget, Total};
+use ringback::memory::{Budget, HEADROOM, Total};
 use ringback::proto::frame::OpCode;
-use ringback::proto::{Connection, Counts, HEADROOM, Settings};
+use ringback::proto::{Connection, Counts, Settings};
 
 use super::client;
 use super::replies::{self, Reply};

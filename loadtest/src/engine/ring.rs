@@ -12,10 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ringback::engine::ring::{Class, Handler, Key, Lease, Outgoing, Received, Service, Sizes, Worker};
-use ringback::proto::budget::{Budget, Total};
-use ringback::proto::{Gathered, HEADROOM};
-use ringback::server::{Phase, WorkerStats};
+use ringback::engine::ring::{Class, Key, Lease, Outgoing, Received, Service, Sizes, Worker};
+use ringback::engine::{EngineCounters, Handler, Phase};
+use ringback::memory::{Budget, Charged, HEADROOM, Total};
 
 use super::Mover;
 use super::link::Link;
@@ -40,7 +39,7 @@ impl Ring {
         if load.plan.spin {
             sizes.busy_poll = Duration::MAX;
         }
-        let mut worker = Worker::new(&sizes, Connecting, wake, Arc::new(WorkerStats::default()))?;
+        let mut worker = Worker::new(&sizes, Connecting, wake, Arc::new(EngineCounters::default()))?;
         worker.watch()?;
         Ok(Self { worker, heap: Heap::new(), load: Rc::clone(load) })
     }
@@ -143,7 +142,7 @@ impl Peer {
     }
 }
 
-impl Handler for Peer {
+impl Handler<Lease> for Peer {
     fn on_connected(&mut self, result: io::Result<()>) {
         self.link.on_connected(result);
     }
@@ -236,7 +235,7 @@ impl Handler for Peer {
         None
     }
 
-    fn on_deadline(&mut self) {}
+    fn on_deadline(&mut self, _: impl FnOnce() -> Option<IpAddr>) {}
 
     fn on_phase(&mut self, _: Phase) {}
 
@@ -255,7 +254,7 @@ struct Heap {
     budget: Rc<Budget>,
     /// Pieces of [`HEAP_PIECE`] bytes, to be used again.
     #[expect(clippy::vec_box, reason = "a piece goes out in its box")]
-    pool: RefCell<Vec<Box<Gathered>>>,
+    pool: RefCell<Vec<Box<Charged>>>,
 }
 
 impl Heap {
@@ -267,7 +266,7 @@ impl Heap {
     fn outgoing(&self, fill: impl FnOnce(&mut [u8]) -> usize) -> Option<Outgoing> {
         let pooled = self.pool.borrow_mut().pop();
         let mut piece = pooled.unwrap_or_else(|| {
-            Box::new(Gathered { bytes: BytesMut::zeroed(HEAP_PIECE), charge: self.budget.charge(0) })
+            Box::new(Charged { bytes: BytesMut::zeroed(HEAP_PIECE), charge: self.budget.charge(0) })
         });
         let len = fill(&mut piece.bytes);
         if len > COPIED_MAX {
@@ -280,7 +279,7 @@ impl Heap {
     }
 
     fn copy(&self, bytes: &[u8]) -> Option<Outgoing> {
-        Outgoing::heap(Box::new(Gathered { bytes: bytes.into(), charge: self.budget.charge(0) }))
+        Outgoing::heap(Box::new(Charged { bytes: bytes.into(), charge: self.budget.charge(0) }))
     }
 
     /// Takes back what was sent.

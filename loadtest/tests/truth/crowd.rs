@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use ringback::config::{Config, EngineChoice, ListeningConfig};
+use ringback::engine::{self, Engine};
 use ringback::server::Server;
 use rustix::process::{Resource, getrlimit};
 
@@ -23,7 +24,7 @@ const IS_SERVER: &str = "RINGBACK_TEST_IS_CROWD_SERVER";
 #[test]
 #[ignore = "volume: 60,000 connections, 30 s"]
 fn sixty_thousand_connections_from_several_addresses() {
-    if let Err(error) = ringback::engine::choose(EngineChoice::Ring) {
+    if let Err(error) = engine::choose(Some(Engine::Ring)) {
         println!("SKIPPED: {error}");
         return;
     }

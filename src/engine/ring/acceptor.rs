@@ -13,12 +13,12 @@ use std::rc::Rc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::super::listener::{Listener, is_the_peers};
 use super::super::wheel::TICK;
 use super::event::Accepting;
 use super::ring::{Descriptor, Ring};
 use super::worker::Service;
-use crate::server::accept::is_the_peers;
-use crate::server::{Listener, Phase};
+use crate::engine::Phase;
 
 /// For how many ticks accepting pauses when the process or the kernel has run out of something.
 const PAUSE: u64 = 50 / TICK;

@@ -13,9 +13,9 @@ use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-use super::Class;
 use super::quarantine::Quarantine;
-use crate::proto::HEADROOM;
+use super::{Class, ReceiveBuffer};
+use crate::memory::{Budget, HEADROOM};
 
 /// A group of equal buffers.
 #[derive(Debug)]
@@ -240,6 +240,24 @@ impl Drop for Lease {
     #[inline]
     fn drop(&mut self) {
         self.group.take_back(self.index);
+    }
+}
+
+impl ReceiveBuffer for Lease {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self.bytes()
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes_mut()
+    }
+
+    fn charge(&mut self, _: &Rc<Budget>) {}
+
+    fn is_scarce(&self) -> bool {
+        self.is_scarce()
     }
 }
 

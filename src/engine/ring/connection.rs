@@ -2,19 +2,20 @@
 
 use std::io;
 use std::iter;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::super::handler::Handler;
 use super::super::send_queue::BUFFERS_SHARE;
 use super::super::wheel::{TICK, Wheel};
 use super::Class;
+use super::buffers::Lease;
 use super::event::{Manner, Pieces};
 use super::ring::{Descriptor, Ring};
 use super::token::Key;
-use super::worker::Handler;
-use crate::server::WorkerStats;
+use crate::engine::EngineCounters;
 
 /// The ring, and what goes with it.
 pub(super) struct Driver {
@@ -23,7 +24,7 @@ pub(super) struct Driver {
     pub(super) wheel: Wheel<u32>,
     /// How many connections receive into big buffers.
     pub(super) bulk: u32,
-    pub(super) stats: Arc<WorkerStats>,
+    pub(super) stats: Arc<EngineCounters>,
 }
 
 impl Driver {
@@ -98,7 +99,7 @@ pub(super) enum Ending {
     Closing,
 }
 
-impl<H: Handler> Connection<H> {
+impl<H: Handler<Lease>> Connection<H> {
     /// A connection that is being made.
     pub(super) fn connecting(handler: H, descriptor: Descriptor) -> Self {
         let (receiving, sending) = (Receiving::Not, Sending::Connecting);
@@ -149,7 +150,7 @@ impl<H: Handler> Connection<H> {
         if self.handler.asks_untaken() {
             ring.ask_untaken(key, self.descriptor);
         } else {
-            self.handler.on_deadline();
+            self.handler.on_deadline(no_peer);
         }
     }
 
@@ -162,7 +163,7 @@ impl<H: Handler> Connection<H> {
         }
         self.handler.on_untaken(untaken);
         if self.handler.deadline().is_some_and(|deadline| deadline <= now) {
-            self.handler.on_deadline();
+            self.handler.on_deadline(no_peer);
         }
     }
 
@@ -174,7 +175,7 @@ impl<H: Handler> Connection<H> {
     }
 
     /// A send is over.
-    pub(super) fn on_sent(&mut self, result: io::Result<usize>, pieces: Pieces, stats: &WorkerStats) {
+    pub(super) fn on_sent(&mut self, result: io::Result<usize>, pieces: Pieces, stats: &EngineCounters) {
         let was_waiting = self.sending == Sending::Waiting;
         self.sending = Sending::Idle;
         let Pieces { first, more } = pieces;
@@ -310,6 +311,11 @@ impl<H: Handler> Connection<H> {
             self.marks |= IN_WHEEL;
         }
     }
+}
+
+/// The address of a peer: a socket of the ring has no descriptor to ask.
+const fn no_peer() -> Option<IpAddr> {
+    None
 }
 
 /// Whether an operation that failed so may succeed when it is begun again: a signal, or memory that the kernel had not at

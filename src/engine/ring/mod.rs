@@ -15,27 +15,24 @@ pub(crate) mod probe;
 mod quarantine;
 #[expect(clippy::module_inception, reason = "the engine is named after its ring")]
 mod ring;
-mod serve;
 mod setup;
 mod slots;
 mod token;
-mod untaken;
 mod worker;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::Handler;
 use super::buffer::SMALL;
-use crate::proto::HEADROOM;
+use crate::memory::HEADROOM;
 
 pub use super::buffer::{Class, ReceiveBuffer};
 pub(crate) use acceptor::WITH_PEER;
 pub use buffers::Lease;
-pub(crate) use serve::Serving;
 pub(crate) use setup::set_up;
 pub use token::Key;
-pub(super) use untaken::{peer, untaken};
-pub use worker::{Handler, Service, Worker};
+pub use worker::{Service, Worker};
 
 /// Tries everything that the ring engine needs, for a few milliseconds.
 ///
@@ -49,8 +46,13 @@ pub fn check() -> Result<(), String> {
 /// A piece of a reply: in the buffer that it was received into, or on the heap.
 pub type Outgoing = super::outgoing::Outgoing<Lease>;
 
-/// What a receive brought: a buffer and how many bytes are in it, or nothing at the end of the stream.
-pub type Received = std::io::Result<Option<(Lease, usize)>>;
+/// What a receive brought.
+pub type Received = super::handler::Received<Lease>;
+
+/// What an idle connection takes in a worker's table, in bytes.
+pub(crate) const fn place_size<H: Handler<Lease>>() -> usize {
+    slots::Slots::<connection::Connection<H>>::PLACE
+}
 
 /// How many entries a queue of submissions has: as many connections as can be answered in one turn without a further
 /// system call. The completions have four times as many.

@@ -28,6 +28,11 @@ impl Obstacle {
         };
         Self { what, source, cure }
     }
+
+    /// A ring could not be set up.
+    pub(crate) fn setting_up(source: io::Error) -> Self {
+        Self::new("setting up a ring", source)
+    }
 }
 
 const ALLOW: &str = "a seccomp filter refuses it: allow io_uring_setup, io_uring_enter and io_uring_register in the \

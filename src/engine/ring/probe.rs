@@ -20,8 +20,7 @@ use super::ring::{Descriptor, Ring};
 use super::setup::set_up;
 use super::token::Key;
 use super::{Class, Outgoing, SMALL, Sizes};
-use crate::proto::budget::{Budget, Total};
-use crate::proto::{Gathered, HEADROOM};
+use crate::memory::{Budget, Charged, HEADROOM, Total};
 
 /// What the ring engine uses where it is there, and does without where it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,7 +237,7 @@ impl Trial {
     fn send_in_part(&mut self, socket: Descriptor) -> io::Result<()> {
         let bytes = BytesMut::zeroed(MUCH);
         let charge = Budget::new(Total::new(MUCH)).charge(MUCH);
-        let first = Outgoing::heap(Box::new(Gathered { bytes, charge }));
+        let first = Outgoing::heap(Box::new(Charged { bytes, charge }));
         let first = first.ok_or_else(|| io::Error::other(OTHER_BYTES))?;
         self.ring.send(KEY, socket, Pieces { first, more: Vec::new() }, Manner::AtOnceSilently);
         self.ring.enter(Wait::No)?;

@@ -33,9 +33,9 @@ use super::peer::PeerAddress;
 use super::setup::set_up;
 use super::slots::Slots;
 use super::token::{Key, Op, Token};
-use super::untaken::SOCKET_SIOCOUTQ;
 use super::{Class, Outgoing, Sizes};
-use crate::server::WorkerStats;
+use crate::engine::EngineCounters;
+use crate::engine::unconfirmed::SOCKET_SIOCOUTQ;
 
 /// How many big buffers the kernel takes turns with at least.
 const BIG_WINDOW_MIN: u16 = 4;
@@ -88,7 +88,7 @@ pub(super) struct Ring {
     alarm: Box<Timespec>,
     /// Submissions that the full queue had no room for.
     backlog: VecDeque<squeue::Entry>,
-    stats: Arc<WorkerStats>,
+    stats: Arc<EngineCounters>,
 }
 
 impl Ring {
@@ -97,7 +97,7 @@ impl Ring {
     /// # Errors
     ///
     /// What the kernel says to the first thing that it refuses.
-    pub(super) fn new(sizes: &Sizes, stats: Arc<WorkerStats>) -> io::Result<Self> {
+    pub(super) fn new(sizes: &Sizes, stats: Arc<EngineCounters>) -> io::Result<Self> {
         let (uring, _) = set_up(sizes.submissions, sizes.completions, sizes.patience)?;
         Self::over(uring, sizes, stats)
     }
@@ -107,7 +107,7 @@ impl Ring {
     /// # Errors
     ///
     /// As there.
-    pub(super) fn over(uring: IoUring, sizes: &Sizes, stats: Arc<WorkerStats>) -> io::Result<Self> {
+    pub(super) fn over(uring: IoUring, sizes: &Sizes, stats: Arc<EngineCounters>) -> io::Result<Self> {
         let submitter = uring.submitter();
         submitter.register_files_sparse(sizes.files)?;
         let (small, big) = (Class::Small as u16, Class::Big as u16);
@@ -514,7 +514,7 @@ impl Ring {
 
     fn enter_with(&mut self, want: u32, timeout: Option<&Timespec>, flags: EnterFlags) -> io::Result<()> {
         self.stats.enters.add(1);
-        let gauges = &self.stats.gauges.ring_buffers;
+        let gauges = &self.stats.ring_buffers;
         for (class, group) in [&self.small, &self.big].into_iter().enumerate() {
             let free = group.free();
             gauges.free[class].set(free);

@@ -12,8 +12,7 @@ use rustix::fd::AsFd as _;
 use super::super::event::Accepting;
 use super::super::probe::next_event;
 use super::*;
-use crate::proto::budget::{Budget, Total};
-use crate::proto::{Gathered, HEADROOM};
+use crate::memory::{Budget, Charged, HEADROOM, Total};
 
 /// More than the buffers of both sockets take.
 const BULK: usize = 32 << 20;
@@ -28,7 +27,7 @@ struct Pair {
     ring: Ring,
     descriptor: Descriptor,
     peer: TcpStream,
-    stats: Arc<WorkerStats>,
+    stats: Arc<EngineCounters>,
     budget: Rc<Budget>,
 }
 
@@ -36,7 +35,7 @@ impl Pair {
     /// On a ring of these queues; `None` where there can be none.
     fn new(submissions: u32, completions: u32) -> Option<Self> {
         let sizes = Sizes { submissions, completions, small_count: 64, ..Sizes::new(64 << 10, 16) };
-        let stats = Arc::<WorkerStats>::default();
+        let stats = Arc::<EngineCounters>::default();
         let mut ring = match Ring::new(&sizes, Arc::clone(&stats)) {
             Ok(ring) => ring,
             Err(error) => {
@@ -60,7 +59,7 @@ impl Pair {
     fn send(&mut self, bytes: &[u8], manner: Manner) {
         let charge = self.budget.charge(0);
         let bytes = BytesMut::from(bytes);
-        let first = Outgoing::heap(Box::new(Gathered { bytes, charge })).expect("something");
+        let first = Outgoing::heap(Box::new(Charged { bytes, charge })).expect("something");
         self.ring.send(KEY, self.descriptor, Pieces { first, more: Vec::new() }, manner);
     }
 

@@ -1,17 +1,15 @@
 //! io_uring_setup(2): the flags of a worker's ring, and what to do where there is little memory for it.
 
 use std::io;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use io_uring::IoUring;
 use rustix::io::Errno;
 
+use super::super::shortage::wait_for_memory;
+
 /// The least entries of a submission queue to make do with.
 const SUBMISSIONS_MIN: u32 = 64;
-
-/// How long to wait before a ring that there was no memory for is asked for again.
-const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Sets a ring up, with at most so many entries in its queues. Says too whether it is one with NO_SQARRAY. It is to be
 /// used by this thread only.
@@ -23,22 +21,20 @@ const NO_MEMORY_PAUSE: Duration = Duration::from_millis(10);
 ///
 /// Those of io_uring_setup(2) and mmap(2).
 pub(crate) fn set_up(submissions: u32, completions: u32, patience: Duration) -> io::Result<(IoUring, bool)> {
-    let began = Instant::now();
-    loop {
+    wait_for_memory(patience, || {
         let mut part = 1;
-        let refused = loop {
+        loop {
             match set_up_now(submissions / part, completions / part) {
-                Err(error) if Errno::from_io_error(&error) != Some(Errno::NOMEM) => return Err(error),
-                Err(error) if submissions / part <= SUBMISSIONS_MIN => break error,
-                Err(_) => part *= 2,
-                done => return done,
+                Err(error)
+                    if Errno::from_io_error(&error) == Some(Errno::NOMEM)
+                        && submissions / part > SUBMISSIONS_MIN =>
+                {
+                    part *= 2;
+                }
+                result => return result,
             }
-        };
-        if began.elapsed() >= patience {
-            return Err(refused);
         }
-        thread::sleep(NO_MEMORY_PAUSE);
-    }
+    })
 }
 
 /// io_uring_setup(2) with the best flags that the kernel has.

@@ -9,9 +9,9 @@ use bytes::BytesMut;
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::{Domain, Socket, Type};
 
+use super::super::Outgoing;
 use super::*;
-use crate::proto::budget::{Budget, Total};
-use crate::proto::{Gathered, HEADROOM};
+use crate::memory::{Budget, Charged, HEADROOM, Total};
 
 /// Longer than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -52,7 +52,7 @@ struct Caller {
     ends_abruptly: bool,
 }
 
-impl Handler for Caller {
+impl Handler<Lease> for Caller {
     fn on_connected(&mut self, result: io::Result<()>) {
         assert_eq!(self.connected, None, "it is told once");
         self.is_over |= result.is_err();
@@ -80,7 +80,7 @@ impl Handler for Caller {
         assert_eq!(self.connected, Some(Ok(())), "nothing is sent before there is a connection");
         let bytes = BytesMut::from(&std::mem::take(&mut self.to_say)[..]);
         let charge = Budget::new(Total::new(usize::MAX)).charge(0);
-        Outgoing::heap(Box::new(Gathered { bytes, charge }))
+        Outgoing::heap(Box::new(Charged { bytes, charge }))
     }
 
     fn on_sent(&mut self, result: io::Result<()>, _: Outgoing) {
@@ -106,7 +106,7 @@ impl Handler for Caller {
         None
     }
 
-    fn on_deadline(&mut self) {}
+    fn on_deadline(&mut self, _: impl FnOnce() -> Option<IpAddr>) {}
 
     fn on_phase(&mut self, _: Phase) {}
 
@@ -224,7 +224,7 @@ fn what_fails_for_a_moment_is_begun_again() {
         // So has a send.
         let charge = Budget::new(Total::new(usize::MAX)).charge(0);
         let bytes = BytesMut::from(&b"said"[..]);
-        let first = Outgoing::heap(Box::new(Gathered { bytes, charge })).expect("something");
+        let first = Outgoing::heap(Box::new(Charged { bytes, charge })).expect("something");
         let pieces = Pieces { first, more: Vec::new() };
         worker.on_sent(key, Err(errno.into()), pieces);
         peer.write_all(b"heard").expect("it is connected");

@@ -1,6 +1,6 @@
 //! Which metrics there are: each is written down once, with its name, help, type, and what it reads.
 //!
-//! A counter of [`WorkerStats`](crate::server::WorkerStats) that is not named here is exported by its own name. Names and
+//! A counter of [`WorkerCounters`](crate::counters::WorkerCounters) that is not named here is exported by its own name. Names and
 //! units are as Prometheus has them (<https://prometheus.io/docs/practices/naming/>); the encoder puts the unit, and `_total`
 //! for a counter, behind the name.
 
@@ -12,10 +12,10 @@ use prometheus_client::registry::Unit;
 
 use super::process::Process;
 use super::{Life, Server, WorkerView};
+use crate::counters::Snapshot;
+use crate::counters::families::{Label, Tally};
+use crate::engine::Buffers;
 use crate::proto::handshake::Refusal;
-use crate::server::Snapshot;
-use crate::server::families::{Label, Tally};
-use crate::server::stats::Buffers;
 
 /// Counters without a label that go out by another name than the log's, or in a unit that is part of the name.
 const RENAMED: [(&str, &str, Option<Unit>); 11] = [

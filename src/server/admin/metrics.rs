@@ -13,9 +13,9 @@ use serde_json::{Map, Value, json};
 use super::list::{Metric, Number, Series, metrics};
 use super::process::Process;
 use super::{Life, Server};
-use crate::server::Snapshot;
-use crate::server::families::{Label, Tally};
-use crate::server::stats::Buffers;
+use crate::counters::Snapshot;
+use crate::counters::families::{Label, Tally};
+use crate::engine::Buffers;
 
 /// The forms of a text of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

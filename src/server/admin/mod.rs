@@ -24,9 +24,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
 
-use super::accept::PAUSE;
 use super::{Life, Server, StartError, WorkerView};
 use crate::config::Address;
+use crate::engine::PAUSE;
 use guests::{Guests, Place};
 use metrics::Format;
 

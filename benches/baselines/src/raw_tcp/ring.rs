@@ -7,9 +7,9 @@ use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 
 use anyhow::Context;
-use ringback::engine::ring::{Class, Handler, Lease, Outgoing, Received, Service, Sizes, Worker};
-use ringback::proto::HEADROOM;
-use ringback::server::{Phase, WorkerStats};
+use ringback::engine::ring::{Class, Lease, Outgoing, Received, Service, Sizes, Worker};
+use ringback::engine::{EngineCounters, Handler, Phase};
+use ringback::memory::HEADROOM;
 use rustix::event::{EventfdFlags, eventfd};
 
 /// How many pieces a peer is owed at most before it is no longer received from.
@@ -30,7 +30,7 @@ const CONNECTIONS_MAX: usize = 16 << 10;
 pub fn serve(listener: TcpListener, buffer_size: usize) -> anyhow::Result<Infallible> {
     let sizes = Sizes::new(buffer_size, CONNECTIONS_MAX);
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
-    let worker = Worker::new(&sizes, RawTcp, wake, Arc::new(WorkerStats::default()))
+    let worker = Worker::new(&sizes, RawTcp, wake, Arc::new(EngineCounters::default()))
         .context("the ring cannot be set up")?;
     worker.run(vec![listener.into()])?;
     anyhow::bail!("the worker has ended")
@@ -89,7 +89,7 @@ impl Echo {
     }
 }
 
-impl Handler for Echo {
+impl Handler<Lease> for Echo {
     fn on_received(&mut self, received: Received) -> usize {
         match received {
             Ok(Some((lease, len))) => self.received(lease, len),
@@ -138,7 +138,7 @@ impl Handler for Echo {
         None
     }
 
-    fn on_deadline(&mut self) {}
+    fn on_deadline(&mut self, _: impl FnOnce() -> Option<IpAddr>) {}
 
     fn on_phase(&mut self, _phase: Phase) {}
 

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use strum::VariantArray as _;
 
-use super::stats::Counter;
+use crate::engine::Counter;
 use crate::proto::ProtocolErrorKind;
 use crate::proto::close::is_valid_code;
 use crate::proto::handshake::Refusal;

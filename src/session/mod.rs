@@ -2,6 +2,12 @@
 
 mod ending;
 mod farewell;
+mod keep_alive;
+mod notices;
+mod peer;
+mod process_wide;
+mod service;
+mod worker_wide;
 
 use std::io;
 use std::net::IpAddr;
@@ -9,25 +15,22 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use super::Context;
-use super::buffer::{Class, ReceiveBuffer, SMALL};
-use super::clock::Moment;
-use super::context::Presence;
-use super::keep_alive::Watch;
-use super::outgoing::Outgoing;
-use super::peer::Peer;
-use super::send_queue::SendQueue;
+use crate::engine::{Class, Moment, Outgoing, Phase, ReceiveBuffer, SMALL, SendQueue};
+use crate::limits::Admission;
+use crate::memory::HEADROOM;
 use crate::proto::close::GOING_AWAY;
 use crate::proto::handshake::{Handshake, Refusal, Refused, Step, options_response, page_response};
 use crate::proto::proxy::{self, ProxyError};
-use crate::proto::{Connection, HEADROOM, Progress, Standing};
-use crate::server::{Admission, Phase};
+use crate::proto::{Connection, Progress, Standing};
 use ending::DISCARD_MAX;
 use farewell::Farewell;
+use keep_alive::Watch;
+use peer::Peer;
+use worker_wide::Presence;
 
-/// How much a connection may receive before anything of it is sent, on an engine that receives without being asked each
-/// time.
-const BURST_MAX: usize = 4 << 20;
+pub(crate) use process_wide::ProcessWide;
+pub(crate) use service::{LOG_INTERVAL, Serving};
+pub(crate) use worker_wide::{REFUSALS_MAX, WorkerWide};
 
 /// After so many receives of less than a small buffer in a row, small buffers do again.
 const SHORT_RECEIVES: u8 = 16;
@@ -97,21 +100,23 @@ enum Stage {
 
 impl<B: ReceiveBuffer> Session<B> {
     /// A connection that was just accepted.
-    pub(super) fn new(start: Start, context: &Rc<Context>, admission: Option<Admission>) -> Self {
+    pub(crate) fn new(start: Start, context: &Rc<WorkerWide>, admission: Option<Admission>) -> Self {
         let mut session = Self {
             presence: context.enter(admission),
             stage: Stage::Over,
             queue: SendQueue::new(),
-            deadline: Some(context.clock.after(context.shared.config.handshake_timeout)),
+            deadline: Some(context.common.clock.after(context.shared.config.handshake_timeout)),
             class: Class::Small,
             short_receives: 0,
             end_of_stream: false,
             is_paused: false,
-            is_careful: context.shared.config.unsent_limit < BURST_MAX,
+            is_careful: context.receives_singly,
             was_open: false,
             farewell: Farewell::NotDue,
             watch: Watch::new(),
         };
+        // Each reply is tried at once, and more received meanwhile, unless that may be too much.
+        session.queue.set_slow(session.is_careful);
         match start {
             Start::Handshake { peer } => session.stage = Stage::Handshake(Handshake::new(), Peer::new(peer)),
             Start::Proxied { peer } => {
@@ -140,11 +145,6 @@ impl<B: ReceiveBuffer> Session<B> {
         self.queue.pop()
     }
 
-    /// Whether there is anything to send next.
-    pub(super) const fn has_outgoing(&self) -> bool {
-        self.queue.has_next()
-    }
-
     /// Whether there is something to do once what is under way is sent: more to send, a peer to read from again, the end.
     #[inline]
     pub(super) const fn awaits_sent(&self) -> bool {
@@ -161,7 +161,7 @@ impl<B: ReceiveBuffer> Session<B> {
 
     /// What is queued has begun to wait for the peer: buffers beyond its share, and scarce ones, are given up.
     pub(super) fn give_up_buffers(&mut self) {
-        self.queue.give_up_buffers(&self.presence.context);
+        self.queue.give_up_buffers(&self.presence.context.common);
     }
 
     /// How many bytes are queued and under way.
@@ -181,7 +181,7 @@ impl<B: ReceiveBuffer> Session<B> {
             Stage::Open(ref connection)
                 if self.queue.must_wait() && connection.standing() == Standing::Open =>
             {
-                let Context { shared, settings, .. } = &*self.presence.context;
+                let WorkerWide { shared, settings, .. } = &*self.presence.context;
                 self.queue.unsent() + connection.gathered() < self.unread_from()
                     && !settings.budget.is_exhausted_for(shared.config.receive_buffer_size)
             }
@@ -203,7 +203,8 @@ impl<B: ReceiveBuffer> Session<B> {
         }
     }
 
-    /// Whether little may be unsent: less than an engine may receive before it has sent anything.
+    /// Whether one buffer is received at a time, and what is unsent waits for the peer: the engine has it so, or little
+    /// may be unsent.
     #[inline]
     pub(super) const fn is_careful(&self) -> bool {
         self.is_careful
@@ -289,7 +290,7 @@ impl<B: ReceiveBuffer> Session<B> {
         if sent > 0 {
             self.watch.take();
         }
-        self.queue.on_sent_in_part(outgoing, sent, spill, &self.presence.context);
+        self.queue.on_sent_in_part(outgoing, sent, spill, &self.presence.context.common);
     }
 
     /// The deadline has passed. `address` is asked for that of the socket's peer, where the engine can tell and it is to be
@@ -339,12 +340,12 @@ impl<B: ReceiveBuffer> Session<B> {
                 self.on_proxy_header(step, peer, buffer, filled);
             }
             // It had sent nothing when the drain began.
-            Stage::Handshake(..) if self.presence.context.drain.phase() > Phase::Running => {
+            Stage::Handshake(..) if self.presence.context.common.drain.phase() > Phase::Running => {
                 let piece = &buffer.bytes()[filled];
                 self.refuse_request(&Refusal::Draining.of(piece), piece);
             }
             Stage::Handshake(handshake, _) => {
-                let Context { shared, settings, .. } = &*self.presence.context;
+                let WorkerWide { shared, settings, .. } = &*self.presence.context;
                 let piece = &buffer.bytes()[filled.clone()];
                 let step = handshake.receive(piece, &shared.rules, &settings.budget);
                 self.on_handshake(step, buffer, filled);
@@ -416,8 +417,8 @@ impl<B: ReceiveBuffer> Session<B> {
                 context.stats.handshakes.add(1);
                 self.was_open = true;
                 tracing::debug!("connection open");
-                self.deadline = context.terms.first_look().map(|after| context.clock.after(after));
-                self.queue.push_bytes(&response, context);
+                self.deadline = context.terms.first_look().map(|after| context.common.clock.after(after));
+                self.queue.push_bytes(&response, &context.common);
                 self.stage = Stage::Open(Connection::new(Rc::clone(&context.settings)));
                 let frames = filled.start + consumed..filled.end;
                 if !frames.is_empty() {
@@ -430,12 +431,12 @@ impl<B: ReceiveBuffer> Session<B> {
                     return self.refuse_request(&Refusal::Memory.of(&[]), &buffer.bytes()[filled]);
                 }
                 context.stats.pages.add(1);
-                self.queue.push_bytes(&page, context);
+                self.queue.push_bytes(&page, &context.common);
                 self.flush();
             }
             Step::Options => {
                 context.stats.options.add(1);
-                self.queue.push_bytes(&options_response(&date()), context);
+                self.queue.push_bytes(&options_response(&date()), &context.common);
                 self.flush();
             }
             Step::Refused(refused) => self.refuse_request(&refused, &buffer.bytes()[filled]),
@@ -454,7 +455,7 @@ impl<B: ReceiveBuffer> Session<B> {
         context.stats.add(&counts);
         self.watch.hear_data(counts.texts | counts.binaries != 0 || counts.payload_bytes != 0);
         if let Some(head) = head {
-            self.queue.push_gathered(head, context);
+            self.queue.push_gathered(head, &context.common);
         }
         let is_told = tail.is_some();
         let mut tail = tail.as_ref().map(<[u8; 4]>::as_slice);
@@ -466,9 +467,9 @@ impl<B: ReceiveBuffer> Session<B> {
             body.end += frame.len();
             tail = None;
         }
-        self.queue.push_received(buffer, body, context);
+        self.queue.push_received(buffer, body, &context.common);
         if let Some(frame) = tail {
-            self.queue.push_bytes(frame, context);
+            self.queue.push_bytes(frame, &context.common);
         }
         match standing {
             Standing::Open | Standing::Closing => {}
@@ -521,12 +522,12 @@ impl<B: ReceiveBuffer> Session<B> {
             context.log_refusal(refused, handshake.seen(piece), *peer);
         }
         context.stats.on_refusal(refused.cause());
-        self.queue.push_bytes(&refused.response(&date()), context);
+        self.queue.push_bytes(&refused.response(&date()), &context.common);
         self.flush();
     }
 
     fn expire_after(&mut self, timeout: Duration) {
-        self.deadline = Some(self.presence.context.clock.after(timeout));
+        self.deadline = Some(self.presence.context.common.clock.after(timeout));
     }
 
     /// Big buffers once a small one was filled, small ones after some short receives.

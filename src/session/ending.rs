@@ -9,9 +9,9 @@
 
 use std::time::Duration;
 
-use super::super::buffer::ReceiveBuffer;
-use super::super::keep_alive::{LOOKS, millis};
+use super::keep_alive::{LOOKS, millis};
 use super::{Session, Stage};
+use crate::engine::ReceiveBuffer;
 
 /// How long the peer's answer is awaited once it has taken everything: its Close after our Close(1001), its end of TCP
 /// after ours.
@@ -22,12 +22,12 @@ pub(super) const DISCARD_MAX: usize = 4 << 20;
 
 impl<B: ReceiveBuffer> Session<B> {
     /// Whether everything is sent that ever will be.
-    pub(in super::super) const fn should_end_writing(&self) -> bool {
+    pub(super) const fn should_end_writing(&self) -> bool {
         matches!(self.stage, Stage::Flushing { .. }) && self.queue.unsent() == 0
     }
 
     /// The write side is shut.
-    pub(in super::super) fn on_writing_ended(&mut self) {
+    pub(super) fn on_writing_ended(&mut self) {
         if matches!(self.stage, Stage::Flushing { .. }) {
             self.stage = if self.end_of_stream { Stage::Over } else { Stage::Lingering { discarded: 0 } };
             self.begin_end();
@@ -44,7 +44,7 @@ impl<B: ReceiveBuffer> Session<B> {
 
     /// Begins to look at how the peer takes the last bytes.
     pub(super) fn begin_end(&mut self) {
-        self.watch.begin_end(self.presence.context.clock.now().millis_modulo());
+        self.watch.begin_end(self.presence.context.common.clock.now().millis_modulo());
         self.queue.on_untaken(None);
         self.expire_after(self.end_step(matches!(self.stage, Stage::Flushing { .. })));
     }
@@ -52,7 +52,7 @@ impl<B: ReceiveBuffer> Session<B> {
     /// Looks at what the peer has taken, and cuts it when that was nothing for too long.
     pub(super) fn look_at_end(&mut self) {
         let context = &*self.presence.context;
-        let now = context.clock.now().millis_modulo();
+        let now = context.common.clock.now().millis_modulo();
         let idle = Duration::from_millis(self.watch.look_at_end(now).into());
         let is_owed = self.is_owed_at_end();
         let step = self.end_step(is_owed);

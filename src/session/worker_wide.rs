@@ -7,58 +7,60 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use super::alarms::Alarms;
-use super::clock::Clock;
 use super::keep_alive::Terms;
 use super::notices::Notices;
-use super::pool::Pool;
-use super::session::Start;
+use super::{ProcessWide, Start};
+use crate::counters::WorkerCounters;
+use crate::engine::{Common, Phase};
+use crate::limits::{Admission, Holder};
+use crate::memory::Budget;
 use crate::proto::Settings;
-use crate::proto::budget::Budget;
 use crate::proto::handshake::Refusal;
-use crate::server::accept::REFUSALS_MAX;
-use crate::server::drain::Drain;
-use crate::server::{Admission, Phase, Shared, Source, WorkerStats};
+
+/// How many connections beyond the limit are being told so, per worker; further ones wait in the backlog.
+pub(crate) const REFUSALS_MAX: usize = 16;
+
+/// How much a connection may receive before anything of it is sent, on an engine that receives without being asked each
+/// time.
+const BURST_MAX: usize = 4 << 20;
 
 /// How many of those who are being told that there is no room may be told so for their address.
 const ADDRESS_REFUSALS_MAX: usize = REFUSALS_MAX / 2;
 
 /// What all connections of a worker share.
-pub(crate) struct Context {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) stats: Arc<WorkerStats>,
-    pub(crate) drain: Drain,
-    pub(super) clock: Clock,
-    /// What wakes the tasks of connections, on the engines that have such.
-    pub(super) alarms: Alarms,
+pub(crate) struct WorkerWide {
+    pub(crate) shared: Arc<ProcessWide>,
+    pub(crate) stats: Arc<WorkerCounters>,
+    pub(crate) common: Rc<Common>,
     pub(super) terms: Terms,
-    pub(super) pool: Rc<Pool>,
     pub(super) settings: Rc<Settings>,
     /// What was logged lately.
     pub(super) notices: Notices,
+    /// Whether connections are received from one buffer at a time: the engine does so, or little may be unsent.
+    pub(super) receives_singly: bool,
     connections: Cell<usize>,
     refusals: Cell<usize>,
     /// Who waits for the last connection to end.
     last_ended: RefCell<Option<Waker>>,
 }
 
-impl Context {
-    /// The context of a worker that has no connections yet.
-    pub(crate) fn new(shared: &Arc<Shared>, stats: Arc<WorkerStats>) -> Self {
+impl WorkerWide {
+    /// The context of a worker that has no connections yet, and whose engine receives one buffer at a time if it
+    /// `receives_singly`.
+    pub(crate) fn new(shared: &Arc<ProcessWide>, stats: Arc<WorkerCounters>, receives_singly: bool) -> Self {
         let config = &shared.config;
-        let unsent = Arc::clone(&stats.gauges.unsent_bytes);
+        let budget = Budget::told(Arc::clone(&shared.unsent), Arc::clone(&stats.gauges.unsent_bytes));
+        let engine = Arc::clone(&stats.engine);
         Self {
-            pool: Pool::new(config.receive_buffer_size, Arc::clone(&stats)),
+            common: Rc::new(Common::new(config.receive_buffer_size, Rc::clone(&budget), engine)),
+            receives_singly: receives_singly || config.unsent_limit < BURST_MAX,
             shared: Arc::clone(shared),
             stats,
-            drain: Drain::default(),
-            clock: Clock::new(),
-            alarms: Alarms::default(),
             terms: Terms::new(&config.keep_alive),
             settings: Rc::new(Settings {
                 whole_frame_max: config.whole_frame_max,
                 max_message_size: config.max_message_size,
-                budget: Budget::told(Arc::clone(&shared.unsent), unsent),
+                budget,
             }),
             notices: Notices::default(),
             connections: Cell::new(0),
@@ -69,13 +71,13 @@ impl Context {
 
     /// Resolves when the phase of the server changes.
     pub(crate) async fn phase_changed(&self) {
-        let before = self.drain.phase();
+        let before = self.common.drain.phase();
         let mut listener = None;
         poll_fn(|task| {
-            if self.drain.phase() != before {
+            if self.common.drain.phase() != before {
                 return Poll::Ready(());
             }
-            listener.get_or_insert_with(|| self.drain.listen(task.waker().clone()));
+            listener.get_or_insert_with(|| self.common.drain.listen(task.waker().clone()));
             Poll::Pending
         })
         .await;
@@ -107,7 +109,7 @@ impl Context {
         // Behind a proxy, whose address it is, even a refusal waits for the header.
         let is_proxied = shared.config.access.proxy_protocol.versions().is_some();
         let proxied = is_proxied.then_some(Start::Proxied { peer });
-        if self.drain.phase() != Phase::Running {
+        if self.common.drain.phase() != Phase::Running {
             return (proxied.unwrap_or(Start::Refuse { refusal: Refusal::Draining, peer }), None);
         }
         let Some(mut admission) = shared.limits.admit() else {
@@ -139,29 +141,29 @@ impl Context {
         self.connections.set(self.connections.get() + 1);
         self.refusals.set(self.refusals.get() + usize::from(admission.is_none()));
         self.gauge_connections();
-        Presence { context: Rc::clone(self), admission: admission.map(Admission::into_source) }
+        Presence { context: Rc::clone(self), admission: admission.map(Admission::into_holder) }
     }
 }
 
 /// A connection of this worker.
 pub(super) struct Presence {
-    pub(super) context: Rc<Context>,
+    pub(super) context: Rc<WorkerWide>,
     /// Among whose connections it was admitted.
-    admission: Option<Source>,
+    admission: Option<Holder>,
 }
 
 impl Presence {
     /// The address of its peer, as far as that is known: the one that it is counted by, else the socket's, which behind a
     /// proxy is not its own.
     pub(super) fn address(&self, of_socket: impl FnOnce() -> Option<IpAddr>) -> Option<IpAddr> {
-        let counted = self.admission.and_then(Source::address);
+        let counted = self.admission.and_then(Holder::address);
         let is_proxied = self.context.shared.config.access.proxy_protocol.versions().is_some();
         counted.or_else(|| of_socket().filter(|_| !is_proxied))
     }
 
     /// With what its request is refused, whatever it may ask for.
     pub(super) fn refusal(&self) -> Option<Refusal> {
-        match (self.context.drain.phase(), self.admission) {
+        match (self.context.common.drain.phase(), self.admission) {
             (Phase::Running, Some(_)) => None,
             (Phase::Running, None) => Some(Refusal::Full),
             _ => Some(Refusal::Draining),
@@ -181,8 +183,8 @@ impl Presence {
     /// their address as may be told so.
     pub(super) fn give_place_back(&mut self) -> bool {
         let context = &self.context;
-        if let Some(source) = self.admission.take() {
-            context.shared.limits.leave(source);
+        if let Some(holder) = self.admission.take() {
+            context.shared.limits.leave(holder);
             context.refusals.set(context.refusals.get() + 1);
             context.gauge_connections();
         }
@@ -195,8 +197,8 @@ impl Drop for Presence {
         let context = &self.context;
         context.stats.ended.add(1);
         tracing::debug!("connection ended");
-        if let Some(source) = self.admission {
-            context.shared.limits.leave(source);
+        if let Some(holder) = self.admission {
+            context.shared.limits.leave(holder);
         }
         context.refusals.set(context.refusals.get() - usize::from(self.admission.is_none()));
         context.connections.set(context.connections.get() - 1);

@@ -1,53 +1,17 @@
-//! Counters and gauges: each worker writes its own, whoever asks sums them.
+//! The counters of the server: each worker writes its own, whoever asks sums them.
+
+pub mod families;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::families::{CloseCode, Family, Tally};
-use crate::proto::budget::Usage;
+use crate::engine::{Buffers, EngineCounters, EngineCounts, Gauge, counters};
+use crate::memory::Usage;
 use crate::proto::handshake::Refusal;
 use crate::proto::proxy::ProxyError;
 use crate::proto::{Counts, ProtocolError, ProtocolErrorKind};
-
-/// A counter with one writer: adding is a load and a store, not a locked instruction.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `n`; only the worker that owns the counter may.
-    #[inline]
-    pub fn add(&self, n: u64) {
-        if n != 0 {
-            self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-        }
-    }
-
-    /// The count so far.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// What goes up and down, with one writer.
-#[derive(Debug, Default)]
-pub struct Gauge(AtomicUsize);
-
-impl Gauge {
-    /// Says what it is now; only the worker that owns the gauge may.
-    #[inline]
-    pub fn set(&self, value: usize) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// What it was last said to be.
-    #[must_use]
-    #[inline]
-    pub fn value(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use families::{CloseCode, Family, Tally};
 
 /// Whether a worker lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,51 +46,6 @@ impl Lifeline {
     }
 }
 
-macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// The counters of one worker, on cache lines of their own.
-        #[derive(Debug, Default)]
-        #[repr(align(128))]
-        pub struct WorkerStats {
-            $($(#[doc = $doc])+ pub $name: Counter,)+
-            /// Those that are kept by a label.
-            pub by: Families,
-            /// What goes up and down.
-            pub gauges: Gauges,
-            /// Whether the worker lives.
-            pub life: Lifeline,
-        }
-
-        /// The counters of one worker, or of all summed, at one moment.
-        #[derive(Clone, Debug, Default, PartialEq, Eq)]
-        pub struct Snapshot {
-            $($(#[doc = $doc])+ pub $name: u64,)+
-            /// Those that are kept by a label.
-            pub by: Tallies,
-            /// What went up and down.
-            pub levels: Levels,
-        }
-
-        impl Snapshot {
-            /// Sums the counters of `workers`.
-            pub fn sum<'a>(workers: impl IntoIterator<Item = &'a WorkerStats>) -> Self {
-                let mut sum = Self::default();
-                for worker in workers {
-                    $(sum.$name = sum.$name.wrapping_add(worker.$name.count());)+
-                    sum.by.add(&worker.by);
-                    sum.levels.add(&worker.gauges);
-                }
-                sum
-            }
-
-            /// Each counter without a label: its name, what it means, and its count.
-            pub fn counters(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-                [$((stringify!($name), concat!($($doc),+).trim_ascii(), self.$name),)+].into_iter()
-            }
-        }
-    };
-}
-
 macro_rules! families {
     ($($(#[doc = $doc:literal])+ $name:ident: $label:ty,)+) => {
         /// The counters of one worker that are kept by a label.
@@ -150,6 +69,28 @@ macro_rules! families {
 }
 
 counters! {
+    /// The counters of one worker, on cache lines of their own.
+    WorkerCounters {
+        /// Those that its engine keeps.
+        pub engine: Arc<EngineCounters>,
+        /// Those that are kept by a label.
+        pub by: Families,
+        /// What goes up and down.
+        pub gauges: Gauges,
+        /// Whether the worker lives.
+        pub life: Lifeline,
+    }
+
+    /// The counters of one worker, or of all summed, at one moment.
+    Snapshot {
+        /// Those that the engines keep.
+        pub engine: EngineCounts,
+        /// Those that are kept by a label.
+        pub by: Tallies,
+        /// What went up and down.
+        pub levels: Levels,
+    }
+
     /// Connections accepted.
     accepted,
     /// Connections that have ended.
@@ -172,8 +113,6 @@ counters! {
     binaries,
     /// Payload bytes that were copied in user space because their frame came in pieces.
     bytes_gathered,
-    /// Reply bytes that were copied to the heap because the peer did not take them in time.
-    bytes_spilled,
     /// Fragments sent of frames too long to be echoed whole.
     fragments_streamed,
     /// Pings answered.
@@ -202,20 +141,6 @@ counters! {
     cuts,
     /// Connections that were told Close(1001) by a drain.
     drained,
-    /// Calls of io_uring_enter(2) by the ring engine.
-    enters,
-    /// Times that the ring engine's submission queue was full.
-    sq_full,
-    /// Times that the ring engine's completion queue was full, and completions waited in the kernel.
-    cq_overflows,
-    /// Completions of the ring engine for a connection that is gone, or for nothing that was asked.
-    stale_completions,
-    /// Times that there was no buffer to receive into (ENOBUFS).
-    buffers_exhausted,
-    /// Sends that the socket took only a part of.
-    short_sends,
-    /// Receives that were begun, the first of each connection among them.
-    rearms,
     /// Requests answered with the page.
     pages,
     /// OPTIONS requests answered with the methods that are served.
@@ -239,7 +164,7 @@ families! {
     proxy_errors: ProxyError,
 }
 
-/// What goes up and down on one worker.
+/// What goes up and down on one worker, beside the buffers of its engine.
 #[derive(Debug, Default)]
 pub struct Gauges {
     /// Connections that have a place among those of `--max-connections`.
@@ -250,13 +175,9 @@ pub struct Gauges {
     pub accept_paused: Gauge,
     /// Bytes charged to `--unsent-total`.
     pub unsent_bytes: Arc<Usage>,
-    /// The buffers that the ring engine's kernel receives into.
-    pub ring_buffers: Buffers<Gauge>,
-    /// The buffers of the other engines.
-    pub pooled_buffers: Buffers<Gauge>,
 }
 
-/// What [`Gauges`] were at one moment.
+/// What goes up and down, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Levels {
     /// Connections that have a place among those of `--max-connections`.
@@ -273,36 +194,36 @@ pub struct Levels {
     pub pooled_buffers: Buffers<usize>,
 }
 
-/// Receive buffers, small and big ones.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Buffers<T> {
-    /// Those that can be received into.
-    pub free: [T; 2],
-    /// Those that hold what was received.
-    pub used: [T; 2],
-}
-
 impl Levels {
-    fn add(&mut self, gauges: &Gauges) {
+    fn add(&mut self, worker: &WorkerCounters) {
+        let (gauges, engine) = (&worker.gauges, &worker.engine);
         self.connections += gauges.connections.value();
         self.refusals += gauges.refusals.value();
         self.accept_paused += gauges.accept_paused.value();
         self.unsent_bytes += gauges.unsent_bytes.get();
-        self.ring_buffers.add(&gauges.ring_buffers);
-        self.pooled_buffers.add(&gauges.pooled_buffers);
-    }
-}
-
-impl Buffers<usize> {
-    fn add(&mut self, gauges: &Buffers<Gauge>) {
-        let sums = self.free.iter_mut().chain(&mut self.used);
-        for (sum, gauge) in sums.zip(gauges.free.iter().chain(&gauges.used)) {
-            *sum += gauge.value();
-        }
+        self.ring_buffers.add(&engine.ring_buffers);
+        self.pooled_buffers.add(&engine.pooled_buffers);
     }
 }
 
 impl Snapshot {
+    /// Sums the counters of `workers`.
+    pub fn sum<'a>(workers: impl IntoIterator<Item = &'a WorkerCounters>) -> Self {
+        let mut sum = Self::default();
+        for worker in workers {
+            sum.levels.add(worker);
+            sum.add(worker);
+            sum.engine.add(&worker.engine);
+            sum.by.add(&worker.by);
+        }
+        sum
+    }
+
+    /// Each counter without a label: its name, what it means, and its count.
+    pub fn counters(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        self.list().into_iter().chain(self.engine.list())
+    }
+
     /// Payload bytes of data frames echoed.
     #[must_use]
     pub const fn payload_bytes(&self) -> u64 {
@@ -325,7 +246,7 @@ impl fmt::Display for Snapshot {
     }
 }
 
-impl WorkerStats {
+impl WorkerCounters {
     /// Adds what happened in one call of [`crate::proto::Connection::receive`].
     #[inline]
     pub fn add(&self, counts: &Counts) {
@@ -395,7 +316,7 @@ mod tests {
 
     #[test]
     fn workers_are_summed() {
-        let (a, b) = (WorkerStats::default(), WorkerStats::default());
+        let (a, b) = (WorkerCounters::default(), WorkerCounters::default());
         a.texts.add(2);
         b.texts.add(3);
         b.add(&Counts { close: Some(None), bytes_gathered: 7, ..Counts::default() });

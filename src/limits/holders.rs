@@ -8,9 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// An address as it is counted, in eight bytes: of IPv6 its first 64 bits, since whoever has one address has all that
 /// begin so; of IPv4, also of one mapped into IPv6, all 32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Source(NonZero<u64>);
+pub(crate) struct Holder(NonZero<u64>);
 
-impl Source {
+impl Holder {
     /// Nobody's: a connection that is not counted. Like those below it lies within 0000::/8, of which nobody is given
     /// addresses (RFC 4291 §2.4), so it is not the prefix of any.
     pub(super) const NONE: Self = Self(NonZero::new(0x00FE_u64 << 48).expect("not 0"));
@@ -23,7 +23,7 @@ impl Source {
 
     /// That of an address.
     #[must_use]
-    pub fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V4(v4) => NonZero::new(Self::V4 | u64::from(v4.to_bits())).unwrap_or(Self::ZERO),
             IpAddr::V6(v6) => {
@@ -32,9 +32,7 @@ impl Source {
             }
         })
     }
-}
 
-impl Source {
     /// The address, of IPv6 the first one that begins so; `None` for [`Self::NONE`].
     pub(crate) fn address(self) -> Option<IpAddr> {
         let bits = self.0.get();
@@ -50,13 +48,13 @@ impl Source {
 /// The connections of each address, counted over all workers. It is looked at when a connection begins and when it ends,
 /// and only where there is a limit.
 #[derive(Debug)]
-pub(super) struct Sources {
+pub(super) struct Holders {
     max: usize,
     /// None is 0.
-    counts: Mutex<HashMap<Source, usize>>,
+    counts: Mutex<HashMap<Holder, usize>>,
 }
 
-impl Sources {
+impl Holders {
     /// At most `max` connections of each address; 0 for any number.
     pub(super) fn new(max: usize) -> Self {
         Self { max, counts: Mutex::new(HashMap::new()) }
@@ -68,9 +66,9 @@ impl Sources {
     }
 
     /// Counts a connection, unless there are as many as may be.
-    pub(super) fn enter(&self, source: Source) -> bool {
+    pub(super) fn enter(&self, holder: Holder) -> bool {
         let mut counts = self.counts();
-        let count = counts.entry(source).or_insert(0);
+        let count = counts.entry(holder).or_insert(0);
         let has_room = *count < self.max;
         if has_room {
             *count += 1;
@@ -79,12 +77,12 @@ impl Sources {
     }
 
     /// A connection that was counted has ended.
-    pub(super) fn leave(&self, source: Source) {
+    pub(super) fn leave(&self, holder: Holder) {
         let mut counts = self.counts();
-        if let Some(count) = counts.get_mut(&source) {
+        if let Some(count) = counts.get_mut(&holder) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&source);
+                counts.remove(&holder);
                 // What a crowd has left behind does not stay for ever.
                 if counts.capacity() > 1024 && counts.len() < counts.capacity() / 8 {
                     let few = counts.len() * 2;
@@ -92,11 +90,11 @@ impl Sources {
                 }
             }
         } else {
-            debug_assert!(source == Source::NONE, "what leaves has entered");
+            debug_assert!(holder == Holder::NONE, "what leaves has entered");
         }
     }
 
-    fn counts(&self) -> MutexGuard<'_, HashMap<Source, usize>> {
+    fn counts(&self) -> MutexGuard<'_, HashMap<Holder, usize>> {
         // Each count is right at every moment, whoever may have panicked.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,8 +106,8 @@ mod tests {
 
     use super::*;
 
-    fn source(address: &str) -> Source {
-        Source::of(address.parse().expect("an address"))
+    fn holder(address: &str) -> Holder {
+        Holder::of(address.parse().expect("an address"))
     }
 
     #[test]
@@ -124,50 +122,50 @@ mod tests {
             ("::1", "::2", true),
             ("::1", "127.0.0.1", false),
         ] {
-            assert_eq!(source(one) == source(other), are_one, "{one} {other}");
-            assert_ne!(source(one), Source::NONE);
+            assert_eq!(holder(one) == holder(other), are_one, "{one} {other}");
+            assert_ne!(holder(one), Holder::NONE);
         }
         for (counted, address) in
             [("192.0.2.1", "192.0.2.1"), ("0.0.0.0", "0.0.0.0"), ("2001:db8::1", "2001:db8::"), ("::1", "::")]
         {
-            assert_eq!(source(counted).address(), address.parse().ok(), "{counted}");
+            assert_eq!(holder(counted).address(), address.parse().ok(), "{counted}");
         }
-        assert_eq!(Source::NONE.address(), None);
-        assert_eq!(size_of::<Option<Source>>(), 8);
+        assert_eq!(Holder::NONE.address(), None);
+        assert_eq!(size_of::<Option<Holder>>(), 8);
     }
 
     #[test]
     fn counts_hold_over_threads_and_vanish() {
-        let sources = Sources::new(3);
+        let holders = Holders::new(3);
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..10_000 {
-                        if sources.enter(source("192.0.2.1")) {
-                            assert!(sources.counts()[&source("192.0.2.1")] <= 3);
-                            sources.leave(source("192.0.2.1"));
+                        if holders.enter(holder("192.0.2.1")) {
+                            assert!(holders.counts()[&holder("192.0.2.1")] <= 3);
+                            holders.leave(holder("192.0.2.1"));
                         }
                     }
                 });
             }
         });
-        assert!(sources.counts().is_empty());
-        let crowd: Vec<_> = (0..50_000_u32).map(|n| Source::of(IpAddr::from(n.to_be_bytes()))).collect();
-        assert!(crowd.iter().all(|&source| sources.enter(source)));
-        for &source in &crowd {
-            sources.leave(source);
+        assert!(holders.counts().is_empty());
+        let crowd: Vec<_> = (0..50_000_u32).map(|n| Holder::of(IpAddr::from(n.to_be_bytes()))).collect();
+        assert!(crowd.iter().all(|&holder| holders.enter(holder)));
+        for &holder in &crowd {
+            holders.leave(holder);
         }
-        let counts = sources.counts();
+        let counts = holders.counts();
         assert!(counts.is_empty() && counts.capacity() <= 1024, "{} places", counts.capacity());
     }
 
     #[test]
     fn one_more_is_too_many() {
-        let sources = Sources::new(2);
-        assert!(sources.enter(source("::1")) && sources.enter(source("::1")));
-        assert!(!sources.enter(source("::1")));
-        assert!(sources.enter(source("::ffff:1.2.3.4")));
-        sources.leave(source("::1"));
-        assert!(sources.enter(source("::1")));
+        let holders = Holders::new(2);
+        assert!(holders.enter(holder("::1")) && holders.enter(holder("::1")));
+        assert!(!holders.enter(holder("::1")));
+        assert!(holders.enter(holder("::ffff:1.2.3.4")));
+        holders.leave(holder("::1"));
+        assert!(holders.enter(holder("::1")));
     }
 }

@@ -1,28 +1,25 @@
-//! The server's side of the ring engine: a [`Session`] is what a worker drives.
+//! What an engine sees of the server: a [`Session`] is what it drives, [`Serving`] where the ring's worker gets them.
 
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::super::Context;
-use super::super::buffer::ReceiveBuffer;
-use super::super::session::Session;
-use super::connection::Connection;
-use super::slots::Slots;
-use super::{Class, Handler, Lease, Outgoing, Received, Service};
-use crate::proto::budget::Budget;
-use crate::server::Phase;
-use crate::server::accept::{LOG_INTERVAL, PAUSE, REFUSALS_MAX};
+use super::{REFUSALS_MAX, Session, WorkerWide};
+use crate::engine::ring::{self, Lease, Service};
+use crate::engine::{Class, Handler, Moment, Outgoing, PAUSE, Phase, ReceiveBuffer, Received};
+
+/// How often the log says so at most: whoever can use up the descriptors could fill the log too.
+pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What an idle connection takes, in bytes, all of it in its place of the worker's table: the protocol's state, with the
 /// session around it, and what is under way.
 const _: () = {
     let protocol = size_of::<crate::proto::Connection>();
     let session = size_of::<Session<Lease>>() - protocol;
-    let place = Slots::<Connection<Session<Lease>>>::PLACE;
+    let place = ring::place_size::<Session<Lease>>();
     let under_way = place - session - protocol;
     assert!(protocol <= 64 && session <= 88 && under_way <= 40);
     assert!(protocol + session + under_way <= 184);
@@ -30,14 +27,14 @@ const _: () = {
 
 /// A worker of the server.
 pub(crate) struct Serving {
-    context: Rc<Context>,
+    context: Rc<WorkerWide>,
     phase: watch::Receiver<Phase>,
     /// When it was last logged that accepting pauses.
     logged: Option<Instant>,
 }
 
 impl Serving {
-    pub(crate) const fn new(context: Rc<Context>, phase: watch::Receiver<Phase>) -> Self {
+    pub(crate) const fn new(context: Rc<WorkerWide>, phase: watch::Receiver<Phase>) -> Self {
         Self { context, phase, logged: None }
     }
 }
@@ -48,14 +45,11 @@ impl Service for Serving {
     fn accepted(&mut self, peer: Option<IpAddr>) -> Session<Lease> {
         let context = &self.context;
         let (start, admission) = context.receive(peer);
-        let mut session = Session::new(start, context, admission);
-        // Each reply is tried at once, and more received meanwhile, unless that may be too much.
-        session.set_slow(session.is_careful());
-        session
+        Session::new(start, context, admission)
     }
 
     fn asks_for_peers(&self) -> bool {
-        self.context.shared.limits.counts_sources()
+        self.context.shared.limits.counts_holders()
     }
 
     fn may_accept(&self) -> bool {
@@ -79,26 +73,26 @@ impl Service for Serving {
     fn phase(&mut self) -> Phase {
         // A server that was dropped is stopping.
         let phase = if self.phase.has_changed().is_err() { Phase::Stopping } else { *self.phase.borrow() };
-        if phase > self.context.drain.phase() {
-            self.context.drain.enter(phase);
+        if phase > self.context.common.drain.phase() {
+            self.context.common.drain.enter(phase);
         }
         phase
     }
 
     fn now(&self) -> u64 {
-        self.context.clock.elapsed_millis()
+        self.context.common.clock.elapsed_millis()
     }
 }
 
-impl Handler for Session<Lease> {
+impl<B: ReceiveBuffer> Handler<B> for Session<B> {
     #[inline]
-    fn on_received(&mut self, received: Received) -> usize {
-        let (result, lease) = match received {
-            Ok(Some((lease, len))) => (Ok(len), Some(lease)),
+    fn on_received(&mut self, received: Received<B>) -> usize {
+        let (result, buffer) = match received {
+            Ok(Some((buffer, len))) => (Ok(len), Some(buffer)),
             Ok(None) => (Ok(0), None),
             Err(error) => (Err(error), None),
         };
-        self.on_received(result, lease) as usize
+        self.on_received(result, buffer) as usize
     }
 
     #[inline]
@@ -120,19 +114,19 @@ impl Handler for Session<Lease> {
     }
 
     #[inline]
-    fn next_outgoing(&mut self) -> Option<Outgoing> {
+    fn next_outgoing(&mut self) -> Option<Outgoing<B>> {
         self.next_outgoing()
     }
 
     #[inline]
-    fn on_sent(&mut self, result: io::Result<()>, outgoing: Outgoing) {
+    fn on_sent(&mut self, result: io::Result<()>, outgoing: Outgoing<B>) {
         self.on_sent(&result, outgoing);
         if self.unsent() == 0 {
             self.set_slow(self.is_careful());
         }
     }
 
-    fn on_sent_in_part(&mut self, outgoing: Outgoing, sent: usize, must_spill: bool) {
+    fn on_sent_in_part(&mut self, outgoing: Outgoing<B>, sent: usize, must_spill: bool) {
         self.set_slow(true);
         self.on_sent_in_part(outgoing, sent, must_spill);
     }
@@ -156,12 +150,11 @@ impl Handler for Session<Lease> {
 
     #[inline]
     fn deadline(&self) -> Option<u64> {
-        self.deadline().map(super::super::clock::Moment::millis)
+        self.deadline().map(Moment::millis)
     }
 
-    fn on_deadline(&mut self) {
-        // The socket has no descriptor to ask.
-        self.on_deadline(|| None);
+    fn on_deadline(&mut self, peer: impl FnOnce() -> Option<IpAddr>) {
+        self.on_deadline(peer);
     }
 
     fn asks_untaken(&self) -> bool {
@@ -182,20 +175,15 @@ impl Handler for Session<Lease> {
     }
 }
 
-impl ReceiveBuffer for Lease {
-    #[inline]
-    fn bytes(&self) -> &[u8] {
-        self.bytes()
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{PooledBuffer, task_size};
 
-    #[inline]
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        self.bytes_mut()
-    }
-
-    fn charge(&mut self, _: &Rc<Budget>) {}
-
-    fn is_scarce(&self) -> bool {
-        self.is_scarce()
+    /// With what tokio adds to it (some 110 bytes) a task takes 512 bytes, and its socket's registration 256.
+    #[test]
+    fn an_idle_connection_is_small() {
+        let size = task_size::<Session<PooledBuffer>>();
+        assert!(size <= 400, "{size} bytes");
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::field::display;
 use tracing::{info, warn};
 
-use super::Context;
+use super::WorkerWide;
 use super::peer::Peer;
 use crate::proto::handshake::{Refusal, Refused};
 use crate::proto::proxy::ProxyError;
@@ -68,7 +68,7 @@ impl Drop for Notices {
 }
 
 /// What peers do wrong. Levels are `warn` where it may be the server's settings that are too small, else `info`.
-impl Context {
+impl WorkerWide {
     /// A request was refused, of whose head this much has come.
     #[cold]
     pub(super) fn log_refusal(&self, refused: &Refused, head: &[u8], peer: Peer) {

@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::super::buffer::ReceiveBuffer;
-use super::super::keep_alive::{Finding, Sight};
-use super::super::peer::Peer;
+use super::keep_alive::{Finding, Sight};
+use super::peer::Peer;
 use super::{Session, Stage};
+use crate::engine::{Phase, ReceiveBuffer};
 use crate::proto::Standing;
 use crate::proto::close::{GOING_AWAY, POLICY_VIOLATION};
-use crate::server::Phase;
 
 /// At a drain, what arrives within this time of the last bytes counts as received before.
 const DRAIN_QUIET: Duration = Duration::from_millis(50);
@@ -45,7 +44,7 @@ impl<B: ReceiveBuffer> Session<B> {
             return;
         };
         let context = &*self.presence.context;
-        let now = context.clock.now();
+        let now = context.common.clock.now();
         let sight = Sight {
             now: now.millis_modulo(),
             is_owed: self.queue.unsent() > 0,
@@ -58,7 +57,7 @@ impl<B: ReceiveBuffer> Session<B> {
                 if let Some(ping) = connection.ping(b"") {
                     context.stats.pings_sent.add(1);
                     self.queue.on_untaken(None);
-                    self.queue.push_bytes(ping.as_ref(), context);
+                    self.queue.push_bytes(ping.as_ref(), &context.common);
                 }
             }
             Finding::Gone | Finding::Idle if is_unread && sight.is_owed => {
@@ -85,10 +84,10 @@ impl<B: ReceiveBuffer> Session<B> {
     /// At a drain a connection that has not begun begins soon or not at all.
     pub(super) fn hasten_beginning(&mut self) {
         let context = &self.presence.context;
-        if context.drain.phase() == Phase::Running {
+        if context.common.drain.phase() == Phase::Running {
             return;
         }
-        let soon = context.clock.after(DRAIN_MESSAGE.min(context.shared.config.drain.timeout / 4));
+        let soon = context.common.clock.after(DRAIN_MESSAGE.min(context.shared.config.drain.timeout / 4));
         self.deadline = self.deadline.map(|deadline| deadline.min(soon));
     }
 
@@ -105,7 +104,8 @@ impl<B: ReceiveBuffer> Session<B> {
             return;
         };
         let context = &self.presence.context;
-        let is_busy = context.drain.elapsed() > DRAIN_BUSY.min(context.shared.config.drain.timeout / 2);
+        let is_busy =
+            context.common.drain.elapsed() > DRAIN_BUSY.min(context.shared.config.drain.timeout / 2);
         match (self.farewell, connection.is_mid_message()) {
             (Farewell::NotDue | Farewell::Said, _) | (Farewell::Message, true) => {}
             (Farewell::Quiet, true) if is_busy => self.await_message(),
@@ -133,9 +133,9 @@ impl<B: ReceiveBuffer> Session<B> {
         let is_closed = connection.standing() == Standing::Closed;
         if let Some(frame) = frame {
             let context = &self.presence.context;
-            context.stats.drained.add((context.drain.phase() > Phase::Running).into());
+            context.stats.drained.add((context.common.drain.phase() > Phase::Running).into());
             context.stats.on_close_sent(code);
-            self.queue.push_bytes(&frame, context);
+            self.queue.push_bytes(&frame, &context.common);
         }
         if is_closed {
             self.flush();

@@ -5,19 +5,18 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::super::clock::Clock;
-use super::super::pool::PooledBuffer;
 use super::ending::ANSWER_TIMEOUT;
 use super::*;
 use crate::config::{Config, KeepAliveConfig};
-use crate::proto::Gathered;
-use crate::proto::budget::{Budget, Total};
+use crate::counters::{Snapshot, WorkerCounters};
+use crate::engine::{Clock, PooledBuffer};
+use crate::limits::Limits;
+use crate::memory::{Budget, Charged, Total};
 use crate::proto::frame::{HEADER_MAX, Header, OpCode};
 use crate::proto::handshake::Rules;
-use crate::server::{Limits, Shared, Snapshot, WorkerStats};
 use ending::{FLUSH_TIMEOUT, closing, pass_at_end};
 
-#[path = "session/ending_tests.rs"]
+#[path = "ending_tests.rs"]
 mod ending;
 
 const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -75,7 +74,7 @@ const _: () = {
 
 /// A session with buffers of the pool, whose handshake is answered.
 fn open() -> Session<PooledBuffer> {
-    open_with(|session| session.presence.context.pool.take(session.class()))
+    open_with(|session| session.presence.context.common.pool.take(session.class()))
 }
 
 fn open_with<B: ReceiveBuffer>(take: impl Fn(&Session<B>) -> B) -> Session<B> {
@@ -83,15 +82,15 @@ fn open_with<B: ReceiveBuffer>(take: impl Fn(&Session<B>) -> B) -> Session<B> {
 }
 
 fn open_by<B: ReceiveBuffer>(config: Config, take: impl Fn(&Session<B>) -> B) -> Session<B> {
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(ProcessWide {
         rules: Rules { paths: config.access.paths.clone(), ..Rules::default() },
         limits: Limits::new(1, 0),
         unsent: Total::new(config.unsent_total),
         config,
     });
     let admission = shared.limits.admit();
-    let mut context = Context::new(&shared, Arc::new(WorkerStats::default()));
-    context.clock = Clock::still();
+    let mut context = WorkerWide::new(&shared, Arc::new(WorkerCounters::default()), true);
+    Rc::get_mut(&mut context.common).expect("it is new").clock = Clock::still();
     let mut session = Session::new(Start::Handshake { peer: None }, &Rc::new(context), admission);
     feed_with(&mut session, HANDSHAKE, take);
     let response = session.next_outgoing().expect("the 101");
@@ -101,7 +100,7 @@ fn open_by<B: ReceiveBuffer>(config: Config, take: impl Fn(&Session<B>) -> B) ->
 
 /// Has the session receive `bytes`, a buffer at a time.
 fn feed(session: &mut Session<PooledBuffer>, bytes: &[u8]) {
-    feed_with(session, bytes, |session| session.presence.context.pool.take(session.class()));
+    feed_with(session, bytes, |session| session.presence.context.common.pool.take(session.class()));
 }
 
 fn feed_with<B: ReceiveBuffer>(session: &mut Session<B>, bytes: &[u8], take: impl Fn(&Session<B>) -> B) {
@@ -127,7 +126,7 @@ fn send_all<B: ReceiveBuffer>(session: &mut Session<B>) -> Vec<u8> {
 }
 
 fn spilled<B: ReceiveBuffer>(session: &Session<B>) -> u64 {
-    Snapshot::sum([&*session.presence.context.stats]).bytes_spilled
+    Snapshot::sum([&*session.presence.context.stats]).engine.bytes_spilled
 }
 
 /// A client's frame; a key of zero leaves the payload as it is.
@@ -148,11 +147,11 @@ fn reply(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
 }
 
 fn advance<B>(session: &Session<B>, by: Duration) {
-    session.presence.context.clock.advance(by);
+    session.presence.context.common.clock.advance(by);
 }
 
 fn is_overdue<B: ReceiveBuffer>(session: &Session<B>) -> bool {
-    session.deadline().is_some_and(|due| due <= session.presence.context.clock.now())
+    session.deadline().is_some_and(|due| due <= session.presence.context.common.clock.now())
 }
 
 #[test]
@@ -312,7 +311,7 @@ fn a_gathered_frame_too_long_for_one_write_goes_out_in_pieces() {
     let all = context.shared.config.unsent_total;
     let bytes: BytesMut = (0..=255).collect();
     let charge = budget.charge(bytes.len());
-    session.queue.push_in_pieces(Box::new(Gathered { bytes, charge }), 100, &context);
+    session.queue.push_in_pieces(Box::new(Charged { bytes, charge }), 100, &context.common);
     assert_eq!((session.queue.len(), session.queue.unsent()), (3, 256));
     let mut sent = Vec::new();
     while let Some(outgoing) = session.next_outgoing() {
@@ -333,7 +332,7 @@ fn watched(interval: u64, timeout: u64, idle: u64) -> Session<PooledBuffer> {
     let [interval, timeout, idle] = [interval, timeout, idle].map(Duration::from_secs);
     let keep_alive = KeepAliveConfig { interval, timeout, idle };
     open_by(Config { keep_alive, ..Config::default() }, |session| {
-        session.presence.context.pool.take(session.class())
+        session.presence.context.common.pool.take(session.class())
     })
 }
 
@@ -586,7 +585,7 @@ fn connections_of_one_moment_are_not_pinged_in_one() {
     for _ in 0..1000 {
         let mut session = Session::new(Start::Handshake { peer: None }, &context, None);
         feed(&mut session, HANDSHAKE);
-        let look = context.clock.now().until(session.deadline().expect("a first look"));
+        let look = context.common.clock.now().until(session.deadline().expect("a first look"));
         buckets[usize::try_from(look.as_millis() / 200).expect("within 2 s")] += 1;
     }
     assert!(buckets.iter().all(|&count| (90..=110).contains(&count)), "{buckets:?}");

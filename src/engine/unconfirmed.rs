@@ -1,4 +1,4 @@
-//! What the kernel knows of a peer, by its socket's descriptor: what it has not taken yet, and its address.
+//! What the kernel knows of a peer, by its socket's descriptor: what it has not confirmed yet, and its address.
 #![expect(
     unsafe_code,
     reason = "an ioctl(2) that no crate wraps, and a descriptor of a crate that lends none"
@@ -20,7 +20,7 @@ pub(super) const SOCKET_SIOCOUTQ: u32 = 1;
 /// # Errors
 ///
 /// Those of ioctl(2).
-pub(in super::super) fn untaken(socket: &impl AsRawFd) -> io::Result<u32> {
+pub(super) fn unconfirmed(socket: &impl AsRawFd) -> io::Result<u32> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: SIOCOUTQ, which is TIOCOUTQ by another name, writes one `int`, and here is one.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
@@ -28,7 +28,7 @@ pub(in super::super) fn untaken(socket: &impl AsRawFd) -> io::Result<u32> {
 }
 
 /// The address of the peer of this socket, where it has one.
-pub(in super::super) fn peer(socket: &impl AsRawFd) -> Option<IpAddr> {
+pub(super) fn peer(socket: &impl AsRawFd) -> Option<IpAddr> {
     // SAFETY: a socket that is borrowed is open.
     let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
     let address = rustix::net::getpeername(descriptor).ok()??;
@@ -53,11 +53,11 @@ mod tests {
         while let Ok(more) = near.write(&[7; 64 << 10]) {
             written += more;
         }
-        let full = untaken(&near).expect("a socket");
+        let full = unconfirmed(&near).expect("a socket");
         assert!(full > 0, "{written} bytes are more than the peer's socket takes");
         far.read_exact(&mut vec![0; written]).expect("as much as was written");
         let began = Instant::now();
-        while untaken(&near).expect("a socket") > 0 {
+        while unconfirmed(&near).expect("a socket") > 0 {
             assert!(began.elapsed() < Duration::from_secs(20), "the peer has confirmed all");
             std::thread::sleep(Duration::from_millis(1));
         }

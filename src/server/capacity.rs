@@ -1,19 +1,15 @@
-//! How many connections there may be.
+//! How many connections the limits of the system leave room for, and whether they leave room for a server at all.
 
 use std::io;
-use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::StartError;
-use super::accept::REFUSALS_MAX;
 use super::admin;
-use super::sources::{Source, Sources};
 use crate::config::Config;
+use crate::session::REFUSALS_MAX;
 
 /// Descriptors that are not connections: standard streams, listeners, what each worker's runtime opens, and those who
 /// are told that there is no room.
@@ -26,103 +22,6 @@ const MEMORY_MIN: usize = 96 << 20;
 
 /// The places of a ring's table of files at most: the kernel allocates them all at the start.
 const FILES_MAX: usize = 64 << 10;
-
-/// The connections of the process, counted.
-#[derive(Debug)]
-pub struct Limits {
-    connections_max: AtomicUsize,
-    connections: AtomicUsize,
-    sources: Sources,
-}
-
-impl Limits {
-    /// At most `connections_max` connections, and `per_source_max` of each address; 0 for any number of these.
-    #[must_use]
-    pub fn new(connections_max: usize, per_source_max: usize) -> Arc<Self> {
-        let sources = Sources::new(per_source_max);
-        let connections_max = AtomicUsize::new(connections_max);
-        Arc::new(Self { connections_max, connections: AtomicUsize::new(0), sources })
-    }
-
-    /// The most connections.
-    pub(super) fn max(&self) -> usize {
-        self.connections_max.load(Ordering::Relaxed)
-    }
-
-    /// Allows no more than `connections_max` from now on.
-    pub(super) fn lower(&self, connections_max: usize) {
-        self.connections_max.fetch_min(connections_max, Ordering::Relaxed);
-    }
-
-    /// Whether a further connection would be refused.
-    pub(super) fn is_full(&self) -> bool {
-        self.connections.load(Ordering::Relaxed) >= self.max()
-    }
-
-    /// Admits one connection more, until the admission is dropped; `None` when there are as many as may be.
-    #[must_use]
-    pub fn admit(self: &Arc<Self>) -> Option<Admission> {
-        let admitted = self.connections.fetch_add(1, Ordering::Relaxed);
-        let admission = Admission { limits: Some(Arc::clone(self)), source: Source::NONE };
-        (admitted < self.max()).then_some(admission)
-    }
-
-    /// Whether connections are counted by their addresses.
-    #[must_use]
-    pub const fn counts_sources(&self) -> bool {
-        self.sources.are_limited()
-    }
-
-    /// Counts an admitted connection among those of an address: what to [`Self::leave`] with; `None` when there are as
-    /// many as may be.
-    pub(crate) fn count(&self, address: IpAddr) -> Option<Source> {
-        if !self.counts_sources() {
-            return Some(Source::NONE);
-        }
-        let source = Source::of(address);
-        self.sources.enter(source).then_some(source)
-    }
-
-    /// A connection that was admitted has ended.
-    pub(crate) fn leave(&self, source: Source) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
-        if source != Source::NONE {
-            self.sources.leave(source);
-        }
-    }
-}
-
-/// A place among the connections of the process.
-#[derive(Debug)]
-pub struct Admission {
-    /// `None` once somebody else answers for it.
-    limits: Option<Arc<Limits>>,
-    /// Among whose connections it was counted.
-    source: Source,
-}
-
-impl Admission {
-    /// As [`Limits::count`]: whether there is room.
-    pub(crate) fn count(&mut self, address: IpAddr) -> bool {
-        let counted = self.limits.as_ref().and_then(|limits| limits.count(address));
-        self.source = counted.unwrap_or(self.source);
-        counted.is_some()
-    }
-
-    /// Gives the place away: whoever has it says [`Limits::leave`].
-    pub(crate) fn into_source(mut self) -> Source {
-        self.limits = None;
-        self.source
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        if let Some(limits) = &self.limits {
-            limits.leave(self.source);
-        }
-    }
-}
 
 /// Tries what could not be refused later without a panic: memory, and what a runtime of tokio opens for signals.
 ///
@@ -224,33 +123,6 @@ fn descriptors() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn admissions_are_given_back() {
-        let limits = Limits::new(2, 0);
-        let first = limits.admit().expect("room");
-        let _second = limits.admit().expect("room");
-        assert!(limits.admit().is_none());
-        drop(first);
-        assert!(limits.admit().is_some());
-    }
-
-    #[test]
-    fn an_address_is_given_back_with_its_admission() {
-        let limits = Limits::new(10, 1);
-        let address = IpAddr::from([192, 0, 2, 1]);
-        let mut first = limits.admit().expect("room");
-        assert!(first.count(address));
-        let mut second = limits.admit().expect("room");
-        assert!(!second.count(address));
-        drop(second);
-        let source = first.into_source();
-        assert!(limits.count(address).is_none(), "it counts on");
-        limits.leave(source);
-        assert!(limits.admit().expect("room").count(address));
-        assert!(limits.admit().expect("room").count(address), "and once more");
-        assert_eq!(limits.connections.load(Ordering::Relaxed), 0);
-    }
 
     #[test]
     fn more_connections_than_descriptors_are_refused() {
