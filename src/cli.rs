@@ -15,7 +15,7 @@ use crate::config::{
     ListeningConfig, RingConfig, values,
 };
 use crate::documents::Document;
-use crate::logging::complain;
+use crate::logging::{LogFormat, complain};
 use crate::settings::{self, Refusal, Settings};
 
 /// `EX_USAGE` of sysexits.h: the exit code after a mistake of the user.
@@ -184,28 +184,6 @@ pub enum Task {
     Write(Document),
 }
 
-/// The form of a log line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-impl LogFormat {
-    /// The form that the command line or else the environment asks for, however wrong they are otherwise.
-    fn asked_for() -> Self {
-        let words: Vec<_> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-        let behind_a_sign = words.iter().filter_map(|word| word.strip_prefix("--log-format="));
-        let behind_a_blank = words.windows(2).filter(|pair| pair[0] == "--log-format").map(|pair| &*pair[1]);
-        let of_variable = || std::env::var("RINGBACK_LOG_FORMAT").unwrap_or_default();
-        let word = behind_a_sign.chain(behind_a_blank).last().map_or_else(of_variable, str::to_owned);
-        Self::from_str(&word, false).unwrap_or_default()
-    }
-}
-
 /// Reads the command line, the environment and the configuration file. `Err` has been said already: help, a document, the
 /// options themselves, or a mistake.
 ///
@@ -213,7 +191,7 @@ impl LogFormat {
 ///
 /// The exit code: 0 after what was asked for has been written, 64 after a mistake, 74 where it cannot be written.
 pub fn parse() -> Result<(Task, Config, LogFormat), ExitCode> {
-    let refuse = |refusal| refuse(refusal, LogFormat::asked_for());
+    let refuse = |refusal| refuse(refusal, asked_log_format());
     let settings = Settings::read(command(), std::env::args_os()).map_err(refuse)?;
     let mut arguments =
         Arguments::from_arg_matches(settings.matches()).map_err(|error| refuse(error.into()))?;
@@ -237,6 +215,16 @@ pub fn parse() -> Result<(Task, Config, LogFormat), ExitCode> {
 #[must_use]
 pub fn command() -> Command {
     Arguments::command()
+}
+
+/// The form of log lines that the command line or else the environment asks for, however wrong they are otherwise.
+fn asked_log_format() -> LogFormat {
+    let words: Vec<_> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let behind_a_sign = words.iter().filter_map(|word| word.strip_prefix("--log-format="));
+    let behind_a_blank = words.windows(2).filter(|pair| pair[0] == "--log-format").map(|pair| &*pair[1]);
+    let of_variable = || std::env::var("RINGBACK_LOG_FORMAT").unwrap_or_default();
+    let word = behind_a_sign.chain(behind_a_blank).last().map_or_else(of_variable, str::to_owned);
+    LogFormat::from_str(&word, false).unwrap_or_default()
 }
 
 /// Says what is wrong, or the help that was asked for, and how to end.

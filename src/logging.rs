@@ -15,7 +15,6 @@ use rustix::io::retry_on_intr;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::cli::LogFormat;
 use crate::variables::{self, BadVariable, LOG};
 
 /// How many lines wait to be written at most.
@@ -23,6 +22,16 @@ const LINES_MAX: usize = 1024;
 
 /// How long the last lines may take.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
 
 /// The log, until it is dropped: then its last lines are written, if somebody takes them.
 #[derive(Debug)]

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringback::allocator;
-use ringback::cli::{self, LogFormat, Task};
+use ringback::cli::{self, Task};
 use ringback::config::{Address, Config, DrainConfig};
 use ringback::counters::Snapshot;
 use ringback::doctor;
-use ringback::logging::{self, Log, complain};
+use ringback::logging::{self, Log, LogFormat, complain};
 use ringback::server::admin::Admin;
 use ringback::server::{Inherited, Server, StartError, check_resources, inherited};
 use ringback::variables;

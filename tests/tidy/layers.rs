@@ -8,18 +8,34 @@ use crate::source::{Names, names, tokens};
 pub(crate) type File = (String, String);
 
 /// The modules of the crate, lower ones first, and which of those above in this list each may use.
-pub(crate) const LAYERS: [(&str, &[&str]); 13] = [
+pub(crate) const LAYERS: [(&str, &[&str]); 15] = [
     ("mask", &[]),
     ("memory", &[]),
+    ("allocator", &[]),
     ("system", &[]),
+    ("variables", &["mask"]),
+    ("logging", &["variables"]),
     ("limits", &[]),
     ("proto", &["mask", "memory"]),
     ("engine", &["memory", "system"]),
-    ("options", &["mask", "system", "proto"]),
-    ("logging", &["options"]),
+    ("options", &["mask", "system", "logging", "proto"]),
     ("counters", &["memory", "proto", "engine"]),
     ("session", &["memory", "limits", "proto", "engine", "options", "counters"]),
-    ("server", &["mask", "memory", "system", "limits", "proto", "engine", "options", "counters", "session"]),
+    (
+        "server",
+        &[
+            "mask",
+            "memory",
+            "system",
+            "variables",
+            "limits",
+            "proto",
+            "engine",
+            "options",
+            "counters",
+            "session",
+        ],
+    ),
     ("doctor", &["system", "engine", "options", "server"]),
     // The library's and the program's own files name every module.
     ("root", &[]),
@@ -124,7 +140,10 @@ const CRATES: [(&str, &[&str], &[&str]); 2] = [
 /// What others than the library's own files may use of it: paths that begin so.
 const OUTSIDE: [(&str, &[&str]); 3] = [
     // `frame` answers with a `ProtocolError`.
-    ("loadtest/src", &["engine", "memory", "mask", "proto::close", "proto::frame", "proto::ProtocolError"]),
+    (
+        "loadtest/src",
+        &["allocator", "engine", "memory", "mask", "proto::close", "proto::frame", "proto::ProtocolError"],
+    ),
     ("benches", &["engine", "memory", "mask", "proto"]),
     ("fuzz/fuzz_targets", &["mask::fuzz", "proto::fuzz"]),
 ];
