@@ -121,6 +121,7 @@ fn the_doctor_ends_as_the_server_would() {
         (&["--listen", "unix:/dev/null"], "choose another path"),
         (&["--congestion-control", "no-such-control"], "tcp_allowed_congestion_control"),
         (&["--engine", "epoll", "--max-connections", "2000000000"], "lower --max-connections"),
+        (&["--cpus", "1000"], "--cpus"),
     ] {
         let options = [&["--listen", "127.0.0.1:0"], options].concat();
         let server = common::command(&options).output().expect("the binary runs");

@@ -140,11 +140,6 @@ pub(super) fn open_files(
     }
 }
 
-/// Why workers cannot be kept on the CPUs asked for.
-pub(super) fn cpus(error: &StartError) -> Finding {
-    Finding::fail(error.to_string(), "name CPUs that are there, or leave --cpus out")
-}
-
 /// How long the queue of connections that are not accepted yet can be, and what is asked for.
 pub(super) fn backlog(somaxconn: Option<i64>, asked: i32) -> Finding {
     match somaxconn {

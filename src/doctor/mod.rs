@@ -81,7 +81,6 @@ pub fn diagnose(config: &Config, inherited: Vec<Inherited>) -> Diagnosis {
     }
     let direct = direct_connections_max(config.max_connections, workers);
     let others = Descriptors { workers, inherited: inherited.len() }.connections_max(config);
-    findings.extend(placement.err().map(|error| findings::cpus(&error)));
     findings.extend([
         // Raised to the hard limit meanwhile, as the server raises it.
         findings::open_files(getrlimit(Resource::Nofile).current, workers, &direct, &others),
@@ -120,6 +119,7 @@ pub fn diagnose(config: &Config, inherited: Vec<Inherited>) -> Diagnosis {
     start.push(asked.map_err(StartError::from).and_then(|engine| {
         room.map(|()| format!("`--engine {}` can run, as {engine}", name(config.engine)))
     }));
+    start.extend(placement.err().map(Err));
     start.push(bind_listeners(&config.listening, inherited, workers).map(|bound| {
         let addresses: Vec<_> = bound.addresses.iter().map(ToString::to_string).collect();
         format!("can be listened on: {}", addresses.join(", "))

@@ -40,8 +40,6 @@ fn a_slow_reader_gets_all_that_is_before_its_close(engine: &str) {
     });
     server.wait_for_counter("ended", 3);
     assert_eq!(server.counter("handshakes"), 3);
-    // A ring is not told how much of what it sent by a Unix socket is read, and may end that first: nothing is lost by it.
-    assert!(server.counter("cuts") <= u64::from(engine == "ring"));
 }
 
 fn read_slowly(engine: &str, by: &str, mut client: Client) {
