@@ -74,8 +74,9 @@ fn who_asks_now_and_then_keeps_its_place() {
     let (_server, admin) = admin::start("epoll", &[]);
     let mut scraper = connect(admin);
     let mut silent = Vec::new();
-    for _ in 0..20 {
-        silent.extend((0..40).map(|_| connect(admin)));
+    // Fewer in a round than places by far: on a busy machine those of some rounds are accepted between two of its requests.
+    for _ in 0..40 {
+        silent.extend((0..20).map(|_| connect(admin)));
         scraper.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").expect("it is still there");
         let mut answer = [0; 512];
         let read = scraper.read(&mut answer).expect("an answer");

@@ -181,7 +181,9 @@ fn what_was_wrong_is_named() {
             (on("GET /ws\rHTTP/1.1"), &["0x0D", "position 8"]),
             (on("GET"), &["one word"]),
             (on("GET /ws"), &["HTTP/0.9", "HTTP/1.1"]),
-            (on("GET /ws http/1.1"), &["HTTP/1.1 is not in capitals"]),
+            (on("GET /ws http/1.1"), &["HTTP/1.1 is written with small letters"]),
+            (on("GET HTTP/1.1"), &["no target"]),
+            (on("PROXY TCP4 192.0.2.1 192.0.2.2 1 2"), &["--proxy-protocol"]),
             (on("GET /ws HTTP/3"), &["HTTP/3 is not"]),
             (on("GET /ws HTTP/1.10"), &["HTTP/1.10 is not"]),
             (on("GET /ws ICY/1.1"), &["not end in an HTTP version"]),
@@ -333,7 +335,7 @@ fn other_versions_are_named() {
             (on("GET /ws HTTP/0.9"), &["HTTP/0.9"]),
             (on("GET /ws HTTP/3.0"), &["HTTP/3.0"]),
             (on("GET /ws HTTP/2"), &["HTTP/2 "]),
-            (on("GET /ws http/1.0"), &["HTTP/1.0", "capitals"]),
+            (on("GET /ws http/1.0"), &["HTTP/1.0", "small letters"]),
         ],
     );
 }
@@ -358,7 +360,7 @@ fn head_and_options() {
             (head("OPTIONS /%77s HTTP/1.1", &[HOST]), Options),
             (head("OPTIONS * HTTP/1.1", &[]), Refused(Refusal::Host)),
             (head("OPTIONS * HTTP/1.1", &[HOST, "Content-Length: 2"]), Refused(Refusal::Body)),
-            (head("POST * HTTP/1.1", &[HOST]), Refused(Refusal::Malformed)),
+            (head("POST * HTTP/1.1", &[HOST]), Refused(Refusal::Method)),
             (head("TRACE / HTTP/1.1", &[HOST]), Refused(Refusal::Method)),
             (head("DELETE /ws HTTP/1.1", &[HOST]), Refused(Refusal::Method)),
             (head("options / HTTP/1.1", &[HOST]), Refused(Refusal::Method)),

@@ -80,7 +80,7 @@ fn request_lines() -> Vec<(Vec<u8>, Outcome)> {
         // A form of the target that OPTIONS has (RFC 9112 §3.2.4); it was 400.
         (on("OPTIONS * HTTP/1.1"), Options),
         (on("HEAD * HTTP/1.1"), Refused(Refusal::Malformed)),
-        (on("CONNECT example.com:80 HTTP/1.1"), Refused(Refusal::Malformed)),
+        (on("CONNECT example.com:80 HTTP/1.1"), Refused(Refusal::Method)),
         (on("GET /ws#zqxj HTTP/1.1"), Refused(Refusal::Malformed)),
         (on("GET http:///ws HTTP/1.1"), Refused(Refusal::Malformed)),
         (on("GET http:/ws HTTP/1.1"), Refused(Refusal::Malformed)),

@@ -181,7 +181,7 @@ fn behind_its_own_close(place: &Place) {
     assert!(place.server.counter("cuts") == 0 || place.unix.is_some());
 }
 
-/// And it sends on meanwhile, which is dropped.
+/// And it sends on meanwhile, which is dropped: more than a peer may that has taken all.
 fn behind_an_error(engine: &str) {
     let place = Place::tcp(engine, &OPTIONS);
     let mut client = place.connect();
@@ -192,7 +192,7 @@ fn behind_an_error(engine: &str) {
     let got = thread::scope(|scope| {
         // A socket that is closed under these bytes answers them with a reset, and what it still had to send is lost.
         scope.spawn(|| {
-            while !ends.load(Ordering::Relaxed) && writer.write_all(&[0; 1000]).is_ok() {
+            while !ends.load(Ordering::Relaxed) && writer.write_all(&[0; 64 << 10]).is_ok() {
                 thread::sleep(Duration::from_millis(20));
             }
         });
@@ -205,7 +205,6 @@ fn behind_an_error(engine: &str) {
     assert_eq!(got.close, Some(1002));
     drop((client, writer));
     place.server.wait_for_counter("ended", 1);
-    assert_eq!(place.server.counter("cuts"), 0);
 }
 
 fn behind_a_drain(engine: &str) {

@@ -82,10 +82,13 @@ pub(crate) fn bind(
 }
 
 /// Whether a listener at `address` takes IPv4 connections too: `[::]` does, unless `all` have an IPv4 address with the same
-/// port. The sysctl net.ipv6.bindv6only changes nothing.
+/// port. Two free ports are different ones. The sysctl net.ipv6.bindv6only changes nothing.
 fn takes_ipv4(address: SocketAddr, all: &[Address]) -> bool {
-    let has_ipv4 =
-        || all.iter().filter_map(Address::ip).any(|ip| ip.is_ipv4() && ip.port() == address.port());
+    let has_ipv4 = || {
+        all.iter()
+            .filter_map(Address::ip)
+            .any(|ip| ip.is_ipv4() && ip.port() == address.port() && ip.port() != 0)
+    };
     address.is_ipv6() && address.ip().is_unspecified() && !has_ipv4()
 }
 

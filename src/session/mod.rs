@@ -352,12 +352,14 @@ impl<B: ReceiveBuffer> Session<B> {
             }
             // What we owe is sent first, however much comes; past the limit it is not read.
             Stage::Flushing { discarded } => *discarded += filled.len(),
-            Stage::Lingering { discarded } => {
+            // Bytes that the peer has yet to take hold the connection: a cut would reset it, and drop them.
+            Stage::Lingering { discarded } if self.queue.untaken() == Some(0) => {
                 *discarded += filled.len();
                 if *discarded > DISCARD_MAX {
                     self.cut();
                 }
             }
+            Stage::Lingering { .. } => {}
             Stage::Open(_) | Stage::Over => {}
         }
     }
@@ -428,7 +430,8 @@ impl<B: ReceiveBuffer> Session<B> {
             Step::Page { html, is_head } => {
                 let page = page_response(&context.shared.rules.page, html, is_head, &date());
                 if context.settings.budget.is_exhausted_for(page.len()) {
-                    return self.refuse_request(&Refusal::Memory.of(&[]), &buffer.bytes()[filled]);
+                    let method: &[u8] = if is_head { b"HEAD " } else { b"GET " };
+                    return self.refuse_request(&Refusal::Memory.of(method), &buffer.bytes()[filled]);
                 }
                 context.stats.pages.add(1);
                 self.queue.push_bytes(&page, &context.common);

@@ -44,7 +44,8 @@ struct Inner {
 }
 
 impl Group {
-    /// Registers `count` buffers of `size` bytes, headroom included, as group `id`. The kernel has all of them.
+    /// Registers `count` buffers of `size` bytes, headroom included, as group `id`. The kernel takes turns with `window` of
+    /// them at first.
     ///
     /// # Errors
     ///
@@ -62,6 +63,7 @@ impl Group {
         id: u16,
         count: u16,
         size: usize,
+        window: u16,
     ) -> io::Result<Self> {
         assert!(count.is_power_of_two(), "a ring has a power of two of entries");
         assert!(size > HEADROOM);
@@ -73,8 +75,9 @@ impl Group {
             stride,
             tail: Cell::new(0),
             available: Cell::new(0),
-            window: Cell::new(count),
-            withheld: RefCell::new(Vec::with_capacity(usize::from(count))),
+            window: Cell::new(window.min(count)),
+            // The first one is the next to go.
+            withheld: RefCell::new((0..count).rev().collect()),
             quarantine: Quarantine::new(count),
             entries: Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?,
             memory: Mapping::new(usize::from(count) * stride)?,
@@ -82,10 +85,9 @@ impl Group {
         let entries = group.entries.start.as_ptr().addr() as u64;
         // SAFETY: the mapping holds `count` entries, and the caller keeps it as long as the kernel may look at it.
         unsafe { submitter.register_buf_ring_with_flags(entries, count, id, 0)? };
-        for index in 0..count {
-            group.give(index);
-        }
-        Ok(Self(Rc::new(group)))
+        let group = Self(Rc::new(group));
+        group.refill();
+        Ok(group)
     }
 
     pub(super) fn id(&self) -> u16 {
@@ -111,6 +113,15 @@ impl Group {
     pub(super) fn set_window(&self, window: u16) {
         self.0.window.set(window.min(self.0.count));
         self.refill();
+    }
+
+    /// Has the kernel take turns with twice as many buffers once more than half of them are in use. A buffer that was
+    /// never used takes no memory.
+    pub(super) fn widen(&self) {
+        let window = self.0.window.get();
+        if window < self.0.count && self.0.available.get() < window / 2 {
+            self.set_window(window.saturating_mul(2));
+        }
     }
 
     /// Gives the kernel what it may have and has not.
@@ -304,7 +315,7 @@ mod tests {
             Err(error) => return println!("SKIPPED: {error}"),
         };
         // SAFETY: no receive is begun on it.
-        let group = unsafe { Group::register(&uring.submitter(), 0, 16, 2048) };
+        let group = unsafe { Group::register(&uring.submitter(), 0, 16, 2048, 16) };
         let group = group.expect("memory for 16 buffers");
         // SAFETY: nothing is received, so the kernel holds no buffer but in its list, and takes none from there.
         let lend = |index| unsafe { group.lease(index) };

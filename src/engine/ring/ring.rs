@@ -37,6 +37,9 @@ use super::{Class, Outgoing, Sizes};
 use crate::engine::EngineCounters;
 use crate::engine::unconfirmed::SOCKET_SIOCOUTQ;
 
+/// How many small buffers the kernel takes turns with at first.
+const SMALL_WINDOW: u16 = 64;
+
 /// How many big buffers the kernel takes turns with at least.
 const BIG_WINDOW_MIN: u16 = 4;
 
@@ -113,9 +116,11 @@ impl Ring {
         let (small, big) = (Class::Small as u16, Class::Big as u16);
         // SAFETY: either the group becomes part of `Self`, whose fields are dropped in their order, `uring` before it, or
         // no receive is begun.
-        let small = unsafe { Group::register(&submitter, small, sizes.small_count, sizes.small_size)? };
+        let small =
+            unsafe { Group::register(&submitter, small, sizes.small_count, sizes.small_size, SMALL_WINDOW)? };
         // SAFETY: as above.
-        let big = unsafe { Group::register(&submitter, big, sizes.big_count, sizes.big_size)? };
+        let big =
+            unsafe { Group::register(&submitter, big, sizes.big_count, sizes.big_size, BIG_WINDOW_MIN)? };
         Ok(Self {
             uring,
             small,
@@ -188,6 +193,7 @@ impl Ring {
 
     /// How many buffers of this class the kernel can receive into.
     pub(super) fn available(&self, class: Class) -> u16 {
+        self.small.widen();
         self.group(class).refill();
         self.group(class).available()
     }
@@ -303,6 +309,7 @@ impl Ring {
     /// When the ring is of no more use.
     pub(super) fn enter(&mut self, wait: Wait) -> io::Result<()> {
         self.submit_backlog()?;
+        self.small.widen();
         let (want, timeout, flags) = match wait {
             Wait::SubmitOnly => (0, None, EnterFlags::empty()),
             Wait::No => (0, None, EnterFlags::GETEVENTS),

@@ -12,6 +12,9 @@ use super::{ANY, Rules};
 /// The one protocol version that there is (RFC 6455 §4.1).
 const VERSION: &str = "13";
 
+/// The methods that are served.
+pub(super) const METHODS: [&[u8]; 3] = [b"GET", b"HEAD", b"OPTIONS"];
+
 pub(super) enum Answer<'a> {
     Accept {
         /// The client's.
@@ -91,8 +94,8 @@ fn accept<'a>(request: &Request<'a>, rules: &'a Rules) -> Result<Answer<'a>, Ref
 }
 
 #[cold]
-fn unknown_method(method: &[u8]) -> Refused {
-    if [&b"GET"[..], b"HEAD", b"OPTIONS"].iter().any(|known| method.eq_ignore_ascii_case(known)) {
+pub(super) fn unknown_method(method: &[u8]) -> Refused {
+    if METHODS.iter().any(|known| method.eq_ignore_ascii_case(known)) {
         return Refusal::Method.because("the method is not in capitals, and methods have case: send GET");
     }
     Refusal::Method.because("the method is not GET, HEAD or OPTIONS: a WebSocket handshake is a GET")

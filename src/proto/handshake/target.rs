@@ -4,6 +4,7 @@
 use std::iter;
 
 use super::super::fields::{is_authority, is_token_byte};
+use super::answer::{METHODS, unknown_method};
 use super::refusal::{Refusal, Refused};
 
 /// What a request line says.
@@ -18,6 +19,10 @@ pub(super) struct RequestLine<'a> {
 /// Takes `method SP request-target SP HTTP-version` apart.
 pub(super) fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refused> {
     let (method, rest) = split_at_space(line);
+    if method == b"PROXY" {
+        let why = "a header of the PROXY protocol stands before the request: start the server with --proxy-protocol v1";
+        return Err(Refusal::Malformed.because(why));
+    }
     if let Some(at) = method.iter().position(|&byte| !is_token_byte(byte)) {
         return Err(bad_byte(method, at, "method", "a method is letters, and one space (0x20) follows it"));
     }
@@ -27,6 +32,10 @@ pub(super) fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refused
     };
     let (target, version) = split_at_space(rest);
     let Some(version) = version else {
+        if version_number(target).is_some() {
+            let why = "the request line has no target: send a path, such as /ws, between the method and the version";
+            return Err(Refusal::Malformed.because(why));
+        }
         let why = "the request line has no version, as in HTTP/0.9: it has to end in HTTP/1.1";
         return Err(Refusal::Malformed.because(why));
     };
@@ -60,7 +69,7 @@ fn parse_version(version: &[u8]) -> Result<bool, Refused> {
         return Err(Refusal::Malformed.because(why));
     };
     if !version.starts_with(b"HTTP/") {
-        let why = format!("the version HTTP/{number} is not in capitals: send HTTP/1.1");
+        let why = format!("the version HTTP/{number} is written with small letters: send HTTP/1.1");
         return Err(Refusal::Malformed.because(why));
     }
     Err(match number.as_bytes() {
@@ -87,6 +96,10 @@ fn parse_target<'a>(method: &[u8], target: &'a [u8]) -> Result<&'a [u8], Refused
     if target.first() != Some(&b'/') {
         if target == b"*" && method == b"OPTIONS" {
             return Ok(target);
+        }
+        // Other methods have forms of their own, as CONNECT has.
+        if !METHODS.contains(&method) {
+            return Err(unknown_method(method));
         }
         start = parse_scheme_and_authority(target)?;
     }
