@@ -21,7 +21,7 @@ pub(crate) struct Common {
     /// What wakes the tasks of connections, on the engines that have such.
     pub(super) alarms: Alarms,
     /// What the tasks receive into.
-    pub(crate) pool: Rc<Pool>,
+    pub(crate) pool: Pool,
 }
 
 impl Common {

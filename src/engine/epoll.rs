@@ -7,10 +7,9 @@ use std::net::{IpAddr, Shutdown};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::buffer::ReceiveBuffer as _;
+use super::buffers::Buffer;
 use super::outgoing::Outgoing;
 use super::owned::{Sent, Stream, is_for_want_of_memory, pause_for_memory};
-use super::pool::PooledBuffer;
 use super::unconfirmed::{peer, unconfirmed};
 use crate::memory::HEADROOM;
 
@@ -42,7 +41,7 @@ impl Stream for EpollStream {
         poll_fn(|task| self.0.poll_read_ready(task)).await
     }
 
-    async fn read(&self, mut buffer: PooledBuffer) -> (io::Result<usize>, PooledBuffer) {
+    async fn read(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
         let room = &mut buffer.bytes_mut()[HEADROOM..];
         let mut read = Err(ErrorKind::WouldBlock.into());
         // A short read has emptied the socket. To say so here saves the read that would only find it empty; what
@@ -77,7 +76,7 @@ impl Stream for EpollStream {
         self.0.try_write(bytes)
     }
 
-    async fn write_rest(&self, outgoing: Outgoing<PooledBuffer>, mut sent: usize) -> Sent {
+    async fn write_rest(&self, outgoing: Outgoing, mut sent: usize) -> Sent {
         while sent < outgoing.bytes().len() {
             match self.0.try_write(&outgoing.bytes()[sent..]) {
                 Ok(written) => sent += written,
@@ -109,7 +108,7 @@ impl Stream for EpollStream {
 
 /// How many bytes a connection's task takes, without what tokio adds to it.
 #[cfg(test)]
-pub(crate) fn task_size<H: super::Handler<PooledBuffer>>() -> usize {
+pub(crate) fn task_size<H: super::Handler>() -> usize {
     fn size_of_output<S, H, F>(_: impl FnOnce(S, H, std::rc::Rc<super::Common>) -> F) -> usize {
         size_of::<F>()
     }

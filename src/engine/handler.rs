@@ -4,16 +4,16 @@ use std::io;
 use std::net::IpAddr;
 
 use super::Phase;
-use super::buffer::Class;
+use super::buffers::{Buffer, Class};
 use super::outgoing::Outgoing;
 
 /// What a receive brought: a buffer and how many bytes are in it, or nothing at the end of the stream.
-pub type Received<B> = io::Result<Option<(B, usize)>>;
+pub type Received = io::Result<Option<(Buffer, usize)>>;
 
 /// One connection: told what has come and what was sent, asked what to send and whether to go on.
-pub trait Handler<B> {
+pub trait Handler {
     /// Bytes have come, or their end, or an error. Gives how many frames they were.
-    fn on_received(&mut self, received: Received<B>) -> usize;
+    fn on_received(&mut self, received: Received) -> usize;
 
     /// Whether to receive.
     fn may_receive(&mut self) -> bool;
@@ -32,14 +32,14 @@ pub trait Handler<B> {
     }
 
     /// What to send next.
-    fn next_outgoing(&mut self) -> Option<Outgoing<B>>;
+    fn next_outgoing(&mut self) -> Option<Outgoing>;
 
     /// A piece was sent, all of it, or never will be.
-    fn on_sent(&mut self, result: io::Result<()>, outgoing: Outgoing<B>);
+    fn on_sent(&mut self, result: io::Result<()>, outgoing: Outgoing);
 
     /// Of a piece only `sent` bytes went out, 0 perhaps: the rest is what is sent next. `must_spill` when its receive
     /// buffer is needed for others.
-    fn on_sent_in_part(&mut self, outgoing: Outgoing<B>, sent: usize, must_spill: bool);
+    fn on_sent_in_part(&mut self, outgoing: Outgoing, sent: usize, must_spill: bool);
 
     /// What is queued has begun to wait for the peer: it should hold few buffers.
     fn on_behind(&mut self);

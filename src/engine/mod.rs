@@ -3,7 +3,7 @@
 //! The engine is chosen once, at the start: [`choose`] says which, and why not a better one.
 
 mod alarms;
-mod buffer;
+mod buffers;
 mod choice;
 mod clock;
 mod common;
@@ -28,8 +28,10 @@ use std::rc::Rc;
 
 use tokio::net::TcpStream;
 
-pub(crate) use buffer::SMALL;
-pub use buffer::{Class, ReceiveBuffer};
+#[cfg(test)]
+pub(crate) use buffers::Lender;
+pub(crate) use buffers::SMALL;
+pub use buffers::{Buffer, Class};
 pub(crate) use choice::fall_back;
 pub use choice::{Hindrance, choose};
 #[cfg(test)]
@@ -44,8 +46,7 @@ pub(crate) use epoll::task_size;
 pub use handler::{Handler, Received};
 pub use listener::Listener;
 pub(crate) use listener::{Lent, PAUSE, is_the_peers};
-pub(crate) use outgoing::Outgoing;
-pub(crate) use pool::PooledBuffer;
+pub use outgoing::Outgoing;
 pub(crate) use send_queue::SendQueue;
 
 /// How bytes are moved.
@@ -109,12 +110,7 @@ pub(crate) enum Spawner {
 }
 
 impl Spawner {
-    pub(crate) fn spawn<H: Handler<PooledBuffer> + 'static>(
-        self,
-        socket: TcpStream,
-        handler: H,
-        common: Rc<Common>,
-    ) {
+    pub(crate) fn spawn<H: Handler + 'static>(self, socket: TcpStream, handler: H, common: Rc<Common>) {
         match self {
             Self::Epoll => {
                 tokio::task::spawn_local(owned::serve(epoll::stream(socket), handler, common));

@@ -5,16 +5,16 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 
-use super::buffer::ReceiveBuffer;
+use super::buffers::Buffer;
 use crate::memory::Charged;
 
 /// How many bytes of replies are put together on the heap.
 const SPILL_CHUNK: usize = 64 << 10;
 
-/// Bytes to send, at least one. With a buffer of 16 bytes it takes 24, and so does an `Option` of it.
+/// Bytes to send, at least one. It takes 24 bytes, and so does an `Option` of it.
 #[derive(Debug)]
-pub struct Outgoing<B> {
-    pub(super) memory: Memory<B>,
+pub struct Outgoing {
+    pub(super) memory: Memory,
     /// `memory[start..start + len]` is to be sent: on the heap, all from `start` on.
     start: u32,
     len: NonZero<u32>,
@@ -22,21 +22,21 @@ pub struct Outgoing<B> {
 
 /// Where bytes to send lie.
 #[derive(Debug)]
-pub(super) enum Memory<B> {
+pub(super) enum Memory {
     /// In the buffer that their request was received into.
-    Received(B),
+    Received(Buffer),
     /// On the heap, charged to the budget.
     Heap(Box<Charged>),
 }
 
-impl<B: ReceiveBuffer> Outgoing<B> {
+impl Outgoing {
     /// A reply in the buffer of its request; an empty one is none, and its buffer is free again.
     ///
     /// # Panics
     ///
     /// When a buffer is longer than 4 GiB. The longest that can be asked for has 16 MiB.
     #[must_use]
-    pub fn received(buffer: B, range: Range<usize>) -> Option<Self> {
+    pub fn received(buffer: Buffer, range: Range<usize>) -> Option<Self> {
         Self::new(Memory::Received(buffer), range)
     }
 
@@ -73,7 +73,7 @@ impl<B: ReceiveBuffer> Outgoing<B> {
     }
 
     /// The receive buffer that it lies in.
-    pub(super) const fn buffer(&self) -> Option<&B> {
+    pub(super) const fn buffer(&self) -> Option<&Buffer> {
         match &self.memory {
             Memory::Received(buffer) => Some(buffer),
             Memory::Heap(_) => None,
@@ -132,7 +132,7 @@ impl<B: ReceiveBuffer> Outgoing<B> {
         true
     }
 
-    fn new(memory: Memory<B>, range: Range<usize>) -> Option<Self> {
+    fn new(memory: Memory, range: Range<usize>) -> Option<Self> {
         let start = u32::try_from(range.start).expect("buffers are shorter than 4 GiB");
         Some(Self { memory, start, len: length(range)? })
     }

@@ -12,12 +12,11 @@ use std::task::Poll;
 
 use rustix::io::Errno;
 
-use super::buffer::Class;
+use super::buffers::{Buffer, Class};
 use super::clock::Moment;
 use super::handler::Received;
 use super::listener::PAUSE;
 use super::outgoing::Outgoing;
-use super::pool::PooledBuffer;
 use super::{Common, Handler, Phase};
 
 /// How many events a connection handles before others have their turn, when it never has to wait.
@@ -29,7 +28,7 @@ pub(super) trait Stream {
     async fn readable(&self) -> io::Result<()>;
 
     /// Reads into `buffer`, behind its headroom; 0 is the end of the stream.
-    async fn read(&self, buffer: PooledBuffer) -> (io::Result<usize>, PooledBuffer);
+    async fn read(&self, buffer: Buffer) -> (io::Result<usize>, Buffer);
 
     /// Resolves once what had come before is known to a read that is under way: a busy worker hears of it late.
     async fn settle(&self);
@@ -38,7 +37,7 @@ pub(super) trait Stream {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Writes all of `outgoing` but its first `sent` bytes.
-    async fn write_rest(&self, outgoing: Outgoing<PooledBuffer>, sent: usize) -> Sent;
+    async fn write_rest(&self, outgoing: Outgoing, sent: usize) -> Sent;
 
     /// How much of what was written the peer has not confirmed: [`unconfirmed`](super::unconfirmed::unconfirmed).
     fn untaken(&self) -> io::Result<u32>;
@@ -51,12 +50,12 @@ pub(super) trait Stream {
 }
 
 /// What comes of a write.
-pub(super) type Sent = (io::Result<()>, Outgoing<PooledBuffer>);
+pub(super) type Sent = (io::Result<()>, Outgoing);
 
 /// What the loop waits for.
 enum Event {
-    Received(Received<PooledBuffer>),
-    Sent(io::Result<()>, Outgoing<PooledBuffer>),
+    Received(Received),
+    Sent(io::Result<()>, Outgoing),
     Deadline,
     /// The deadline, and bytes that never cease.
     Overdue,
@@ -68,7 +67,7 @@ enum Event {
 /// What an idle connection costs is the size of this future: what is rare lives in boxes, and nothing large is held
 /// over an `await` or is an argument of an `async fn`, which would keep it twice.
 #[expect(clippy::manual_async_fn, reason = "an async fn would keep its arguments twice")]
-pub(super) fn serve<S: Stream, H: Handler<PooledBuffer>>(
+pub(super) fn serve<S: Stream, H: Handler>(
     stream: S,
     mut handler: H,
     common: Rc<Common>,
@@ -185,7 +184,7 @@ pub(super) fn serve<S: Stream, H: Handler<PooledBuffer>>(
 
 /// Writes what is due as far as the socket takes it. What has to be waited for is the future that comes back: rare on
 /// epoll, and so in a box. The second value is true if others should have their turn before the rest is written.
-fn write<'a, S: Stream, H: Handler<PooledBuffer>>(
+fn write<'a, S: Stream, H: Handler>(
     stream: &'a S,
     handler: &mut H,
 ) -> (Option<Pin<Box<impl Future<Output = Sent> + use<'a, S, H>>>>, bool) {
@@ -217,15 +216,15 @@ fn write<'a, S: Stream, H: Handler<PooledBuffer>>(
 
 /// One read. The buffer is taken only once there is something to read.
 #[expect(clippy::manual_async_fn, reason = "an async fn would keep its arguments twice")]
-fn receive<S: Stream>(
-    stream: &S,
-    common: &Common,
-    class: Class,
-) -> impl Future<Output = Received<PooledBuffer>> {
+fn receive<S: Stream>(stream: &S, common: &Common, class: Class) -> impl Future<Output = Received> {
     async move {
         loop {
             stream.readable().await?;
-            let (result, buffer) = stream.read(common.pool.take(class)).await;
+            let Ok(buffer) = common.pool.take(class) else {
+                pause_for_memory().await;
+                continue;
+            };
+            let (result, buffer) = stream.read(buffer).await;
             if !result.as_ref().is_err_and(is_for_want_of_memory) {
                 return result.map(|len| (len > 0).then_some((buffer, len)));
             }

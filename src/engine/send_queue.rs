@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::BytesMut;
 
 use super::Common;
-use super::buffer::{ReceiveBuffer, SMALL};
+use super::buffers::{Buffer, SMALL};
 use super::outgoing::Outgoing;
 use crate::memory::Charged;
 
@@ -19,11 +19,11 @@ const PIECE_MAX: usize = 1 << 30;
 
 /// What a connection has to send.
 #[derive(Debug)]
-pub(crate) struct SendQueue<B> {
+pub(crate) struct SendQueue {
     /// What is sent next, and what comes behind it. The queue owns heap only while a peer is slow.
-    next: Option<Outgoing<B>>,
+    next: Option<Outgoing>,
     #[expect(clippy::box_collection, reason = "an idle connection holds 8 bytes for it instead of 32")]
-    behind: Option<Box<VecDeque<Outgoing<B>>>>,
+    behind: Option<Box<VecDeque<Outgoing>>>,
     /// Bytes in the queue and under way.
     unsent: usize,
     /// How many buffers are in the queue and under way.
@@ -36,7 +36,7 @@ pub(crate) struct SendQueue<B> {
     is_slow: bool,
 }
 
-impl<B: ReceiveBuffer> SendQueue<B> {
+impl SendQueue {
     pub(crate) const fn new() -> Self {
         Self { next: None, behind: None, unsent: 0, buffers: 0, under_way: 0, untaken: None, is_slow: true }
     }
@@ -73,7 +73,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
 
     /// What to send next. It is under way until [`Self::on_sent`] or [`Self::on_sent_in_part`].
     #[inline]
-    pub(crate) fn pop(&mut self) -> Option<Outgoing<B>> {
+    pub(crate) fn pop(&mut self) -> Option<Outgoing> {
         let outgoing = self.next.take()?;
         if let Some(behind) = &mut self.behind {
             self.next = behind.pop_front();
@@ -87,7 +87,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
 
     /// What was under way is sent, or never will be.
     #[inline]
-    pub(crate) fn on_sent(&mut self, outgoing: &Outgoing<B>) {
+    pub(crate) fn on_sent(&mut self, outgoing: &Outgoing) {
         self.under_way -= 1;
         self.buffers -= u16::from(outgoing.holds_buffer());
         self.unsent -= outgoing.len();
@@ -95,13 +95,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
 
     /// Of what was under way the first `sent` bytes went out: the rest is next. With `spill` it is copied to the heap,
     /// so that its buffer is free again.
-    pub(crate) fn on_sent_in_part(
-        &mut self,
-        outgoing: Outgoing<B>,
-        sent: usize,
-        spill: bool,
-        common: &Common,
-    ) {
+    pub(crate) fn on_sent_in_part(&mut self, outgoing: Outgoing, sent: usize, spill: bool, common: &Common) {
         self.under_way -= 1;
         self.buffers -= u16::from(outgoing.holds_buffer());
         self.unsent -= sent;
@@ -146,16 +140,13 @@ impl<B: ReceiveBuffer> SendQueue<B> {
     /// than their buffer, those beyond the connection's share of buffers, and those in buffers that are scarce are
     /// copied to the heap.
     #[inline]
-    pub(crate) fn push_received(&mut self, mut buffer: B, range: Range<usize>, common: &Common) {
+    pub(crate) fn push_received(&mut self, buffer: Buffer, range: Range<usize>, common: &Common) {
         if self.must_wait() && !range.is_empty() {
             let is_worth_a_buffer = range.len() >= buffer.bytes().len() / 4;
             if !is_worth_a_buffer || self.buffers >= BUFFERS_SHARE || buffer.is_scarce() {
                 common.counters.bytes_spilled.add(range.len() as u64);
                 return self.push_bytes(&buffer.bytes()[range], common);
             }
-        }
-        if !range.is_empty() {
-            buffer.charge(&common.budget);
         }
         self.push(Outgoing::received(buffer, range));
     }
@@ -198,7 +189,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
     }
 
     #[inline]
-    fn push(&mut self, outgoing: Option<Outgoing<B>>) {
+    fn push(&mut self, outgoing: Option<Outgoing>) {
         let Some(outgoing) = outgoing else {
             return;
         };
@@ -219,7 +210,7 @@ impl<B: ReceiveBuffer> SendQueue<B> {
 }
 
 /// A copy on the heap, charged to the budget.
-fn copy<B: ReceiveBuffer>(bytes: &[u8], common: &Common) -> Option<Outgoing<B>> {
+fn copy(bytes: &[u8], common: &Common) -> Option<Outgoing> {
     let bytes = BytesMut::from(bytes);
     let charge = common.budget.charge(bytes.capacity());
     Outgoing::heap(Box::new(Charged { bytes, charge }))

@@ -2,21 +2,21 @@
 //!
 //! Dropping a read of tokio-uring 0.5 does not cancel it: the bytes that come next would be swallowed. So the loop
 //! keeps its read until it has ended, and ends it by shutdown(2).
+#![expect(unsafe_code, reason = "the crate has to be told that our memory stays where it is")]
 
 use std::io::{self, ErrorKind};
-use std::mem;
 use std::net::{IpAddr, Shutdown};
 use std::thread;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio_uring::Runtime;
-use tokio_uring::buf::BoundedBuf;
+use tokio_uring::buf::{BoundedBuf as _, IoBuf, IoBufMut};
 use tokio_uring::net::TcpStream;
 
-use super::outgoing::{Memory, Outgoing};
+use super::buffers::Buffer;
+use super::outgoing::Outgoing;
 use super::owned::{Sent, Stream, is_for_want_of_memory, pause_for_memory};
-use super::pool::PooledBuffer;
 use super::shortage::wait_for_memory;
 use super::unconfirmed::{peer, unconfirmed};
 use crate::memory::HEADROOM;
@@ -75,11 +75,9 @@ impl Stream for UringStream {
         Ok(())
     }
 
-    async fn read(&self, mut buffer: PooledBuffer) -> (io::Result<usize>, PooledBuffer) {
-        let bytes = buffer.take_bytes();
-        let (result, room) = self.0.read(bytes.slice(HEADROOM..)).await;
-        buffer.put_bytes(room.into_inner());
-        (result, buffer)
+    async fn read(&self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
+        let (result, room) = self.0.read(buffer.slice(HEADROOM..)).await;
+        (result, room.into_inner())
     }
 
     async fn settle(&self) {
@@ -94,24 +92,10 @@ impl Stream for UringStream {
     }
 
     /// Not by `write_all` of the crate: after an error it does not say how much went out, and it ends at EINTR.
-    async fn write_rest(&self, mut outgoing: Outgoing<PooledBuffer>, mut sent: usize) -> Sent {
-        let range = outgoing.range();
-        while sent < range.len() {
-            let rest = range.start + sent..range.end;
-            let result = match &mut outgoing.memory {
-                Memory::Received(buffer) => {
-                    let bytes = buffer.take_bytes();
-                    let (result, slice) = self.0.write(bytes.slice(rest)).submit().await;
-                    buffer.put_bytes(slice.into_inner());
-                    result
-                }
-                Memory::Heap(gathered) => {
-                    let bytes = mem::take(&mut gathered.bytes);
-                    let (result, slice) = self.0.write(bytes.slice(rest)).submit().await;
-                    gathered.bytes = slice.into_inner();
-                    result
-                }
-            };
+    async fn write_rest(&self, mut outgoing: Outgoing, mut sent: usize) -> Sent {
+        while sent < outgoing.len() {
+            let (result, slice) = self.0.write(outgoing.slice(sent..)).submit().await;
+            outgoing = slice.into_inner();
             match result {
                 Ok(0) => return (Err(ErrorKind::WriteZero.into()), outgoing),
                 Ok(more) => sent += more,
@@ -133,5 +117,44 @@ impl Stream for UringStream {
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.0.shutdown(how)
+    }
+}
+
+// SAFETY: the bytes lie in the mapping of the buffer's group, which stays in its place as long as the buffer lives.
+unsafe impl IoBuf for Buffer {
+    fn stable_ptr(&self) -> *const u8 {
+        self.bytes().as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn bytes_total(&self) -> usize {
+        self.bytes().len()
+    }
+}
+
+// SAFETY: as above. Every byte of a buffer is initialised from the beginning on.
+unsafe impl IoBufMut for Buffer {
+    fn stable_mut_ptr(&mut self) -> *mut u8 {
+        self.bytes_mut().as_mut_ptr()
+    }
+
+    unsafe fn set_init(&mut self, _: usize) {}
+}
+
+// SAFETY: the bytes lie in a buffer, or in an allocation that nobody changes while they are to be sent.
+unsafe impl IoBuf for Outgoing {
+    fn stable_ptr(&self) -> *const u8 {
+        self.bytes().as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.len()
+    }
+
+    fn bytes_total(&self) -> usize {
+        self.len()
     }
 }

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use super::keep_alive::{LOOKS, millis};
 use super::{Session, Stage};
-use crate::engine::ReceiveBuffer;
 
 /// How long the peer's answer is awaited once it has taken everything: its Close after our Close(1001), its end of TCP
 /// after ours.
@@ -20,7 +19,7 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many bytes are read and dropped before our write side is shut, and after.
 pub(super) const DISCARD_MAX: usize = 4 << 20;
 
-impl<B: ReceiveBuffer> Session<B> {
+impl Session {
     /// Whether everything is sent that ever will be.
     pub(super) const fn should_end_writing(&self) -> bool {
         matches!(self.stage, Stage::Flushing { .. }) && self.queue.unsent() == 0

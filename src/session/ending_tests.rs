@@ -7,7 +7,7 @@ pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lets time pass and the session look, as an engine does that is told `untaken`; gives how long it took until the
 /// session was over, if it is.
 pub(super) fn pass_at_end(
-    session: &mut Session<PooledBuffer>,
+    session: &mut Session,
     time: Duration,
     mut untaken: impl FnMut(Duration) -> Option<u32>,
 ) -> Option<Duration> {
@@ -30,7 +30,7 @@ pub(super) fn pass_at_end(
 }
 
 /// A session that has been told to close, behind so many bytes.
-pub(super) fn closing() -> Session<PooledBuffer> {
+pub(super) fn closing() -> Session {
     let mut session = open();
     for _ in 0..10 {
         feed(&mut session, &frame(OpCode::Binary, &[7; 60_000]));
@@ -85,7 +85,7 @@ fn a_peer_that_takes_nothing_any_more_is_cut() {
 #[test]
 fn with_a_flush_timeout_of_zero_nobody_is_cut() {
     let config = Config { flush_timeout: Duration::ZERO, ..Config::default() };
-    let mut session = open_by(config, |session| session.presence.context.common.pool.take(session.class()));
+    let mut session = open_by(config, take);
     feed(&mut session, &frame(OpCode::Close, b""));
     let close = session.next_outgoing().expect("the Close");
     let day = Duration::from_secs(24 * 60 * 60);
@@ -146,7 +146,7 @@ fn a_peer_that_sends_on_and_reads_nothing_is_told_1008() {
     let [interval, timeout] = [INTERVAL, TIMEOUT];
     let keep_alive = KeepAliveConfig { interval, timeout, idle: Duration::ZERO };
     let config = Config { keep_alive, unsent_limit: 100_000, ..Config::default() };
-    let mut session = open_by(config, |session| session.presence.context.common.pool.take(session.class()));
+    let mut session = open_by(config, take);
     // In the middle of a message that streams: a Close may stand between its fragments.
     let message = frame(OpCode::Binary, &[7; 300_000]);
     let mut unsent = message.chunks(10_000);
@@ -183,7 +183,7 @@ fn a_peer_that_sends_on_and_reads_nothing_is_told_1008() {
     // With nobody looked at nobody is told.
     let keep_alive = KeepAliveConfig { interval: Duration::ZERO, timeout, idle: Duration::ZERO };
     let config = Config { keep_alive, unsent_limit: 100_000, ..Config::default() };
-    let mut session = open_by(config, |session| session.presence.context.common.pool.take(session.class()));
+    let mut session = open_by(config, take);
     feed(&mut session, &message);
     let _under_way = session.next_outgoing().expect("the first fragment");
     assert_eq!((session.may_read(), session.deadline()), (false, None));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::keep_alive::{Finding, Sight};
 use super::peer::Peer;
 use super::{Session, Stage};
-use crate::engine::{Phase, ReceiveBuffer};
+use crate::engine::Phase;
 use crate::proto::Standing;
 use crate::proto::close::{GOING_AWAY, POLICY_VIOLATION};
 
@@ -34,7 +34,7 @@ pub(super) enum Farewell {
     Said,
 }
 
-impl<B: ReceiveBuffer> Session<B> {
+impl Session {
     /// Looks whether the peer of an open connection is still there.
     ///
     /// `address` is asked for the peer's address where that is to be logged.

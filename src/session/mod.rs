@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use crate::engine::{Class, Moment, Outgoing, Phase, ReceiveBuffer, SMALL, SendQueue};
+use crate::engine::{Buffer, Class, Moment, Outgoing, Phase, SMALL, SendQueue};
 use crate::limits::Admission;
 use crate::memory::HEADROOM;
 use crate::proto::close::GOING_AWAY;
@@ -63,11 +63,11 @@ pub(crate) enum Start {
 }
 
 /// One connection.
-pub(crate) struct Session<B> {
+pub(crate) struct Session {
     /// Its place among the connections of the worker, and what they share.
     presence: Presence,
     stage: Stage,
-    queue: SendQueue<B>,
+    queue: SendQueue,
     /// Of the handshake, of the next look at an open connection or at its end, or of a step of its farewell: as the stage
     /// has it.
     deadline: Option<Moment>,
@@ -98,7 +98,7 @@ enum Stage {
     Over,
 }
 
-impl<B: ReceiveBuffer> Session<B> {
+impl Session {
     /// A connection that was just accepted.
     pub(crate) fn new(start: Start, context: &Rc<WorkerWide>, admission: Option<Admission>) -> Self {
         let mut session = Self {
@@ -141,7 +141,7 @@ impl<B: ReceiveBuffer> Session<B> {
 
     /// What to send next. At most one write is under way, until [`Self::on_sent`] or [`Self::on_sent_in_part`].
     #[inline]
-    pub(super) fn next_outgoing(&mut self) -> Option<Outgoing<B>> {
+    pub(super) fn next_outgoing(&mut self) -> Option<Outgoing> {
         self.queue.pop()
     }
 
@@ -223,7 +223,7 @@ impl<B: ReceiveBuffer> Session<B> {
     /// A read has ended: with so many bytes in the buffer, at its [`HEADROOM`]; with none at the end of the stream.
     /// Gives how many frames it was.
     #[inline]
-    pub(super) fn on_received(&mut self, result: io::Result<usize>, buffer: Option<B>) -> u32 {
+    pub(super) fn on_received(&mut self, result: io::Result<usize>, buffer: Option<Buffer>) -> u32 {
         match (result, buffer) {
             (Ok(0), _) => self.on_end_of_stream(),
             (Ok(received), Some(buffer)) => {
@@ -253,7 +253,7 @@ impl<B: ReceiveBuffer> Session<B> {
 
     /// A write has ended: all of `outgoing` is sent, or nothing more will be.
     #[inline]
-    pub(super) fn on_sent(&mut self, result: &io::Result<()>, outgoing: Outgoing<B>) {
+    pub(super) fn on_sent(&mut self, result: &io::Result<()>, outgoing: Outgoing) {
         self.queue.on_sent(&outgoing);
         drop(outgoing);
         self.watch.take();
@@ -286,7 +286,7 @@ impl<B: ReceiveBuffer> Session<B> {
 
     /// Of `outgoing` only the first `sent` bytes went out: the rest is what is sent next. With `spill` it is copied to
     /// the heap, so that its receive buffer is free again.
-    pub(super) fn on_sent_in_part(&mut self, outgoing: Outgoing<B>, sent: usize, spill: bool) {
+    pub(super) fn on_sent_in_part(&mut self, outgoing: Outgoing, sent: usize, spill: bool) {
         if sent > 0 {
             self.watch.take();
         }
@@ -333,7 +333,7 @@ impl<B: ReceiveBuffer> Session<B> {
 
     /// What is received before the connection is open, and after.
     #[cold]
-    fn receive_unopened(&mut self, buffer: B, filled: Range<usize>) {
+    fn receive_unopened(&mut self, buffer: Buffer, filled: Range<usize>) {
         match &mut self.stage {
             Stage::Proxied(header, peer) => {
                 let (step, peer) = (header.receive(&buffer.bytes()[filled.clone()]), *peer);
@@ -366,7 +366,7 @@ impl<B: ReceiveBuffer> Session<B> {
 
     /// What a proxy has said of its client. Whoever says nothing, as when it looks whether the server is well, counts by
     /// its own address.
-    fn on_proxy_header(&mut self, step: proxy::Step, peer: Peer, buffer: B, filled: Range<usize>) {
+    fn on_proxy_header(&mut self, step: proxy::Step, peer: Peer, buffer: Buffer, filled: Range<usize>) {
         match step {
             proxy::Step::More => {}
             proxy::Step::Done { source, consumed } => {
@@ -411,7 +411,7 @@ impl<B: ReceiveBuffer> Session<B> {
         self.stage = Stage::Over;
     }
 
-    fn on_handshake(&mut self, step: Step, buffer: B, filled: Range<usize>) {
+    fn on_handshake(&mut self, step: Step, buffer: Buffer, filled: Range<usize>) {
         let context = &self.presence.context;
         match step {
             Step::More => {}
@@ -448,7 +448,7 @@ impl<B: ReceiveBuffer> Session<B> {
 
     /// Feeds the protocol and queues its reply. Gives how many frames were taken.
     #[inline]
-    fn receive(&mut self, mut buffer: B, filled: Range<usize>) -> u32 {
+    fn receive(&mut self, mut buffer: Buffer, filled: Range<usize>) -> u32 {
         let Stage::Open(connection) = &mut self.stage else {
             return 0;
         };

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::{REFUSALS_MAX, Session, WorkerWide};
-use crate::engine::ring::{self, Lease, Service};
-use crate::engine::{Class, Handler, Moment, Outgoing, PAUSE, Phase, ReceiveBuffer, Received};
+use crate::engine::ring::{self, Service};
+use crate::engine::{Class, Handler, Moment, Outgoing, PAUSE, Phase, Received};
 
 /// How often the log says so at most: whoever can use up the descriptors could fill the log too.
 pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -18,8 +18,8 @@ pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// session around it, and what is under way.
 const _: () = {
     let protocol = size_of::<crate::proto::Connection>();
-    let session = size_of::<Session<Lease>>() - protocol;
-    let place = ring::place_size::<Session<Lease>>();
+    let session = size_of::<Session>() - protocol;
+    let place = ring::place_size::<Session>();
     let under_way = place - session - protocol;
     assert!(protocol <= 64 && session <= 88 && under_way <= 40);
     assert!(protocol + session + under_way <= 184);
@@ -40,9 +40,9 @@ impl Serving {
 }
 
 impl Service for Serving {
-    type Handler = Session<Lease>;
+    type Handler = Session;
 
-    fn accepted(&mut self, peer: Option<IpAddr>) -> Session<Lease> {
+    fn accepted(&mut self, peer: Option<IpAddr>) -> Session {
         let context = &self.context;
         let (start, admission) = context.receive(peer);
         Session::new(start, context, admission)
@@ -84,9 +84,9 @@ impl Service for Serving {
     }
 }
 
-impl<B: ReceiveBuffer> Handler<B> for Session<B> {
+impl Handler for Session {
     #[inline]
-    fn on_received(&mut self, received: Received<B>) -> usize {
+    fn on_received(&mut self, received: Received) -> usize {
         let (result, buffer) = match received {
             Ok(Some((buffer, len))) => (Ok(len), Some(buffer)),
             Ok(None) => (Ok(0), None),
@@ -114,19 +114,19 @@ impl<B: ReceiveBuffer> Handler<B> for Session<B> {
     }
 
     #[inline]
-    fn next_outgoing(&mut self) -> Option<Outgoing<B>> {
+    fn next_outgoing(&mut self) -> Option<Outgoing> {
         self.next_outgoing()
     }
 
     #[inline]
-    fn on_sent(&mut self, result: io::Result<()>, outgoing: Outgoing<B>) {
+    fn on_sent(&mut self, result: io::Result<()>, outgoing: Outgoing) {
         self.on_sent(&result, outgoing);
         if self.unsent() == 0 {
             self.set_slow(self.is_careful());
         }
     }
 
-    fn on_sent_in_part(&mut self, outgoing: Outgoing<B>, sent: usize, must_spill: bool) {
+    fn on_sent_in_part(&mut self, outgoing: Outgoing, sent: usize, must_spill: bool) {
         self.set_slow(true);
         self.on_sent_in_part(outgoing, sent, must_spill);
     }
@@ -178,12 +178,12 @@ impl<B: ReceiveBuffer> Handler<B> for Session<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{PooledBuffer, task_size};
+    use crate::engine::task_size;
 
     /// With what tokio adds to it (some 110 bytes) a task takes 512 bytes, and its socket's registration 256.
     #[test]
     fn an_idle_connection_is_small() {
-        let size = task_size::<Session<PooledBuffer>>();
+        let size = task_size::<Session>();
         assert!(size <= 400, "{size} bytes");
     }
 }

@@ -1,6 +1,5 @@
 //! Sessions without sockets, on a clock that only the test moves.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -9,9 +8,9 @@ use super::ending::ANSWER_TIMEOUT;
 use super::*;
 use crate::config::{Config, KeepAliveConfig};
 use crate::counters::{Snapshot, WorkerCounters};
-use crate::engine::{Clock, PooledBuffer};
+use crate::engine::{Clock, Lender};
 use crate::limits::Limits;
-use crate::memory::{Budget, Charged, Total};
+use crate::memory::{Charged, Total};
 use crate::proto::frame::{HEADER_MAX, Header, OpCode};
 use crate::proto::handshake::Rules;
 use ending::{FLUSH_TIMEOUT, closing, pass_at_end};
@@ -22,66 +21,24 @@ mod ending;
 const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-/// A buffer of 16 bytes, as an engine may have that hands out numbered memory of its own.
-struct Lent {
-    lender: Rc<Lender>,
-    bytes: Box<[u8; SMALL]>,
-}
-
-/// Who counts the buffers that are out.
-#[derive(Default)]
-struct Lender {
-    out: Cell<usize>,
-    is_scarce: Cell<bool>,
-}
-
-impl Lender {
-    fn lend(self: &Rc<Self>) -> Lent {
-        self.out.set(self.out.get() + 1);
-        Lent { lender: Rc::clone(self), bytes: Box::new([0; SMALL]) }
-    }
-}
-
-impl ReceiveBuffer for Lent {
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..]
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..]
-    }
-
-    fn charge(&mut self, _: &Rc<Budget>) {}
-
-    fn is_scarce(&self) -> bool {
-        self.lender.is_scarce.get()
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        self.lender.out.set(self.lender.out.get() - 1);
-    }
-}
-
 // What an idle connection costs, 56 bytes of it the protocol's.
 const _: () = {
-    assert!(size_of::<Lent>() == 16);
-    assert!(size_of::<Outgoing<Lent>>() == 24);
-    assert!(size_of::<Option<Outgoing<Lent>>>() == 24);
-    assert!(size_of::<Session<Lent>>() <= 144);
+    assert!(size_of::<Buffer>() == 16);
+    assert!(size_of::<Outgoing>() == 24);
+    assert!(size_of::<Option<Outgoing>>() == 24);
+    assert!(size_of::<Session>() <= 144);
 };
 
 /// A session with buffers of the pool, whose handshake is answered.
-fn open() -> Session<PooledBuffer> {
-    open_with(|session| session.presence.context.common.pool.take(session.class()))
+fn open() -> Session {
+    open_with(take)
 }
 
-fn open_with<B: ReceiveBuffer>(take: impl Fn(&Session<B>) -> B) -> Session<B> {
+fn open_with(take: impl Fn(&Session) -> Buffer) -> Session {
     open_by(Config::default(), take)
 }
 
-fn open_by<B: ReceiveBuffer>(config: Config, take: impl Fn(&Session<B>) -> B) -> Session<B> {
+fn open_by(config: Config, take: impl Fn(&Session) -> Buffer) -> Session {
     let shared = Arc::new(ProcessWide {
         rules: Rules { paths: config.access.paths.clone(), ..Rules::default() },
         limits: Limits::new(1, 0),
@@ -98,12 +55,19 @@ fn open_by<B: ReceiveBuffer>(config: Config, take: impl Fn(&Session<B>) -> B) ->
     session
 }
 
-/// Has the session receive `bytes`, a buffer at a time.
-fn feed(session: &mut Session<PooledBuffer>, bytes: &[u8]) {
-    feed_with(session, bytes, |session| session.presence.context.common.pool.take(session.class()));
+/// A buffer of the worker's.
+fn take(session: &Session) -> Buffer {
+    session.presence.context.common.pool.take(session.class()).expect("there is memory")
 }
 
-fn feed_with<B: ReceiveBuffer>(session: &mut Session<B>, bytes: &[u8], take: impl Fn(&Session<B>) -> B) {
+/// Has the session receive `bytes`, a buffer at a time.
+fn feed(session: &mut Session, bytes: &[u8]) {
+    feed_with(session, bytes, |session| {
+        session.presence.context.common.pool.take(session.class()).expect("there is memory")
+    });
+}
+
+fn feed_with(session: &mut Session, bytes: &[u8], take: impl Fn(&Session) -> Buffer) {
     let mut rest = bytes;
     while !rest.is_empty() {
         let mut buffer = take(session);
@@ -116,7 +80,7 @@ fn feed_with<B: ReceiveBuffer>(session: &mut Session<B>, bytes: &[u8], take: imp
 }
 
 /// Sends all there is, as a peer that takes everything.
-fn send_all<B: ReceiveBuffer>(session: &mut Session<B>) -> Vec<u8> {
+fn send_all(session: &mut Session) -> Vec<u8> {
     let mut sent = Vec::new();
     while let Some(outgoing) = session.next_outgoing() {
         sent.extend_from_slice(outgoing.bytes());
@@ -125,7 +89,7 @@ fn send_all<B: ReceiveBuffer>(session: &mut Session<B>) -> Vec<u8> {
     sent
 }
 
-fn spilled<B: ReceiveBuffer>(session: &Session<B>) -> u64 {
+fn spilled(session: &Session) -> u64 {
     Snapshot::sum([&*session.presence.context.stats]).engine.bytes_spilled
 }
 
@@ -146,11 +110,11 @@ fn reply(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     [&header[..header_len], payload].concat()
 }
 
-fn advance<B>(session: &Session<B>, by: Duration) {
+fn advance(session: &Session, by: Duration) {
     session.presence.context.common.clock.advance(by);
 }
 
-fn is_overdue<B: ReceiveBuffer>(session: &Session<B>) -> bool {
+fn is_overdue(session: &Session) -> bool {
     session.deadline().is_some_and(|due| due <= session.presence.context.common.clock.now())
 }
 
@@ -218,18 +182,18 @@ fn tiny_gathered_frames_are_put_together_behind_a_slow_peer() {
 #[test]
 fn what_did_not_go_out_is_sent_next() {
     for spill in [false, true] {
-        let lender = Rc::new(Lender::default());
+        let lender = Lender::new(0);
         let mut session = open_with(|_| lender.lend());
         let payloads = [[1; 2000], [2; 2000], [3; 2000], [4; 2000]];
         for payload in payloads {
             feed_with(&mut session, &frame(OpCode::Binary, &payload), |_| lender.lend());
         }
-        assert_eq!((lender.out.get(), spilled(&session)), (4, 0), "each waits where it was received");
+        assert_eq!((lender.lent(), spilled(&session)), (4, 0), "each waits where it was received");
 
         let outgoing = session.next_outgoing().expect("the first");
         let mut sent = outgoing.bytes()[..500].to_vec();
         session.on_sent_in_part(outgoing, 500, spill);
-        assert_eq!(lender.out.get(), if spill { 3 } else { 4 });
+        assert_eq!(lender.lent(), if spill { 3 } else { 4 });
         assert_eq!(spilled(&session), if spill { 2004 - 500 } else { 0 });
 
         // What is on the heap already is not copied again.
@@ -242,7 +206,7 @@ fn what_did_not_go_out_is_sent_next() {
 
         sent.extend_from_slice(&send_all(&mut session));
         assert!(sent == expected, "everything in its order");
-        assert_eq!((session.queue.unsent(), lender.out.get()), (0, 0));
+        assert_eq!((session.queue.unsent(), lender.lent()), (0, 0));
     }
 }
 
@@ -264,7 +228,7 @@ fn more_is_put_behind_a_rest_on_the_heap() {
 
 #[test]
 fn a_spilled_rest_is_charged_until_it_is_sent() {
-    let lender = Rc::new(Lender::default());
+    let lender = Lender::new(0);
     let mut session = open_with(|_| lender.lend());
     let budget = Rc::clone(&session.presence.context.settings.budget);
     let all = session.presence.context.shared.config.unsent_total;
@@ -279,28 +243,27 @@ fn a_spilled_rest_is_charged_until_it_is_sent() {
 
 #[test]
 fn nothing_that_must_wait_keeps_a_scarce_buffer() {
-    let lender = Rc::new(Lender::default());
-    lender.is_scarce.set(true);
+    let lender = Lender::new(u32::MAX);
     let mut session = open_with(|_| lender.lend());
     for _ in 0..3 {
         feed_with(&mut session, &frame(OpCode::Binary, &[7; 2000]), |_| lender.lend());
     }
-    assert_eq!(lender.out.get(), 1, "the first need not wait");
+    assert_eq!(lender.lent(), 1, "the first need not wait");
     assert_eq!(spilled(&session), 2 * 2004);
     assert!(send_all(&mut session) == reply(OpCode::Binary, &[7; 2000]).repeat(3));
-    assert_eq!(lender.out.get(), 0);
+    assert_eq!(lender.lent(), 0);
 }
 
 #[test]
 fn a_session_that_ends_gives_its_buffers_back() {
-    let lender = Rc::new(Lender::default());
+    let lender = Lender::new(0);
     let mut session = open_with(|_| lender.lend());
     for _ in 0..6 {
         feed_with(&mut session, &frame(OpCode::Binary, &[7; 2000]), |_| lender.lend());
     }
-    assert_eq!(lender.out.get(), 4, "the connection's share");
+    assert_eq!(lender.lent(), 4, "the connection's share");
     drop(session);
-    assert_eq!(lender.out.get(), 0);
+    assert_eq!(lender.lent(), 0);
 }
 
 #[test]
@@ -328,17 +291,17 @@ const PING: [u8; 2] = [0x89, 0];
 const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xE9];
 
 /// A session that is held to these times, in seconds.
-fn watched(interval: u64, timeout: u64, idle: u64) -> Session<PooledBuffer> {
+fn watched(interval: u64, timeout: u64, idle: u64) -> Session {
     let [interval, timeout, idle] = [interval, timeout, idle].map(Duration::from_secs);
     let keep_alive = KeepAliveConfig { interval, timeout, idle };
     open_by(Config { keep_alive, ..Config::default() }, |session| {
-        session.presence.context.common.pool.take(session.class())
+        session.presence.context.common.pool.take(session.class()).expect("there is memory")
     })
 }
 
 /// Lets time pass, a tenth of a second after the other, as an engine does; gives what is sent meanwhile and when, in
 /// tenths of a second from now.
-fn pass(session: &mut Session<PooledBuffer>, time: Duration) -> Vec<(u128, Vec<u8>)> {
+fn pass(session: &mut Session, time: Duration) -> Vec<(u128, Vec<u8>)> {
     let mut said = Vec::new();
     for tenth in 1..=time.as_millis() / 100 {
         advance(session, Duration::from_millis(100));
@@ -354,7 +317,7 @@ fn pass(session: &mut Session<PooledBuffer>, time: Duration) -> Vec<(u128, Vec<u
     said
 }
 
-fn snapshot<B: ReceiveBuffer>(session: &Session<B>) -> Snapshot {
+fn snapshot(session: &Session) -> Snapshot {
     Snapshot::sum([&*session.presence.context.stats])
 }
 

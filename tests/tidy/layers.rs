@@ -88,7 +88,7 @@ const INNER: [Inner; 10] = [
     // Buffers, and what is queued in them, know nothing of the ones who send and receive.
     Inner {
         module: "engine",
-        parts: Parts::These(&["buffer", "outgoing", "pool", "send_queue"]),
+        parts: Parts::These(&["buffers", "outgoing", "pool", "send_queue"]),
         may_not_name: &["handler", "owned"],
     },
     // The clock and what is counted stand alone.
@@ -97,7 +97,7 @@ const INNER: [Inner; 10] = [
         parts: Parts::These(&["clock", "counters", "shortage", "unconfirmed", "wheel"]),
         may_not_name: &[
             "alarms",
-            "buffer",
+            "buffers",
             "common",
             "drain",
             "handler",
@@ -111,7 +111,7 @@ const INNER: [Inner; 10] = [
     Inner {
         module: "engine",
         parts: Parts::These(&["alarms", "drain"]),
-        may_not_name: &["buffer", "common", "handler", "outgoing", "owned", "pool", "send_queue"],
+        may_not_name: &["buffers", "common", "handler", "outgoing", "owned", "pool", "send_queue"],
     },
     // HTTP and PROXY come before WebSocket, and know nothing of it; nor does it of them.
     Inner {
@@ -424,8 +424,7 @@ fn only_declared_tests_are_exempt() {
 
 #[test]
 fn breaches_within_a_module_are_found() {
-    let module =
-        "mod epoll; mod ring; pub use ring::{Worker, buffers::Lease as L}; pub use handler::Handler;";
+    let module = "mod epoll; mod ring; pub use ring::{Worker, token::Key as L}; pub use handler::Handler;";
     for (file, text, names) in [
         ("common.rs", "use super::ring::Key;", Some("ring")),
         ("common.rs", "use super::{drain, ring};", Some("ring")),

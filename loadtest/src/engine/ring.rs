@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ringback::engine::ring::{Class, Key, Lease, Outgoing, Received, Service, Sizes, Worker};
-use ringback::engine::{EngineCounters, Handler, Phase};
+use ringback::engine::ring::{Key, Service, Sizes, Worker};
+use ringback::engine::{Buffer, Class, EngineCounters, Handler, Outgoing, Phase, Received};
 use ringback::memory::{Budget, Charged, HEADROOM, Total};
 
 use super::Mover;
@@ -105,7 +105,7 @@ struct Peer {
     link: Link,
     heap: Rc<Heap>,
     /// The buffer of the last receive, compared and free to be sent from in the same turn.
-    spare: Option<Lease>,
+    spare: Option<Buffer>,
     /// What the socket did not take at once, before anything new.
     unsent: VecDeque<Outgoing>,
     /// The socket takes no more. What the server sent before it went tells more than that it went.
@@ -142,7 +142,7 @@ impl Peer {
     }
 }
 
-impl Handler<Lease> for Peer {
+impl Handler for Peer {
     fn on_connected(&mut self, result: io::Result<()>) {
         self.link.on_connected(result);
     }
@@ -150,11 +150,11 @@ impl Handler<Lease> for Peer {
     #[inline]
     fn on_received(&mut self, received: Received) -> usize {
         match received {
-            Ok(Some((mut lease, len))) => {
-                let buffer = lease.bytes_mut();
-                self.choose_class(buffer.len() - HEADROOM, len);
-                self.link.on_bytes(&mut buffer[HEADROOM..HEADROOM + len]);
-                self.spare = self.link.has_output().then_some(lease);
+            Ok(Some((mut buffer, len))) => {
+                let bytes = buffer.bytes_mut();
+                self.choose_class(bytes.len() - HEADROOM, len);
+                self.link.on_bytes(&mut bytes[HEADROOM..HEADROOM + len]);
+                self.spare = self.link.has_output().then_some(buffer);
             }
             Ok(None) => self.link.on_end(),
             Err(error) => self.link.on_error(error.kind()),
@@ -182,11 +182,11 @@ impl Handler<Lease> for Peer {
         }
         let traffic = &self.link.load.plan.traffic;
         let client = &mut self.link.client;
-        if let Some(mut lease) = self.spare.take() {
-            let filled = client.fill(traffic, lease.bytes_mut());
+        if let Some(mut buffer) = self.spare.take() {
+            let filled = client.fill(traffic, buffer.bytes_mut());
             let len = filled.len;
             client.wrote(filled, len, traffic);
-            return Outgoing::received(lease, 0..len);
+            return Outgoing::received(buffer, 0..len);
         }
         self.heap.outgoing(|room| {
             let filled = client.fill(traffic, room);

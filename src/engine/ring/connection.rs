@@ -11,7 +11,6 @@ use super::super::handler::Handler;
 use super::super::send_queue::BUFFERS_SHARE;
 use super::super::wheel::{TICK, Wheel};
 use super::Class;
-use super::buffers::Lease;
 use super::event::{Manner, Pieces};
 use super::queues::Queues;
 use super::ring::{Descriptor, Ring};
@@ -100,7 +99,7 @@ pub(super) enum Ending {
     Closing,
 }
 
-impl<H: Handler<Lease>> Connection<H> {
+impl<H: Handler> Connection<H> {
     /// A connection that is being made.
     pub(super) fn connecting(handler: H, descriptor: Descriptor) -> Self {
         let (receiving, sending) = (Receiving::Not, Sending::Connecting);

@@ -5,10 +5,11 @@ use std::iter;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::super::handler::Received;
+use super::super::outgoing::Outgoing;
 use super::gather::Gather;
 use super::ring::Descriptor;
 use super::token::Key;
-use super::{Outgoing, Received};
 
 /// What has come to its end, or has come so far.
 #[derive(Debug)]
@@ -94,11 +95,11 @@ impl Pieces {
     pub(super) const MAX: usize = Gather::MAX;
 
     /// How many small and big buffers they lie in.
-    pub(super) fn buffers(&self) -> [u16; 2] {
+    pub(super) fn buffers(&self) -> [u32; 2] {
         let mut buffers = [0; 2];
         for piece in iter::once(&self.first).chain(&self.more) {
-            if let Some(lease) = piece.buffer() {
-                buffers[lease.class() as usize] += 1;
+            if let Some(buffer) = piece.buffer() {
+                buffers[buffer.class() as usize] += 1;
             }
         }
         buffers

@@ -1,18 +1,17 @@
 //! The ring engine: raw io_uring (io_uring(7)), one ring a worker.
 //!
-//! From the outside in: [`Worker`] is the loop, [`Handler`] what it drives; `acceptor` decides when to accept; `ring` is the safe surface over the kernel's queues, which lie below it in `queues`, with `buffers`, which the kernel
-//! receives into, `slots`, the tables that completions are found in, and `token`, how they are. `probe` finds out
+//! From the outside in: [`Worker`] is the loop, [`Handler`] what it drives; `acceptor` decides when to accept; `ring` is the
+//! safe surface over the kernel's queues, which lie below it in `queues`, with `slots`, the tables that completions are found
+//! in, and `token`, how they are. `probe` finds out
 //! whether all of it can run here, and `obstacle` what would help where it cannot.
 
 mod acceptor;
-mod buffers;
 mod connection;
 mod event;
 mod gather;
 pub(crate) mod obstacle;
 mod peer;
 pub(crate) mod probe;
-mod quarantine;
 mod queues;
 #[expect(clippy::module_inception, reason = "the engine is named after its ring")]
 mod ring;
@@ -25,12 +24,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Handler;
-use super::buffer::SMALL;
+use super::buffers::{Class, Plan, SMALL};
 use crate::memory::HEADROOM;
 
-pub use super::buffer::{Class, ReceiveBuffer};
 pub(crate) use acceptor::WITH_PEER;
-pub use buffers::Lease;
 pub(crate) use setup::set_up;
 pub use token::Key;
 pub use worker::{Service, Worker};
@@ -44,14 +41,8 @@ pub fn check() -> Result<(), String> {
     probe::probe().map(drop).map_err(|obstacle| obstacle.to_string())
 }
 
-/// A piece of a reply: in the buffer that it was received into, or on the heap.
-pub type Outgoing = super::outgoing::Outgoing<Lease>;
-
-/// What a receive brought.
-pub type Received = super::handler::Received<Lease>;
-
 /// What an idle connection takes in a worker's table, in bytes.
-pub(crate) const fn place_size<H: Handler<Lease>>() -> usize {
+pub(crate) const fn place_size<H: Handler>() -> usize {
     slots::Slots::<connection::Connection<H>>::PLACE
 }
 
@@ -110,5 +101,14 @@ impl Sizes {
             busy_poll: Duration::ZERO,
             patience: PATIENCE,
         }
+    }
+
+    /// The group of this class.
+    fn plan(&self, class: Class, window: u32, has_quarantine: bool) -> Plan {
+        let (count, size) = match class {
+            Class::Small => (self.small_count.into(), self.small_size),
+            Class::Big => (self.big_count.into(), self.big_size),
+        };
+        Plan { class, count, size, window, reserve: count / 4, kept: count, has_quarantine, pooled: None }
     }
 }

@@ -14,13 +14,15 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::super::buffers::{Class, SMALL};
+use super::super::outgoing::Outgoing;
+use super::Sizes;
 use super::event::{Accepting, Event, Manner, Pieces, Wait};
 use super::obstacle::{LOOPBACK, Obstacle};
 use super::queues::Uring;
 use super::ring::{Descriptor, Ring};
 use super::setup::set_up;
 use super::token::Key;
-use super::{Class, Outgoing, SMALL, Sizes};
 use crate::memory::{Budget, Charged, HEADROOM, Total};
 
 /// What the ring engine uses where it is there, and does without where it is not.
@@ -206,7 +208,7 @@ impl Trial {
         match self.next_event()? {
             Event::Received { key: KEY, result, is_last } => {
                 let received = result?
-                    .and_then(|(lease, len)| Outgoing::received(lease, HEADROOM..HEADROOM + len))
+                    .and_then(|(buffer, len)| Outgoing::received(buffer, HEADROOM..HEADROOM + len))
                     .filter(|received| received.bytes() == message)
                     .ok_or_else(|| io::Error::other(OTHER_BYTES))?;
                 expect(!is_last, NO_MORE)?;

@@ -18,9 +18,9 @@ use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
+use super::super::buffers::Mapping;
 use super::super::unconfirmed::SOCKET_SIOCOUTQ;
 use super::Sizes;
-use super::buffers::Mapping;
 use super::event::Wait;
 use super::setup::set_up;
 use super::token::Token;
@@ -36,6 +36,10 @@ pub trait Queues: Sized {
     /// # Errors
     ///
     /// What the kernel says to the first thing that it refuses.
+    ///
+    /// # Panics
+    ///
+    /// When the number of buffers is not a power of two.
     fn register(&mut self, files: u32, groups: [u16; 2]) -> io::Result<()>;
 
     /// Queues an operation; `false` if the queue is full.
@@ -447,6 +451,7 @@ struct Entries {
 
 impl Entries {
     fn new(count: u16) -> io::Result<Self> {
+        assert!(count.is_power_of_two(), "a ring has a power of two of entries");
         let mapping = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
         Ok(Self { count, mapping: Some(mapping), ..Self::default() })
     }

@@ -1,7 +1,7 @@
 //! A ring behind a safe surface: operations go in, events come out, and memory that the kernel may use is owned here.
 //!
 //! What the kernel may read or write stays where it is until the kernel has said that it is done: bytes to send are
-//! moved into a table, and receives take leased buffers of a registered group. The other operations name no memory.
+//! moved into a table, and receives take buffers of a registered group. The other operations name no memory.
 //!
 //! A reply is first sent with MSG_DONTWAIT and without a completion on success (IOSQE_CQE_SKIP_SUCCESS). Such a send
 //! is over when the enter that submits it returns: either a completion says how far it came, or there is none and all
@@ -22,21 +22,22 @@ use rustix::fd::BorrowedFd;
 use rustix::net::SendFlags;
 use socket2::SockAddr;
 
-use super::buffers::Group;
+use super::super::buffers::{Class, Group};
+use super::super::outgoing::Outgoing;
+use super::Sizes;
 use super::event::{Event, Manner, Pieces, Wait};
 use super::gather::Gather;
 use super::peer::PeerAddress;
 use super::queues::{Completion, Operation, Queues, Uring, Verb};
 use super::slots::Slots;
 use super::token::{Key, Op, Token};
-use super::{Class, Outgoing, Sizes};
 use crate::engine::EngineCounters;
 
 /// How many small buffers the kernel takes turns with at first.
-const SMALL_WINDOW: u16 = 64;
+const SMALL_WINDOW: u32 = 64;
 
 /// How many big buffers the kernel takes turns with at least.
-const BIG_WINDOW_MIN: u16 = 4;
+const BIG_WINDOW_MIN: u32 = 4;
 
 /// How long [`Ring::cancel_all`] waits for what is under way.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,7 +66,7 @@ pub(super) struct Ring<Q: Queues = Uring> {
     queues: Q,
     small: Group,
     big: Group,
-    /// What is being sent. An entry is moved, but not the bytes: they lie in leases and on the heap.
+    /// What is being sent. An entry is moved, but not the bytes: they lie in buffers and on the heap.
     sends: Slots<UnderWay>,
     /// The same for sends that wait for their peers, by their connections.
     waiting: HashMap<Key, Pieces>,
@@ -78,7 +79,7 @@ pub(super) struct Ring<Q: Queues = Uring> {
     taken: usize,
     concluded: usize,
     /// How many small and big buffers they hold.
-    held: [u16; 2],
+    held: [u32; 2],
     /// Scatter lists of sends not submitted yet.
     gathers: Vec<Gather>,
     spare_gathers: Vec<Gather>,
@@ -95,9 +96,8 @@ impl<Q: Queues> Ring<Q> {
     /// What the kernel says to the first thing that it refuses.
     pub(super) fn over(mut queues: Q, sizes: &Sizes, stats: Arc<EngineCounters>) -> io::Result<Self> {
         queues.register(sizes.files, [sizes.small_count, sizes.big_count])?;
-        let small =
-            Group::new(Class::Small as u16, sizes.small_count, sizes.small_size, SMALL_WINDOW, Q::FAULTS)?;
-        let big = Group::new(Class::Big as u16, sizes.big_count, sizes.big_size, BIG_WINDOW_MIN, Q::FAULTS)?;
+        let small = Group::new(sizes.plan(Class::Small, SMALL_WINDOW, Q::FAULTS))?;
+        let big = Group::new(sizes.plan(Class::Big, BIG_WINDOW_MIN, Q::FAULTS))?;
         Ok(Self {
             queues,
             small,
@@ -145,7 +145,7 @@ impl<Q: Queues> Ring<Q> {
 
     /// Receives into a buffer of this class; again and again, unless `is_single`.
     pub(super) fn receive(&mut self, key: Key, descriptor: Descriptor, class: Class, is_single: bool) {
-        let group = self.group(class).id();
+        let group = class as u16;
         let verb = Verb::Receive { file: descriptor.0, group, is_multi: !is_single };
         // SAFETY: the kernel takes memory from the group, which outlives the ring's descriptor.
         unsafe { self.push(Token { op: Op::receive(class), key }, verb) };
@@ -157,14 +157,14 @@ impl<Q: Queues> Ring<Q> {
     }
 
     /// How many buffers of this class the kernel can receive into in the next enter.
-    pub(super) fn available(&self, class: Class) -> u16 {
+    pub(super) fn available(&self, class: Class) -> u32 {
         self.small.widen();
         self.group(class).available()
     }
 
     /// How many connections receive into big buffers: they take turns with so many.
     pub(super) fn set_bulk(&self, connections: u32) {
-        self.big.set_window(u16::try_from(connections).unwrap_or(u16::MAX).max(BIG_WINDOW_MIN));
+        self.big.set_window(connections.max(BIG_WINDOW_MIN));
     }
 
     /// Sends `pieces`.
@@ -405,9 +405,9 @@ impl<Q: Queues> Ring<Q> {
     fn received(&self, key: Key, class: Class, completion: &Completion, result: io::Result<u32>) -> Event {
         let group = self.group(class);
         // SAFETY: the completion is of a receive from this group and is looked at once.
-        let lease = completion.buffer.map(|index| unsafe { group.lease(index) });
+        let buffer = completion.buffer.map(|index| unsafe { group.lend_filled(index.into()) });
         // At the end of the stream there may be a buffer with nothing in it.
-        let result = result.map(|len| lease.filter(|_| len > 0).map(|lease| (lease, len as usize)));
+        let result = result.map(|len| buffer.filter(|_| len > 0).map(|buffer| (buffer, len as usize)));
         Event::Received { key, result, is_last: completion.is_last }
     }
 
@@ -470,12 +470,15 @@ impl<Q: Queues> Ring<Q> {
     fn enter_once(&mut self, wait: Wait) -> io::Result<()> {
         self.stats.enters.add(1);
         let gauges = &self.stats.ring_buffers;
-        for (class, group) in [&self.small, &self.big].into_iter().enumerate() {
-            // SAFETY: a returned buffer is nobody's, and the group, which outlives the queues, has no lease of it.
-            group.provide(|index, start, len| unsafe { self.queues.provide(group.id(), index, start, len) });
-            let free = group.free();
-            gauges.free[class].set(free);
-            gauges.used[class].set(group.count() - free);
+        for group in [&self.small, &self.big] {
+            let id = group.class() as u16;
+            group.provide(|index, start, len| {
+                let index = u16::try_from(index).expect("a group of a ring has an index of 16 bits");
+                let len = u32::try_from(len).expect("buffers are smaller than 4 GiB");
+                // SAFETY: the buffer is lent to nobody, and the group outlives the queues.
+                unsafe { self.queues.provide(id, index, start, len) }
+            });
+            group.gauge(gauges);
         }
         self.queues.enter(wait)
     }

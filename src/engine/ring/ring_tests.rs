@@ -74,7 +74,7 @@ impl Pair {
         match next(&mut self.ring) {
             Event::Received { key: KEY, result, is_last } => {
                 let bytes = result.map(|received| {
-                    received.map_or_else(Vec::new, |(lease, len)| lease.bytes()[HEADROOM..][..len].to_vec())
+                    received.map_or_else(Vec::new, |(buffer, len)| buffer.bytes()[HEADROOM..][..len].to_vec())
                 });
                 (bytes, is_last)
             }

@@ -18,17 +18,18 @@ use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use socket2::SockAddr;
 
+use super::super::buffers::Class;
 use super::super::handler::Handler;
+use super::super::handler::Received;
 use super::super::wheel::{TICK, Wheel};
+use super::Sizes;
 use super::acceptor::Acceptors;
-use super::buffers::Lease;
 use super::connection::{Connection, Driver, Receiving, is_momentary};
 use super::event::{Event, Pieces, Wait};
 use super::queues::{Queues, Uring};
 use super::ring::{Descriptor, Ring};
 use super::slots::Slots;
 use super::token::Key;
-use super::{Class, Received, Sizes};
 use crate::engine::{EngineCounters, Listener, Phase};
 
 /// What one connection may cost in a turn; what it has received beyond that waits for the next one.
@@ -38,7 +39,7 @@ const TURN_COST: usize = 1 << 20;
 const FRAME_COST: usize = 128;
 
 /// How many buffers a connection is reckoned to take at once.
-const BUFFERS_A_RECEIVE: u16 = 4;
+const BUFFERS_A_RECEIVE: u32 = 4;
 
 /// How long connections that were cut may take to give their places back.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -46,7 +47,7 @@ const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Where connections come from, and what the worker is to do.
 pub trait Service {
     /// What drives a connection.
-    type Handler: Handler<Lease>;
+    type Handler: Handler;
 
     /// A connection was accepted; its peer's address, where [`Self::asks_for_peers`] says so and there is one.
     fn accepted(&mut self, peer: Option<IpAddr>) -> Self::Handler;

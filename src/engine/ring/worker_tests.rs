@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::{Domain, Socket, Type};
 
-use super::super::Outgoing;
+use super::super::super::outgoing::Outgoing;
 use super::*;
 use crate::memory::{Budget, Charged, HEADROOM, Total};
 
@@ -53,7 +53,7 @@ struct Caller {
     ends_abruptly: bool,
 }
 
-impl Handler<Lease> for Caller {
+impl Handler for Caller {
     fn on_connected(&mut self, result: io::Result<()>) {
         assert_eq!(self.connected, None, "it is told once");
         self.is_over |= result.is_err();
@@ -63,7 +63,7 @@ impl Handler<Lease> for Caller {
     fn on_received(&mut self, received: Received) -> usize {
         assert_eq!(self.connected, Some(Ok(())), "nothing comes before there is a connection");
         match received {
-            Ok(Some((lease, len))) => self.heard.extend(&lease.bytes()[HEADROOM..][..len]),
+            Ok(Some((buffer, len))) => self.heard.extend(&buffer.bytes()[HEADROOM..][..len]),
             Ok(None) | Err(_) => self.has_ended = true,
         }
         1

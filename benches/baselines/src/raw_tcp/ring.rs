@@ -7,8 +7,8 @@ use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 
 use anyhow::Context;
-use ringback::engine::ring::{Class, Lease, Outgoing, Received, Service, Sizes, Worker};
-use ringback::engine::{EngineCounters, Handler, Phase};
+use ringback::engine::ring::{Service, Sizes, Worker};
+use ringback::engine::{Buffer, Class, EngineCounters, Handler, Outgoing, Phase, Received};
 use ringback::memory::HEADROOM;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -71,8 +71,8 @@ struct Echo {
 }
 
 impl Echo {
-    fn received(&mut self, lease: Lease, len: usize) {
-        let is_full = len == lease.bytes().len() - HEADROOM;
+    fn received(&mut self, buffer: Buffer, len: usize) {
+        let is_full = len == buffer.bytes().len() - HEADROOM;
         if is_full {
             self.class = Class::Big;
         }
@@ -80,7 +80,7 @@ impl Echo {
         if self.short_receives == SHORT_RECEIVES {
             (self.short_receives, self.class) = (0, Class::Small);
         }
-        let outgoing = Outgoing::received(lease, HEADROOM..HEADROOM + len);
+        let outgoing = Outgoing::received(buffer, HEADROOM..HEADROOM + len);
         if self.next.is_none() {
             self.next = outgoing;
         } else {
@@ -89,10 +89,10 @@ impl Echo {
     }
 }
 
-impl Handler<Lease> for Echo {
+impl Handler for Echo {
     fn on_received(&mut self, received: Received) -> usize {
         match received {
-            Ok(Some((lease, len))) => self.received(lease, len),
+            Ok(Some((buffer, len))) => self.received(buffer, len),
             Ok(None) | Err(_) => self.is_over = true,
         }
         0

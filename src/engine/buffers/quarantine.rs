@@ -1,6 +1,6 @@
 //! Where returned buffers wait, in a debug build, before the kernel may have them again.
 //!
-//! A buffer in quarantine is filled and made inaccessible: whoever uses it after its lease was dropped faults, and a
+//! A buffer in quarantine is filled and made inaccessible: whoever uses it after it was dropped faults, and a
 //! kernel that still writes to it, or reads a reply from it, answers -EFAULT. A release build has no quarantine.
 #![cfg_attr(debug_assertions, expect(unsafe_code, reason = "memory that is shared with the kernel"))]
 
@@ -18,7 +18,7 @@ const ALIGNMENT: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Quarantine {
     #[cfg(debug_assertions)]
-    inside: std::cell::RefCell<std::collections::VecDeque<(u16, NonNull<u8>)>>,
+    inside: std::cell::RefCell<std::collections::VecDeque<(u32, NonNull<u8>)>>,
     /// A part of the group small enough that the others keep it going.
     #[cfg(debug_assertions)]
     len_max: usize,
@@ -33,22 +33,22 @@ impl Quarantine {
 
 #[cfg(not(debug_assertions))]
 impl Quarantine {
-    pub(super) const fn new(_count: u16) -> Self {
+    pub(super) const fn new(_count: u32) -> Self {
         Self {}
     }
 
     #[inline]
     pub(super) const fn enter(
         &self,
-        _index: u16,
+        _index: u32,
         _start: NonNull<u8>,
         _stride: usize,
-    ) -> Option<Option<u16>> {
+    ) -> Option<Option<u32>> {
         None
     }
 
     #[inline]
-    pub(super) const fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> u32 {
         0
     }
 }
@@ -58,19 +58,18 @@ impl Quarantine {
     /// What a buffer is filled with: a reply that is made of it is nobody's.
     const FILLING: u8 = 0xDB;
 
-    pub(super) fn new(count: u16) -> Self {
-        Self { inside: std::cell::RefCell::default(), len_max: usize::from(count / 8) }
+    pub(super) fn new(count: u32) -> Self {
+        Self { inside: std::cell::RefCell::default(), len_max: count as usize / 8 }
     }
 
-    /// Takes in a buffer whose lease was dropped. `Some` of who leaves for it, if anybody; `None` when there is no
+    /// Takes in a buffer that was dropped. `Some` of who leaves for it, if anybody; `None` when there is no
     /// quarantine and the buffer is given on at once.
-    pub(super) fn enter(&self, index: u16, start: NonNull<u8>, stride: usize) -> Option<Option<u16>> {
+    pub(super) fn enter(&self, index: u32, start: NonNull<u8>, stride: usize) -> Option<Option<u32>> {
         use rustix::mm::{MprotectFlags, mprotect};
         if self.len_max == 0 {
             return None;
         }
-        // SAFETY: the buffer is `stride` bytes of whole pages of a live mapping, and nobody borrows from it: its only
-        // lease is gone.
+        // SAFETY: the buffer is `stride` bytes of whole pages of a live mapping, and nobody borrows from it: it is lent to nobody.
         unsafe {
             start.write_bytes(Self::FILLING, stride);
             mprotect(start.as_ptr().cast(), stride, MprotectFlags::empty()).expect("pages of our own");
@@ -90,7 +89,7 @@ impl Quarantine {
     }
 
     /// How many are inside.
-    pub(super) fn len(&self) -> usize {
-        self.inside.borrow().len()
+    pub(super) fn len(&self) -> u32 {
+        u32::try_from(self.inside.borrow().len()).unwrap_or(u32::MAX)
     }
 }
