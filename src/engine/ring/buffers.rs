@@ -1,6 +1,8 @@
 //! Receive buffers that the kernel picks from by itself: a ring of provided buffers (io_uring_register_buf_ring(3)).
 //!
 //! A buffer is the kernel's until a completion names it; then it is a [`Lease`], and ours alone, until that is dropped.
+//! A dropped lease only puts its buffer on a list. The ring gives the kernel the buffers of that list before each
+//! io_uring_enter(2): the kernel takes buffers in that call alone, so it misses none.
 #![expect(unsafe_code, reason = "memory that is shared with the kernel")]
 
 use std::cell::{Cell, RefCell};
@@ -36,16 +38,16 @@ struct Inner {
     available: Cell<u16>,
     /// How many of them it has at most. It takes them in turn: the fewer, the warmer they are.
     window: Cell<u16>,
-    /// Those that it does not have; the one that was used last is the next to go.
-    withheld: RefCell<Vec<u16>>,
+    /// The buffers that neither the kernel nor a lease has. The last one was used last and goes first.
+    returned: RefCell<Vec<u16>>,
     quarantine: Quarantine,
     entries: Mapping,
     memory: Mapping,
 }
 
 impl Group {
-    /// Registers `count` buffers of `size` bytes, headroom included, as group `id`. The kernel takes turns with `window` of
-    /// them at first.
+    /// Registers `count` buffers of `size` bytes, headroom included, as group `id`. The kernel gets them by
+    /// [`Self::provide`], and takes turns with `window` of them at first.
     ///
     /// # Errors
     ///
@@ -77,7 +79,7 @@ impl Group {
             available: Cell::new(0),
             window: Cell::new(window.min(count)),
             // The first one is the next to go.
-            withheld: RefCell::new((0..count).rev().collect()),
+            returned: RefCell::new((0..count).rev().collect()),
             quarantine: Quarantine::new(count),
             entries: Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?,
             memory: Mapping::new(usize::from(count) * stride)?,
@@ -85,18 +87,17 @@ impl Group {
         let entries = group.entries.start.as_ptr().addr() as u64;
         // SAFETY: the mapping holds `count` entries, and the caller keeps it as long as the kernel may look at it.
         unsafe { submitter.register_buf_ring_with_flags(entries, count, id, 0)? };
-        let group = Self(Rc::new(group));
-        group.refill();
-        Ok(group)
+        Ok(Self(Rc::new(group)))
     }
 
     pub(super) fn id(&self) -> u16 {
         self.0.id
     }
 
-    /// How many buffers the kernel has to fill.
+    /// How many buffers the kernel can fill once it has what [`Self::provide`] gives.
+    #[inline]
     pub(super) fn available(&self) -> u16 {
-        self.0.available.get()
+        self.0.available.get() + self.0.due()
     }
 
     /// How many buffers there are.
@@ -112,25 +113,23 @@ impl Group {
     /// Has the kernel take turns with `window` buffers, as long as these are enough.
     pub(super) fn set_window(&self, window: u16) {
         self.0.window.set(window.min(self.0.count));
-        self.refill();
     }
 
     /// Has the kernel take turns with twice as many buffers once more than half of them are in use. A buffer that was
     /// never used takes no memory.
     pub(super) fn widen(&self) {
         let window = self.0.window.get();
-        if window < self.0.count && self.0.available.get() < window / 2 {
+        if window < self.0.count && self.available() < window / 2 {
             self.set_window(window.saturating_mul(2));
         }
     }
 
-    /// Gives the kernel what it may have and has not.
-    pub(super) fn refill(&self) {
-        while self.0.available.get() < self.0.window.get() {
-            let Some(index) = self.0.withheld.borrow_mut().pop() else {
-                return;
-            };
-            self.0.give(index);
+    /// Gives the kernel the buffers that it may have and has not. It sees them in its next io_uring_enter(2).
+    #[inline]
+    pub(super) fn provide(&self) {
+        let due = self.0.due();
+        if due > 0 {
+            self.0.give(due);
         }
     }
 
@@ -156,48 +155,51 @@ impl Inner {
     /// How many the kernel has or may have.
     #[inline]
     fn free(&self) -> usize {
-        usize::from(self.available.get()) + self.withheld.borrow().len()
+        usize::from(self.available.get()) + self.returned.borrow().len()
+    }
+
+    /// How many buffers the kernel may have and has not.
+    #[inline]
+    fn due(&self) -> u16 {
+        let missing = self.window.get().saturating_sub(self.available.get());
+        u16::try_from(self.returned.borrow().len()).map_or(missing, |returned| missing.min(returned))
     }
 
     /// Takes a buffer back from a lease.
     #[inline]
     fn take_back(&self, index: u16) {
-        match self.quarantine.enter(index, self.buffer(index), self.stride) {
-            None => self.put_back(index),
-            Some(None) => {}
-            Some(Some(released)) => self.put_back(released),
+        let released = self.quarantine.enter(index, self.buffer(index), self.stride).unwrap_or(Some(index));
+        if let Some(released) = released {
+            self.returned.borrow_mut().push(released);
         }
     }
 
-    #[inline]
-    fn put_back(&self, index: u16) {
-        if self.available.get() < self.window.get() {
-            self.give(index);
-        } else {
-            self.withheld.borrow_mut().push(index);
-        }
-    }
-
-    /// Gives buffer `index` to the kernel.
-    #[inline]
-    fn give(&self, index: u16) {
-        let at = self.tail.get() & (self.count - 1);
-        let address = self.buffer(index).as_ptr().addr() + HEADROOM;
-        let room = u32::try_from(self.size - HEADROOM).expect("buffers are smaller than 4 GiB");
+    /// Gives `count` returned buffers to the kernel, with one store that it sees.
+    fn give(&self, count: u16) {
+        let mut returned = self.returned.borrow_mut();
         let entries = self.entries.start.cast::<BufRingEntry>();
-        let tail = self.tail.get().wrapping_add(1);
-        // SAFETY: `at < count`, so the entry lies in the mapping; the kernel reads it only once the tail says so. The
-        // tail is a field of the first entry that no setter of an entry writes.
+        let room = u32::try_from(self.size - HEADROOM).expect("buffers are smaller than 4 GiB");
+        let mut tail = self.tail.get();
+        let kept = returned.len() - usize::from(count);
+        for index in returned.drain(kept..).rev() {
+            let at = tail & (self.count - 1);
+            let address = self.buffer(index).as_ptr().addr() + HEADROOM;
+            // SAFETY: `at < count`, so the entry lies in the mapping; the kernel reads it only once the tail says so.
+            unsafe {
+                let entry = entries.add(usize::from(at)).as_mut();
+                entry.set_addr(address as u64);
+                entry.set_len(room);
+                entry.set_bid(index);
+            }
+            tail = tail.wrapping_add(1);
+        }
+        // SAFETY: the tail is a field of the first entry, which lies in the mapping; no setter of an entry writes it.
         unsafe {
-            let entry = entries.add(usize::from(at)).as_mut();
-            entry.set_addr(address as u64);
-            entry.set_len(room);
-            entry.set_bid(index);
             let published = AtomicU16::from_ptr(BufRingEntry::tail(entries.as_ptr()).cast_mut());
             published.store(tail, Ordering::Release);
         }
         self.tail.set(tail);
-        self.available.set(self.available.get() + 1);
+        self.available.set(self.available.get() + count);
     }
 
     #[inline]
@@ -317,6 +319,7 @@ mod tests {
         // SAFETY: no receive is begun on it.
         let group = unsafe { Group::register(&uring.submitter(), 0, 16, 2048, 16) };
         let group = group.expect("memory for 16 buffers");
+        group.provide();
         // SAFETY: nothing is received, so the kernel holds no buffer but in its list, and takes none from there.
         let lend = |index| unsafe { group.lease(index) };
         let (reader, mut writer) = io::pipe().expect("a pipe");
@@ -337,6 +340,7 @@ mod tests {
         // Those that are returned later push it out of the quarantine.
         drop((lend(1), lend(2)));
         assert_eq!(group.available(), 14);
+        group.provide();
         let lease = lend(0);
         assert!(lease.bytes()[100..][..SECRET.len()].iter().all(|&byte| byte == 0xDB));
         drop(lease);

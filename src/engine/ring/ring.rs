@@ -191,10 +191,9 @@ impl Ring {
         self.cancel(Token { op: Op::receive(class), key });
     }
 
-    /// How many buffers of this class the kernel can receive into.
+    /// How many buffers of this class the kernel can receive into in the next enter.
     pub(super) fn available(&self, class: Class) -> u16 {
         self.small.widen();
-        self.group(class).refill();
         self.group(class).available()
     }
 
@@ -521,6 +520,8 @@ impl Ring {
 
     fn enter_with(&mut self, want: u32, timeout: Option<&Timespec>, flags: EnterFlags) -> io::Result<()> {
         self.stats.enters.add(1);
+        self.small.provide();
+        self.big.provide();
         let gauges = &self.stats.ring_buffers;
         for (class, group) in [&self.small, &self.big].into_iter().enumerate() {
             let free = group.free();
