@@ -10,12 +10,12 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::super::listener::{Listener, is_the_peers};
 use super::super::wheel::TICK;
 use super::event::Accepting;
+use super::queues::Queues;
 use super::ring::{Descriptor, Ring};
 use super::worker::Service;
 use crate::engine::Phase;
@@ -65,12 +65,6 @@ enum State {
     Last,
 }
 
-/// Whether a connection waits to be accepted.
-fn is_queued(listener: &Listener) -> bool {
-    let mut descriptors = [PollFd::new(listener, PollFlags::IN)];
-    poll(&mut descriptors, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
-}
-
 impl Acceptors {
     /// Those of a worker; with `has_peers` they ask for the addresses of peers.
     pub(super) fn new(sockets: Vec<Listener>, has_peers: bool) -> io::Result<Self> {
@@ -102,7 +96,13 @@ impl Acceptors {
     }
 
     /// Begins and ends accepting, as the phase and the `free` places have it.
-    pub(super) fn manage(&mut self, ring: &mut Ring, service: &mut impl Service, phase: Phase, free: usize) {
+    pub(super) fn manage<Q: Queues>(
+        &mut self,
+        ring: &mut Ring<Q>,
+        service: &mut impl Service,
+        phase: Phase,
+        free: usize,
+    ) {
         if self.are_done() {
             return;
         }
@@ -145,7 +145,7 @@ impl Acceptors {
                     let is_done = listener.is_further
                         || socket.is_inherited()
                         || listener.last_ones > socket.queue_max();
-                    if is_done || !is_queued(socket) {
+                    if is_done || !ring.is_queued(socket.as_fd()) {
                         listener.socket = None;
                     } else if unclaimed > 0 {
                         // Another worker may take it first, and then there is nothing to wait for.

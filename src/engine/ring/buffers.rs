@@ -1,4 +1,4 @@
-//! Receive buffers that the kernel picks from by itself: a ring of provided buffers (io_uring_register_buf_ring(3)).
+//! Receive buffers that the kernel picks from by itself.
 //!
 //! A buffer is the kernel's until a completion names it; then it is a [`Lease`], and ours alone, until that is dropped.
 //! A dropped lease only puts its buffer on a list. The ring gives the kernel the buffers of that list before each
@@ -9,10 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU16, Ordering};
 
-use io_uring::Submitter;
-use io_uring::types::BufRingEntry;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use super::quarantine::Quarantine;
@@ -32,8 +29,6 @@ struct Inner {
     size: usize,
     /// What lies between the beginnings of two buffers, in bytes.
     stride: usize,
-    /// How often a buffer was given to the kernel, modulo 2^16: where its next one stands in `entries`.
-    tail: Cell<u16>,
     /// How many buffers the kernel may fill, or has filled and not told of yet.
     available: Cell<u16>,
     /// How many of them it has at most. It takes them in turn: the fewer, the warmer they are.
@@ -41,53 +36,42 @@ struct Inner {
     /// The buffers that neither the kernel nor a lease has. The last one was used last and goes first.
     returned: RefCell<Vec<u16>>,
     quarantine: Quarantine,
-    entries: Mapping,
     memory: Mapping,
 }
 
 impl Group {
-    /// Registers `count` buffers of `size` bytes, headroom included, as group `id`. The kernel gets them by
-    /// [`Self::provide`], and takes turns with `window` of them at first.
+    /// `count` buffers of `size` bytes, headroom included, as group `id`. The kernel takes turns with `window` of them at
+    /// first. In a debug build returned buffers go into quarantine first, if `has_quarantine`.
     ///
     /// # Errors
     ///
-    /// When there is no memory, or the kernel knows no buffer rings (before 5.19).
+    /// When there is no memory.
     ///
     /// # Panics
     ///
     /// When `count` is not a power of two.
-    ///
-    /// # Safety
-    ///
-    /// The group, and so its memory, lives until the ring of `submitter` is gone, or no receive is ever begun on it.
-    pub(super) unsafe fn register(
-        submitter: &Submitter<'_>,
+    pub(super) fn new(
         id: u16,
         count: u16,
         size: usize,
         window: u16,
+        has_quarantine: bool,
     ) -> io::Result<Self> {
         assert!(count.is_power_of_two(), "a ring has a power of two of entries");
         assert!(size > HEADROOM);
         let stride = Quarantine::stride(size);
-        let group = Inner {
+        Ok(Self(Rc::new(Inner {
             id,
             count,
             size,
             stride,
-            tail: Cell::new(0),
             available: Cell::new(0),
             window: Cell::new(window.min(count)),
             // The first one is the next to go.
             returned: RefCell::new((0..count).rev().collect()),
-            quarantine: Quarantine::new(count),
-            entries: Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?,
+            quarantine: Quarantine::new(if has_quarantine { count } else { 0 }),
             memory: Mapping::new(usize::from(count) * stride)?,
-        };
-        let entries = group.entries.start.as_ptr().addr() as u64;
-        // SAFETY: the mapping holds `count` entries, and the caller keeps it as long as the kernel may look at it.
-        unsafe { submitter.register_buf_ring_with_flags(entries, count, id, 0)? };
-        Ok(Self(Rc::new(group)))
+        })))
     }
 
     pub(super) fn id(&self) -> u16 {
@@ -124,12 +108,12 @@ impl Group {
         }
     }
 
-    /// Gives the kernel the buffers that it may have and has not. It sees them in its next io_uring_enter(2).
+    /// Has `give` give the kernel the buffers that it may have and has not: by index, start and length.
     #[inline]
-    pub(super) fn provide(&self) {
+    pub(super) fn provide(&self, give: impl FnMut(u16, NonNull<u8>, u32)) {
         let due = self.0.due();
         if due > 0 {
-            self.0.give(due);
+            self.0.give(due, give);
         }
     }
 
@@ -174,31 +158,15 @@ impl Inner {
         }
     }
 
-    /// Gives `count` returned buffers to the kernel, with one store that it sees.
-    fn give(&self, count: u16) {
+    fn give(&self, count: u16, mut give: impl FnMut(u16, NonNull<u8>, u32)) {
         let mut returned = self.returned.borrow_mut();
-        let entries = self.entries.start.cast::<BufRingEntry>();
         let room = u32::try_from(self.size - HEADROOM).expect("buffers are smaller than 4 GiB");
-        let mut tail = self.tail.get();
         let kept = returned.len() - usize::from(count);
         for index in returned.drain(kept..).rev() {
-            let at = tail & (self.count - 1);
-            let address = self.buffer(index).as_ptr().addr() + HEADROOM;
-            // SAFETY: `at < count`, so the entry lies in the mapping; the kernel reads it only once the tail says so.
-            unsafe {
-                let entry = entries.add(usize::from(at)).as_mut();
-                entry.set_addr(address as u64);
-                entry.set_len(room);
-                entry.set_bid(index);
-            }
-            tail = tail.wrapping_add(1);
+            // SAFETY: a buffer is longer than its headroom.
+            let start = unsafe { self.buffer(index).add(HEADROOM) };
+            give(index, start, room);
         }
-        // SAFETY: the tail is a field of the first entry, which lies in the mapping; no setter of an entry writes it.
-        unsafe {
-            let published = AtomicU16::from_ptr(BufRingEntry::tail(entries.as_ptr()).cast_mut());
-            published.store(tail, Ordering::Release);
-        }
-        self.tail.set(tail);
         self.available.set(self.available.get() + count);
     }
 
@@ -276,17 +244,28 @@ impl ReceiveBuffer for Lease {
 
 /// Memory of our own, zeroed and aligned to a page.
 #[derive(Debug)]
-struct Mapping {
+pub(super) struct Mapping {
     start: NonNull<u8>,
     len: usize,
 }
 
 impl Mapping {
-    fn new(len: usize) -> io::Result<Self> {
+    /// So many bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of mmap(2).
+    pub(super) fn new(len: usize) -> io::Result<Self> {
         let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
         // SAFETY: without a place asked for, no other mapping is touched.
         let start = unsafe { mmap_anonymous(ptr::null_mut(), len, access, flags)? };
         Ok(Self { start: NonNull::new(start.cast()).expect("no mapping is at 0"), len })
+    }
+
+    /// Its first byte.
+    #[inline]
+    pub(super) const fn start(&self) -> NonNull<u8> {
+        self.start
     }
 }
 
@@ -303,7 +282,6 @@ mod tests {
     use std::io::Write as _;
     use std::os::fd::AsRawFd as _;
 
-    use io_uring::IoUring;
     use rustix::io::Errno;
 
     use super::*;
@@ -312,15 +290,9 @@ mod tests {
     #[test]
     fn a_returned_buffer_is_out_of_reach_and_comes_back_without_its_content() {
         const SECRET: &[u8] = b"what somebody has said";
-        let uring = match IoUring::new(4) {
-            Ok(uring) => uring,
-            Err(error) => return println!("SKIPPED: {error}"),
-        };
-        // SAFETY: no receive is begun on it.
-        let group = unsafe { Group::register(&uring.submitter(), 0, 16, 2048, 16) };
-        let group = group.expect("memory for 16 buffers");
-        group.provide();
-        // SAFETY: nothing is received, so the kernel holds no buffer but in its list, and takes none from there.
+        let group = Group::new(0, 16, 2048, 16, true).expect("memory for 16 buffers");
+        group.provide(|_, _, _| ());
+        // SAFETY: the kernel has none of them.
         let lend = |index| unsafe { group.lease(index) };
         let (reader, mut writer) = io::pipe().expect("a pipe");
 
@@ -340,10 +312,9 @@ mod tests {
         // Those that are returned later push it out of the quarantine.
         drop((lend(1), lend(2)));
         assert_eq!(group.available(), 14);
-        group.provide();
+        group.provide(|_, _, _| ());
         let lease = lend(0);
         assert!(lease.bytes()[100..][..SECRET.len()].iter().all(|&byte| byte == 0xDB));
         drop(lease);
-        drop(uring);
     }
 }

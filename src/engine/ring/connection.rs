@@ -13,13 +13,14 @@ use super::super::wheel::{TICK, Wheel};
 use super::Class;
 use super::buffers::Lease;
 use super::event::{Manner, Pieces};
+use super::queues::Queues;
 use super::ring::{Descriptor, Ring};
 use super::token::Key;
 use crate::engine::EngineCounters;
 
 /// The ring, and what goes with it.
-pub(super) struct Driver {
-    pub(super) ring: Ring,
+pub(super) struct Driver<Q: Queues> {
+    pub(super) ring: Ring<Q>,
     /// Of places, without their generations: whoever has the place then knows whether it is meant.
     pub(super) wheel: Wheel<u32>,
     /// How many connections receive into big buffers.
@@ -27,7 +28,7 @@ pub(super) struct Driver {
     pub(super) stats: Arc<EngineCounters>,
 }
 
-impl Driver {
+impl<Q: Queues> Driver<Q> {
     fn count_bulk(&mut self, is_more: bool) {
         self.bulk = if is_more { self.bulk + 1 } else { self.bulk - 1 };
         self.ring.set_bulk(self.bulk);
@@ -125,7 +126,7 @@ impl<H: Handler<Lease>> Connection<H> {
     }
 
     /// Submits what the connection wants next.
-    pub(super) fn act(&mut self, key: Key, driver: &mut Driver) {
+    pub(super) fn act<Q: Queues>(&mut self, key: Key, driver: &mut Driver<Q>) {
         self.is_touched = false;
         let is_bulk = self.handler.class() == Class::Big && !self.handler.is_over();
         if is_bulk != (self.marks & BULK != 0) {
@@ -146,7 +147,7 @@ impl<H: Handler<Lease>> Connection<H> {
     }
 
     /// The deadline of its handler has passed.
-    pub(super) fn on_deadline(&mut self, key: Key, ring: &mut Ring) {
+    pub(super) fn on_deadline<Q: Queues>(&mut self, key: Key, ring: &mut Ring<Q>) {
         if self.handler.asks_untaken() {
             ring.ask_untaken(key, self.descriptor);
         } else {
@@ -157,7 +158,13 @@ impl<H: Handler<Lease>> Connection<H> {
     /// The kernel has said what the peer has not confirmed, for a deadline that has passed by `now`. Where the kernel cannot
     /// tell, a send that waits is tried anew: it waits until a third of the socket's buffer is free or more, and a slow
     /// peer may take longer for that than it is given. One that does not wait takes what room there is.
-    pub(super) fn on_untaken(&mut self, key: Key, untaken: Option<u32>, now: u64, ring: &mut Ring) {
+    pub(super) fn on_untaken<Q: Queues>(
+        &mut self,
+        key: Key,
+        untaken: Option<u32>,
+        now: u64,
+        ring: &mut Ring<Q>,
+    ) {
         if untaken.is_none() && self.sending == Sending::Waiting {
             ring.cancel_send(key);
         }
@@ -217,7 +224,7 @@ impl<H: Handler<Lease>> Connection<H> {
     }
 
     /// Sends what there is to send, in one go.
-    fn send(&mut self, key: Key, ring: &mut Ring) {
+    fn send<Q: Queues>(&mut self, key: Key, ring: &mut Ring<Q>) {
         if let Some(first) = self.handler.next_outgoing() {
             let mut pieces = Pieces { first, more: Vec::new() };
             while pieces.more.len() + 1 < Pieces::MAX
@@ -241,7 +248,7 @@ impl<H: Handler<Lease>> Connection<H> {
     }
 
     /// Begins to receive, or stops.
-    fn receive(&mut self, key: Key, Driver { ring, stats, .. }: &mut Driver) {
+    fn receive<Q: Queues>(&mut self, key: Key, Driver { ring, stats, .. }: &mut Driver<Q>) {
         let class = self.handler.class();
         match self.receiving {
             Receiving::Idle if self.handler.may_receive() => {
@@ -261,7 +268,7 @@ impl<H: Handler<Lease>> Connection<H> {
     /// closed while it receives sends no FIN, and lives on.
     ///
     /// A handler that ends abruptly leaves the first step out: what closing the socket does is then up to its options.
-    fn end(&mut self, key: Key, ring: &mut Ring) {
+    fn end<Q: Queues>(&mut self, key: Key, ring: &mut Ring<Q>) {
         if self.sending == Sending::Connecting {
             if self.ending == Ending::No {
                 self.ending = Ending::ShutDown;
@@ -288,7 +295,7 @@ impl<H: Handler<Lease>> Connection<H> {
         }
     }
 
-    fn shut_down(&mut self, key: Key, how: Shutdown, ring: &mut Ring) {
+    fn shut_down<Q: Queues>(&mut self, key: Key, how: Shutdown, ring: &mut Ring<Q>) {
         self.shutdowns += 1;
         ring.shut_down(key, self.descriptor, how);
     }

@@ -36,11 +36,14 @@ pub(super) enum Event {
 
 /// How long to wait for the first event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wait {
+pub enum Wait {
     /// Not at all, and nothing is received meanwhile: silent sends end, and their buffers come back.
     SubmitOnly,
+    /// Not at all.
     No,
+    /// No longer than this.
     AtMost(Duration),
+    /// Until there is one.
     Forever,
 }
 

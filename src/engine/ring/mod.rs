@@ -1,6 +1,6 @@
 //! The ring engine: raw io_uring (io_uring(7)), one ring a worker.
 //!
-//! From the outside in: [`Worker`] is the loop, [`Handler`] what it drives; `acceptor` decides when to accept; `ring` is the safe surface over the kernel's queues, with `buffers`, which the kernel
+//! From the outside in: [`Worker`] is the loop, [`Handler`] what it drives; `acceptor` decides when to accept; `ring` is the safe surface over the kernel's queues, which lie below it in `queues`, with `buffers`, which the kernel
 //! receives into, `slots`, the tables that completions are found in, and `token`, how they are. `probe` finds out
 //! whether all of it can run here, and `obstacle` what would help where it cannot.
 
@@ -13,6 +13,7 @@ pub(crate) mod obstacle;
 mod peer;
 pub(crate) mod probe;
 mod quarantine;
+mod queues;
 #[expect(clippy::module_inception, reason = "the engine is named after its ring")]
 mod ring;
 mod setup;

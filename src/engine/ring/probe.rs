@@ -16,6 +16,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::event::{Accepting, Event, Manner, Pieces, Wait};
 use super::obstacle::{LOOPBACK, Obstacle};
+use super::queues::Uring;
 use super::ring::{Descriptor, Ring};
 use super::setup::set_up;
 use super::token::Key;
@@ -60,7 +61,7 @@ pub(crate) fn probe_aloud(works: &mut dyn FnMut(&'static str)) -> Result<Support
         "the opcodes ACCEPT, RECV, SEND, SENDMSG, ASYNC_CANCEL, SHUTDOWN, CLOSE and POLL_ADD",
         opcodes,
     )?;
-    let ring = Ring::over(uring, &sizes, Arc::default());
+    let ring = Ring::over(Uring::over(uring), &sizes, Arc::default());
     let ring = steps.pass("a sparse table of direct descriptors, and rings of provided buffers", ring)?;
     converse(ring, &mut steps)?;
     Ok(Support { no_sqarray, no_iowait })

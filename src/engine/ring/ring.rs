@@ -18,11 +18,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
-use rustix::event::PollFlags;
 use rustix::fd::BorrowedFd;
-use rustix::io::Errno;
 use rustix::net::SendFlags;
 use socket2::SockAddr;
 
@@ -30,12 +26,11 @@ use super::buffers::Group;
 use super::event::{Event, Manner, Pieces, Wait};
 use super::gather::Gather;
 use super::peer::PeerAddress;
-use super::setup::set_up;
+use super::queues::{Completion, Operation, Queues, Uring, Verb};
 use super::slots::Slots;
 use super::token::{Key, Op, Token};
 use super::{Class, Outgoing, Sizes};
 use crate::engine::EngineCounters;
-use crate::engine::unconfirmed::SOCKET_SIOCOUTQ;
 
 /// How many small buffers the kernel takes turns with at first.
 const SMALL_WINDOW: u16 = 64;
@@ -66,8 +61,8 @@ struct Connecting {
 }
 
 /// A ring of this thread.
-pub(super) struct Ring {
-    uring: IoUring,
+pub(super) struct Ring<Q: Queues = Uring> {
+    queues: Q,
     small: Group,
     big: Group,
     /// What is being sent. An entry is moved, but not the bytes: they lie in leases and on the heap.
@@ -87,42 +82,24 @@ pub(super) struct Ring {
     /// Scatter lists of sends not submitted yet.
     gathers: Vec<Gather>,
     spare_gathers: Vec<Gather>,
-    /// The time of the last alarm, which the kernel reads when it is submitted.
-    alarm: Box<Timespec>,
-    /// Submissions that the full queue had no room for.
-    backlog: VecDeque<squeue::Entry>,
+    /// Operations that the full queue had no room for.
+    backlog: VecDeque<Operation>,
     stats: Arc<EngineCounters>,
 }
 
-impl Ring {
-    /// Sets a ring up.
+impl<Q: Queues> Ring<Q> {
+    /// A ring over these queues.
     ///
     /// # Errors
     ///
     /// What the kernel says to the first thing that it refuses.
-    pub(super) fn new(sizes: &Sizes, stats: Arc<EngineCounters>) -> io::Result<Self> {
-        let (uring, _) = set_up(sizes.submissions, sizes.completions, sizes.patience)?;
-        Self::over(uring, sizes, stats)
-    }
-
-    /// As [`Self::new`], over what [`set_up`] has set up.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub(super) fn over(uring: IoUring, sizes: &Sizes, stats: Arc<EngineCounters>) -> io::Result<Self> {
-        let submitter = uring.submitter();
-        submitter.register_files_sparse(sizes.files)?;
-        let (small, big) = (Class::Small as u16, Class::Big as u16);
-        // SAFETY: either the group becomes part of `Self`, whose fields are dropped in their order, `uring` before it, or
-        // no receive is begun.
+    pub(super) fn over(mut queues: Q, sizes: &Sizes, stats: Arc<EngineCounters>) -> io::Result<Self> {
+        queues.register(sizes.files, [sizes.small_count, sizes.big_count])?;
         let small =
-            unsafe { Group::register(&submitter, small, sizes.small_count, sizes.small_size, SMALL_WINDOW)? };
-        // SAFETY: as above.
-        let big =
-            unsafe { Group::register(&submitter, big, sizes.big_count, sizes.big_size, BIG_WINDOW_MIN)? };
+            Group::new(Class::Small as u16, sizes.small_count, sizes.small_size, SMALL_WINDOW, Q::FAULTS)?;
+        let big = Group::new(Class::Big as u16, sizes.big_count, sizes.big_size, BIG_WINDOW_MIN, Q::FAULTS)?;
         Ok(Self {
-            uring,
+            queues,
             small,
             big,
             sends: Slots::new(),
@@ -135,7 +112,6 @@ impl Ring {
             held: [0; 2],
             gathers: Vec::new(),
             spare_gathers: Vec::new(),
-            alarm: Box::default(),
             backlog: VecDeque::new(),
             stats,
         })
@@ -148,42 +124,31 @@ impl Ring {
     ///
     /// Those of io_uring_register(2).
     pub(super) fn install(&mut self, key: Key, socket: BorrowedFd<'_>) -> io::Result<Descriptor> {
-        let updated = self.uring.submitter().register_files_update(key.slot, &[socket.as_raw_fd()])?;
-        debug_assert_eq!(updated, 1, "there is one place");
+        self.queues.install(key.slot, socket)?;
         Ok(Descriptor(key.slot))
     }
 
     /// connect(2).
     pub(super) fn connect(&mut self, key: Key, descriptor: Descriptor, address: Arc<SockAddr>) {
-        let (name, len) = (address.as_ptr(), address.len());
+        let verb = Verb::Connect { file: descriptor.0, address: address.as_ptr().cast(), len: address.len() };
         let connect = self.connects.insert(|_| Connecting { owner: key, address });
-        let entry = opcode::Connect::new(Fixed(descriptor.0), name.cast(), len).build();
-        let token = Token { op: Op::Connect, key: connect };
         // SAFETY: the address lies on the heap, where `connects` keeps it until the operation is over.
-        unsafe { self.push(&entry.user_data(token.to_bits())) };
+        unsafe { self.push(Token { op: Op::Connect, key: connect }, verb) };
     }
 
     /// Ends what [`Self::connect`] began on this socket; its event says so.
     pub(super) fn cancel_connect(&mut self, descriptor: Descriptor) {
-        let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fixed(descriptor.0)).all()).build();
         let token = Token { op: Op::Cancel, key: Key { slot: 0, generation: 0 } };
         // SAFETY: the operation names no memory.
-        unsafe { self.push(&entry.user_data(token.to_bits())) };
+        unsafe { self.push(token, Verb::CancelFile { file: descriptor.0 }) };
     }
 
     /// Receives into a buffer of this class; again and again, unless `is_single`.
     pub(super) fn receive(&mut self, key: Key, descriptor: Descriptor, class: Class, is_single: bool) {
         let group = self.group(class).id();
-        let fd = Fixed(descriptor.0);
-        let entry = if is_single {
-            let recv = opcode::Recv::new(fd, std::ptr::null_mut(), 0).buf_group(group).build();
-            recv.flags(squeue::Flags::BUFFER_SELECT)
-        } else {
-            opcode::RecvMulti::new(fd, group).build()
-        };
-        let token = Token { op: Op::receive(class), key };
-        // SAFETY: the kernel takes memory from the registered group, which outlives the ring's descriptor.
-        unsafe { self.push(&entry.user_data(token.to_bits())) };
+        let verb = Verb::Receive { file: descriptor.0, group, is_multi: !is_single };
+        // SAFETY: the kernel takes memory from the group, which outlives the ring's descriptor.
+        unsafe { self.push(Token { op: Op::receive(class), key }, verb) };
     }
 
     /// Ends what [`Self::receive`] began; its last event says so.
@@ -215,30 +180,26 @@ impl Ring {
         if manner != Manner::Waiting {
             flags |= SendFlags::DONTWAIT;
         }
-        let flags = flags.bits().cast_signed();
-        let entry = if pieces.more.is_empty() {
+        let (file, is_silent) = (descriptor.0, manner == Manner::AtOnceSilently);
+        let verb = if pieces.more.is_empty() {
             let bytes = pieces.first.bytes();
             let len = u32::try_from(bytes.len()).expect("a piece is shorter than 4 GiB");
-            opcode::Send::new(Fixed(descriptor.0), bytes.as_ptr(), len).flags(flags).build()
+            Verb::Send { file, bytes: bytes.as_ptr(), len, flags, is_silent }
         } else {
             let mut gather = self.spare_gathers.pop().unwrap_or_default();
             gather.fill(iter::once(&pieces.first).chain(&pieces.more).map(Outgoing::bytes));
-            let entry =
-                opcode::SendMsg::new(Fixed(descriptor.0), gather.message()).flags(flags.cast_unsigned());
+            let message = gather.message();
             self.gathers.push(gather);
-            entry.build()
+            Verb::SendMessage { file, message, flags, is_silent }
         };
         if manner == Manner::Waiting {
             self.waiting.insert(key, pieces);
-            let entry = entry.user_data(Token { op: Op::SendWaiting, key }.to_bits());
             // SAFETY: as below; `waiting` owns the bytes until the completion.
-            return unsafe { self.push(&entry) };
+            return unsafe { self.push(Token { op: Op::SendWaiting, key }, verb) };
         }
         let buffers = pieces.buffers();
         let send = self.sends.insert(|_| UnderWay { owner: key, pieces });
-        let mut entry = entry.user_data(Token { op: Op::Send, key: send }.to_bits());
-        if manner == Manner::AtOnceSilently {
-            entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
+        if is_silent {
             self.at_once.push(send);
             for (held, count) in self.held.iter_mut().zip(buffers) {
                 *held += count;
@@ -247,7 +208,7 @@ impl Ring {
         // SAFETY: the bytes are owned by `sends` from here on and lie still there, until a completion, or for want of
         // one the enter that submits it, has said that the kernel is done with them. The scatter list is read when
         // the entry is submitted (IORING_FEAT_SUBMIT_STABLE) and kept until then.
-        unsafe { self.push(&entry) };
+        unsafe { self.push(Token { op: Op::Send, key: send }, verb) };
     }
 
     /// Ends a send that waits for the peer; its event says how much of it went out.
@@ -258,47 +219,34 @@ impl Ring {
     /// shutdown(2). The kernel hands it to a thread that looks the socket up only then: before the event has come, the
     /// place must not be freed, or whoever has it next would be shut.
     pub(super) fn shut_down(&mut self, key: Key, descriptor: Descriptor, how: std::net::Shutdown) {
-        let how = match how {
-            std::net::Shutdown::Read => 0,
-            std::net::Shutdown::Write => 1,
-            std::net::Shutdown::Both => 2,
-        };
-        let entry = opcode::Shutdown::new(Fixed(descriptor.0), how).build();
         // SAFETY: the operation names no memory.
-        unsafe { self.push(&entry.user_data(Token { op: Op::Shutdown, key }.to_bits())) };
+        unsafe { self.push(Token { op: Op::Shutdown, key }, Verb::Shutdown { file: descriptor.0, how }) };
     }
 
     /// Has [`Event::Untaken`] come, with what SIOCOUTQ says of the socket.
     pub(super) fn ask_untaken(&mut self, key: Key, descriptor: Descriptor) {
-        let entry = opcode::UringCmd16::new(Fixed(descriptor.0), SOCKET_SIOCOUTQ).build();
         // SAFETY: the operation names no memory.
-        unsafe { self.push(&entry.user_data(Token { op: Op::Untaken, key }.to_bits())) };
+        unsafe { self.push(Token { op: Op::Untaken, key }, Verb::AskUntaken { file: descriptor.0 }) };
     }
 
     /// Closes the socket and frees its place. Nothing may be under way on it.
     pub(super) fn close(&mut self, key: Key, descriptor: Descriptor) {
-        let entry = opcode::Close::new(Fixed(descriptor.0)).build();
         // SAFETY: the operation names no memory.
-        unsafe { self.push(&entry.user_data(Token { op: Op::Close, key }.to_bits())) };
+        unsafe { self.push(Token { op: Op::Close, key }, Verb::Close { file: descriptor.0 }) };
     }
 
     /// Has [`Event::Woken`] come whenever `eventfd` is written to.
     pub(super) fn watch(&mut self, eventfd: BorrowedFd<'_>) {
-        let events = u32::from(PollFlags::IN.bits());
-        let entry = opcode::PollAdd::new(Fd(eventfd.as_raw_fd()), events).multi(true).build();
         let token = Token { op: Op::Wake, key: Key { slot: 0, generation: 0 } };
         // SAFETY: the operation names no memory.
-        unsafe { self.push(&entry.user_data(token.to_bits())) };
+        unsafe { self.push(token, Verb::Watch { eventfd: eventfd.as_raw_fd() }) };
     }
 
     /// Has [`Event::Elapsed`] come after so long. Of several alarms the last one counts; those before it come at whatever time.
     pub(super) fn set_alarm(&mut self, number: u32, after: Duration) {
-        *self.alarm = Timespec::from(after);
-        let entry = opcode::Timeout::new(&raw const *self.alarm).build();
         let token = Token { op: Op::Alarm, key: Key { slot: number, generation: 0 } };
-        // SAFETY: the time lies on the heap as long as the ring, and is read when the entry is submitted
-        // (IORING_FEAT_SUBMIT_STABLE).
-        unsafe { self.push(&entry.user_data(token.to_bits())) };
+        // SAFETY: the operation names no memory.
+        unsafe { self.push(token, Verb::Alarm { after }) };
     }
 
     /// Submits what there is and waits for an event: one io_uring_enter(2). A signal ends the wait.
@@ -309,13 +257,7 @@ impl Ring {
     pub(super) fn enter(&mut self, wait: Wait) -> io::Result<()> {
         self.submit_backlog()?;
         self.small.widen();
-        let (want, timeout, flags) = match wait {
-            Wait::SubmitOnly => (0, None, EnterFlags::empty()),
-            Wait::No => (0, None, EnterFlags::GETEVENTS),
-            Wait::AtMost(duration) => (1, Some(Timespec::from(duration)), EnterFlags::GETEVENTS),
-            Wait::Forever => (1, None, EnterFlags::GETEVENTS),
-        };
-        self.enter_with(want, timeout.as_ref(), flags)?;
+        self.enter_once(wait)?;
         if !self.has_submissions() {
             self.taken = self.at_once.len();
         }
@@ -329,17 +271,12 @@ impl Ring {
     ///
     /// When it does not end in time, or the kernel refuses to do so (before 6.0).
     pub(super) fn cancel_all(&self) -> io::Result<()> {
-        let timeout = Timespec::from(CANCEL_TIMEOUT);
-        match self.uring.submitter().register_sync_cancel(Some(timeout), CancelBuilder::any()) {
-            // There was nothing.
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOENT) => Ok(()),
-            result => result,
-        }
+        self.queues.cancel_all(CANCEL_TIMEOUT)
     }
 
     /// Whether completions wait, here or in the kernel. It asks no one: the kernel keeps flags in shared memory.
     pub(super) fn has_completions(&mut self) -> bool {
-        self.uring.submission().taskrun() || !self.uring.completion().is_empty()
+        self.queues.is_task_work_due() || self.queues.has_completions()
     }
 
     /// Whether silent sends hold more buffers of a class than the kernel has left: it may run out of them before they are
@@ -356,12 +293,27 @@ impl Ring {
 
     /// Whether there is anything to submit.
     pub(super) fn has_submissions(&mut self) -> bool {
-        !self.uring.submission().is_empty() || !self.backlog.is_empty()
+        self.queues.has_submissions() || !self.backlog.is_empty()
     }
 
     /// Whether completions wait in the kernel: a call of [`Self::enter`] makes them.
     pub(super) fn is_task_work_due(&mut self) -> bool {
-        self.uring.submission().taskrun()
+        self.queues.is_task_work_due()
+    }
+
+    /// Whether a connection waits to be accepted.
+    pub(super) fn is_queued(&self, listener: BorrowedFd<'_>) -> bool {
+        self.queues.is_queued(listener)
+    }
+
+    /// Takes from an eventfd that does not block whatever was written to it.
+    pub(super) fn empty(&self, eventfd: BorrowedFd<'_>) {
+        self.queues.empty(eventfd);
+    }
+
+    /// The time by a clock that never goes back.
+    pub(super) fn time(&self) -> Duration {
+        self.queues.time()
     }
 
     /// The next event; `None` when there are no more before the next [`Self::enter`].
@@ -371,19 +323,18 @@ impl Ring {
     /// When the ring is of no more use.
     pub(super) fn next_event(&mut self) -> io::Result<Option<Event>> {
         loop {
-            let completion = self.uring.completion().next();
-            if let Some(completion) = completion {
+            if let Some(completion) = self.queues.next() {
                 if let Some(event) = self.event(&completion) {
                     return Ok(Some(event));
                 }
                 continue;
             }
-            if !self.uring.submission().cq_overflow() {
+            if !self.queues.has_overflowed() {
                 return Ok(self.next_concluded());
             }
             // More completions wait in the kernel than the queue holds: it hands them over now that there is room.
             self.stats.cq_overflows.add(1);
-            self.enter_with(0, None, EnterFlags::GETEVENTS)?;
+            self.enter_once(Wait::No)?;
         }
     }
 
@@ -407,16 +358,16 @@ impl Ring {
     }
 
     /// What a completion says; nothing where nobody waits for it.
-    fn event(&mut self, completion: &cqueue::Entry) -> Option<Event> {
-        let Some(Token { op, key }) = Token::from_bits(completion.user_data()) else {
+    fn event(&mut self, completion: &Completion) -> Option<Event> {
+        let Some(Token { op, key }) = completion.token else {
             self.stats.stale_completions.add(1);
             return None;
         };
-        let is_last = !cqueue::more(completion.flags());
-        let result = outcome(completion.result());
+        let is_last = completion.is_last;
+        let result = outcome(completion.result);
         match op {
-            Op::ReceiveSmall => Some(self.received(key, Class::Small, completion, result, is_last)),
-            Op::ReceiveBig => Some(self.received(key, Class::Big, completion, result, is_last)),
+            Op::ReceiveSmall => Some(self.received(key, Class::Small, completion, result)),
+            Op::ReceiveBig => Some(self.received(key, Class::Big, completion, result)),
             Op::Send => {
                 let Some(UnderWay { owner, pieces }) = self.sends.remove(key) else {
                     self.stats.stale_completions.add(1);
@@ -451,27 +402,18 @@ impl Ring {
         }
     }
 
-    fn received(
-        &self,
-        key: Key,
-        class: Class,
-        completion: &cqueue::Entry,
-        result: io::Result<u32>,
-        is_last: bool,
-    ) -> Event {
+    fn received(&self, key: Key, class: Class, completion: &Completion, result: io::Result<u32>) -> Event {
         let group = self.group(class);
         // SAFETY: the completion is of a receive from this group and is looked at once.
-        let lease = cqueue::buffer_select(completion.flags()).map(|index| unsafe { group.lease(index) });
+        let lease = completion.buffer.map(|index| unsafe { group.lease(index) });
         // At the end of the stream there may be a buffer with nothing in it.
         let result = result.map(|len| lease.filter(|_| len > 0).map(|lease| (lease, len as usize)));
-        Event::Received { key, result, is_last }
+        Event::Received { key, result, is_last: completion.is_last }
     }
 
     fn cancel(&mut self, token: Token) {
-        let entry = opcode::AsyncCancel::new(token.to_bits()).build();
-        let token = Token { op: Op::Cancel, key: token.key };
         // SAFETY: the operation names no memory.
-        unsafe { self.push(&entry.user_data(token.to_bits())) };
+        unsafe { self.push(Token { op: Op::Cancel, key: token.key }, Verb::Cancel { token }) };
     }
 
     const fn group(&self, class: Class) -> &Group {
@@ -485,14 +427,21 @@ impl Ring {
     ///
     /// # Safety
     ///
-    /// The memory that `entry` names is good until its last completion.
-    unsafe fn push(&mut self, entry: &squeue::Entry) {
+    /// The memory that `verb` names is good until its last completion.
+    #[inline]
+    unsafe fn push(&mut self, token: Token, verb: Verb) {
+        let operation = Operation { token, verb };
         // SAFETY: as the caller says.
-        if self.backlog.is_empty() && unsafe { self.uring.submission().push(entry) }.is_ok() {
+        if self.backlog.is_empty() && unsafe { self.queues.push(&operation) } {
             return;
         }
+        self.keep(operation);
+    }
+
+    #[cold]
+    fn keep(&mut self, operation: Operation) {
         self.stats.sq_full.add(1);
-        self.backlog.push_back(entry.clone());
+        self.backlog.push_back(operation);
         // An error comes again at the next enter.
         let _ = self.submit_backlog();
     }
@@ -500,12 +449,11 @@ impl Ring {
     /// Makes room in the submission queue, as often as there are more entries than it holds.
     fn submit_backlog(&mut self) -> io::Result<()> {
         while !self.backlog.is_empty() {
-            self.enter_with(0, None, EnterFlags::empty())?;
-            let mut submission = self.uring.submission();
+            self.enter_once(Wait::SubmitOnly)?;
             let before = self.backlog.len();
-            while let Some(entry) = self.backlog.front() {
+            while let Some(operation) = self.backlog.front() {
                 // SAFETY: whoever put it into the backlog has answered for it.
-                if unsafe { submission.push(entry) }.is_err() {
+                if !unsafe { self.queues.push(operation) } {
                     break;
                 }
                 self.backlog.pop_front();
@@ -518,41 +466,28 @@ impl Ring {
         Ok(())
     }
 
-    fn enter_with(&mut self, want: u32, timeout: Option<&Timespec>, flags: EnterFlags) -> io::Result<()> {
+    /// One io_uring_enter(2). The kernel gets the returned buffers first: it takes buffers only in there.
+    fn enter_once(&mut self, wait: Wait) -> io::Result<()> {
         self.stats.enters.add(1);
-        self.small.provide();
-        self.big.provide();
         let gauges = &self.stats.ring_buffers;
         for (class, group) in [&self.small, &self.big].into_iter().enumerate() {
+            // SAFETY: a returned buffer is nobody's, and the group, which outlives the queues, has no lease of it.
+            group.provide(|index, start, len| unsafe { self.queues.provide(group.id(), index, start, len) });
             let free = group.free();
             gauges.free[class].set(free);
             gauges.used[class].set(group.count() - free);
         }
-        let submissions = u32::try_from(self.uring.submission().len()).expect("a queue of a u32");
-        let mut args = SubmitArgs::new();
-        if let Some(timeout) = timeout {
-            args = args.timespec(timeout);
-        }
-        let mut flags = flags | EnterFlags::EXT_ARG;
-        // A worker that waits for clients does not wait for a disk.
-        flags.set(EnterFlags::NO_IOWAIT, self.uring.params().is_feature_no_iowait());
-        // SAFETY: with EXT_ARG the argument is a `SubmitArgs`; the timespec that it points at outlives the call.
-        let entered = unsafe { self.uring.submitter().enter(submissions, want, flags.bits(), Some(&args)) };
-        match entered.map_err(|error| (Errno::from_io_error(&error), error)) {
-            // A signal, the timeout, or completions that have to be seen first.
-            Ok(_) | Err((Some(Errno::INTR | Errno::TIME | Errno::BUSY | Errno::AGAIN), _)) => Ok(()),
-            Err((_, error)) => Err(error),
-        }
+        self.queues.enter(wait)
     }
 
     fn release_gathers(&mut self) {
-        if !self.gathers.is_empty() && self.backlog.is_empty() && self.uring.submission().is_empty() {
+        if !self.gathers.is_empty() && !self.has_submissions() {
             self.spare_gathers.append(&mut self.gathers);
         }
     }
 }
 
-impl Drop for Ring {
+impl<Q: Queues> Drop for Ring<Q> {
     fn drop(&mut self) {
         if self.cancel_all().is_err() {
             tracing::warn!("a ring has ended with operations under way; their memory is not used again");

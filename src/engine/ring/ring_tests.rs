@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use rustix::fd::AsFd as _;
+use rustix::io::Errno;
 
 use super::super::event::Accepting;
 use super::super::probe::next_event;
@@ -36,13 +37,14 @@ impl Pair {
     fn new(submissions: u32, completions: u32) -> Option<Self> {
         let sizes = Sizes { submissions, completions, small_count: 64, ..Sizes::new(64 << 10, 16) };
         let stats = Arc::<EngineCounters>::default();
-        let mut ring = match Ring::new(&sizes, Arc::clone(&stats)) {
-            Ok(ring) => ring,
-            Err(error) => {
-                println!("SKIPPED: the ring engine cannot run here: {error}");
-                return None;
-            }
-        };
+        let mut ring =
+            match Uring::set_up(&sizes).and_then(|queues| Ring::over(queues, &sizes, Arc::clone(&stats))) {
+                Ok(ring) => ring,
+                Err(error) => {
+                    println!("SKIPPED: the ring engine cannot run here: {error}");
+                    return None;
+                }
+            };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
         peer.set_read_timeout(Some(DEADLINE)).expect("a duration");

@@ -5,19 +5,28 @@ use super::Class;
 /// Which operation a completion belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Op {
+pub enum Op {
+    /// accept(2).
     Accept = 1,
     /// A receive into small buffers.
     ReceiveSmall,
     /// A receive into big buffers.
     ReceiveBig,
+    /// send(2) or sendmsg(2).
     Send,
+    /// The end of another operation.
     Cancel,
+    /// shutdown(2).
     Shutdown,
+    /// close(2).
     Close,
+    /// The poll of the eventfd.
     Wake,
+    /// connect(2).
     Connect,
+    /// The next deadlines.
     Alarm,
+    /// SIOCOUTQ.
     Untaken,
     /// A send that waits for the peer: its key is the connection's, which has no other.
     SendWaiting,
@@ -53,9 +62,11 @@ impl Op {
 
 /// `op:8 | generation:24 | slot:32`. A slot is used again and again; the generation tells whose completion it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Token {
-    pub(super) op: Op,
-    pub(super) key: Key,
+pub struct Token {
+    /// Which operation.
+    pub op: Op,
+    /// Whose.
+    pub key: Key,
 }
 
 /// A slot at one generation.

@@ -10,9 +10,9 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
@@ -24,6 +24,7 @@ use super::acceptor::Acceptors;
 use super::buffers::Lease;
 use super::connection::{Connection, Driver, Receiving, is_momentary};
 use super::event::{Event, Pieces, Wait};
+use super::queues::{Queues, Uring};
 use super::ring::{Descriptor, Ring};
 use super::slots::Slots;
 use super::token::Key;
@@ -72,9 +73,9 @@ pub trait Service {
 }
 
 /// The thread's ring and its connections.
-pub struct Worker<S: Service> {
+pub struct Worker<S: Service, Q: Queues = Uring> {
     service: S,
-    driver: Driver,
+    driver: Driver<Q>,
     connections: Slots<Connection<S::Handler>>,
     /// Those to act on.
     touched: Vec<Key>,
@@ -88,6 +89,8 @@ pub struct Worker<S: Service> {
     files: usize,
     wake: Arc<OwnedFd>,
     phase: Phase,
+    /// When connections were cut, by [`Ring::time`].
+    cut_at: Option<Duration>,
     turn: u32,
     /// The tick at which the kernel wakes the worker for its deadlines, and how many such alarms were set, modulo 2^32.
     alarm: Option<u64>,
@@ -114,11 +117,24 @@ impl<S: Service> Worker<S> {
         wake: Arc<OwnedFd>,
         stats: Arc<EngineCounters>,
     ) -> io::Result<Self> {
+        Self::over(Uring::set_up(sizes)?, sizes, service, wake, stats)
+    }
+}
+
+impl<S: Service, Q: Queues> Worker<S, Q> {
+    /// As [`Worker::new`], over these queues.
+    fn over(
+        queues: Q,
+        sizes: &Sizes,
+        service: S,
+        wake: Arc<OwnedFd>,
+        stats: Arc<EngineCounters>,
+    ) -> io::Result<Self> {
         let files = sizes.files as usize;
         Ok(Self {
             service,
             driver: Driver {
-                ring: Ring::new(sizes, Arc::clone(&stats))?,
+                ring: Ring::over(queues, sizes, Arc::clone(&stats))?,
                 wheel: Wheel::new(),
                 bulk: 0,
                 stats,
@@ -132,6 +148,7 @@ impl<S: Service> Worker<S> {
             files,
             wake,
             phase: Phase::Running,
+            cut_at: None,
             turn: 0,
             alarm: None,
             alarms: 0,
@@ -148,27 +165,34 @@ impl<S: Service> Worker<S> {
     ///
     /// When the ring is of no more use.
     pub fn run(mut self, listeners: Vec<Listener>) -> io::Result<()> {
-        self.acceptors = Acceptors::new(listeners, self.service.asks_for_peers())?;
-        self.watch()?;
-        let mut cut_at = None;
-        loop {
-            self.acceptors.manage(
-                &mut self.driver.ring,
-                &mut self.service,
-                self.phase,
-                self.files - self.connections.len(),
-            );
-            if self.phase > Phase::Running && self.acceptors.are_done() && self.connections.len() == 0 {
-                return Ok(());
-            }
-            if self.phase == Phase::Stopping {
-                let cut_at = *cut_at.get_or_insert_with(Instant::now);
-                if cut_at.elapsed() > CUT_TIMEOUT {
-                    return Ok(());
-                }
-            }
+        self.listen(listeners)?;
+        while self.goes_on() {
             self.turn(None)?;
         }
+        Ok(())
+    }
+
+    fn listen(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
+        self.acceptors = Acceptors::new(listeners, self.service.asks_for_peers())?;
+        self.watch()
+    }
+
+    /// Begins and ends accepting, and says whether there is more to do.
+    fn goes_on(&mut self) -> bool {
+        self.acceptors.manage(
+            &mut self.driver.ring,
+            &mut self.service,
+            self.phase,
+            self.files - self.connections.len(),
+        );
+        if self.phase > Phase::Running && self.acceptors.are_done() && self.connections.len() == 0 {
+            return false;
+        }
+        if self.phase == Phase::Stopping {
+            let now = self.driver.ring.time();
+            return now.saturating_sub(*self.cut_at.get_or_insert(now)) <= CUT_TIMEOUT;
+        }
+        true
     }
 
     /// Begins to look at the eventfd, for whoever takes the turns himself.
@@ -178,7 +202,7 @@ impl<S: Service> Worker<S> {
     /// Those of ioctl(2).
     pub fn watch(&mut self) -> io::Result<()> {
         rustix::io::ioctl_fionbio(&self.wake, true)?;
-        self.driver.ring.watch(rustix::fd::AsFd::as_fd(&self.wake));
+        self.driver.ring.watch(self.wake.as_fd());
         // What was said before the eventfd was watched.
         self.on_woken();
         Ok(())
@@ -277,9 +301,9 @@ impl<S: Service> Worker<S> {
             Wait::AtMost(due) if due <= self.busy_poll => (due, true),
             _ => (self.busy_poll, false),
         };
-        let began = Instant::now();
+        let began = self.driver.ring.time();
         while !self.driver.ring.has_completions() {
-            if began.elapsed() >= polls {
+            if self.driver.ring.time() - began >= polls {
                 return if is_due_then { Ok(()) } else { self.driver.ring.enter(patience) };
             }
             std::hint::spin_loop();
@@ -355,7 +379,7 @@ impl<S: Service> Worker<S> {
                 }
                 Event::Woken { is_last } => {
                     if is_last {
-                        self.driver.ring.watch(rustix::fd::AsFd::as_fd(&self.wake));
+                        self.driver.ring.watch(self.wake.as_fd());
                     }
                     self.on_woken();
                 }
@@ -435,8 +459,7 @@ impl<S: Service> Worker<S> {
     }
 
     fn on_woken(&mut self) {
-        // Without a byte to read somebody else has read it: what it was written for is looked at all the same.
-        let _ = rustix::io::read(&self.wake, &mut [0_u8; 8]);
+        self.driver.ring.empty(self.wake.as_fd());
         let phase = self.service.phase();
         if phase == self.phase {
             return;

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::thread;
+use std::time::Instant;
 
 use bytes::BytesMut;
 use rustix::event::{EventfdFlags, eventfd};
