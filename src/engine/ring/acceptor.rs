@@ -123,9 +123,11 @@ impl Acceptors {
         let under_way = self.listeners.iter().filter(|listener| listener.state != State::Idle).count();
         let mut unclaimed = free.saturating_sub(under_way);
         let one = if self.has_peers { Accepting::OneWithPeer } else { Accepting::One };
-        let own = self.listeners.iter().filter_map(|listener| listener.socket.as_ref());
-        // Linux has one more in a queue than it was told.
-        let queued_max: usize = own.filter(|own| !own.is_shared()).map(|own| own.queue_max() + 1).sum();
+        let sockets = self.listeners.iter().filter_map(|listener| listener.socket.as_ref());
+        // Before the places are counted again, the kernel may accept whatever is queued and as many that come meanwhile. It
+        // has one more in a queue than it was told. A shared listener has one accept at a time.
+        let accepted_max: usize =
+            sockets.map(|own| if own.is_shared() { 1 } else { 2 * (own.queue_max() + 1) }).sum();
         for (index, listener) in (0..).zip(&mut self.listeners) {
             let Some(socket) = &listener.socket else {
                 continue;
@@ -135,7 +137,7 @@ impl Acceptors {
                     listener.state = State::Cancelled;
                     ring.cancel_accept(index);
                 }
-                State::Multi if !may_accept || free <= queued_max => {
+                State::Multi if !may_accept || free < accepted_max => {
                     listener.state = State::Cancelled;
                     ring.cancel_accept(index);
                 }
@@ -158,7 +160,7 @@ impl Acceptors {
                 }
                 State::Idle
                     if may_accept
-                        && free > queued_max
+                        && free >= accepted_max
                         && !(socket.is_shared() || self.has_peers || listener.is_nonblocking) =>
                 {
                     listener.state = State::Multi;
