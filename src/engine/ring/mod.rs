@@ -17,6 +17,8 @@ mod queues;
 #[expect(clippy::module_inception, reason = "the engine is named after its ring")]
 mod ring;
 mod setup;
+#[cfg(test)]
+mod sim;
 mod slots;
 mod token;
 mod worker;

@@ -1,0 +1,53 @@
+//! What the simulation has found, each as runs of its own: a seed means something else as soon as anything changes.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::client::{Act, Client, Conduct};
+use super::plan::{REQUEST, Setting};
+use super::runs::Run;
+use crate::engine::Phase;
+
+/// In how many orders things happen.
+const ORDERS: u64 = 50;
+
+fn assert_holds(setting: &Setting, clients: impl Fn() -> Vec<Client>) {
+    for seed in 0..ORDERS {
+        let run = Run::of(setting, clients(), Rng::with_seed(seed)).and_then(Run::finish);
+        run.unwrap_or_else(|what| panic!("order {seed}: {what}"));
+    }
+}
+
+fn client(listener: usize, deaf_until: Duration, plan: impl IntoIterator<Item = Act>) -> Client {
+    let is_polite = deaf_until.is_zero();
+    let conduct =
+        Conduct { reads_at_once: 4096, rests: Duration::ZERO, deaf_until, answers: true, is_polite };
+    let request = Act::Raw(REQUEST.as_bytes().to_vec());
+    let plan = [request].into_iter().chain(plan).collect();
+    Client::new(listener, Duration::ZERO, conduct, plan)
+}
+
+/// An operation that accepts any number may take all that is queued and all that comes meanwhile, while the shared
+/// listeners accept one each: the kernel destroyed those that found no place.
+#[test]
+fn accepts_of_several_listeners_have_a_place_for_each_connection() {
+    for files in 1..12 {
+        let listeners = vec![(2, false), (1, true), (1, true), (1, true)];
+        let setting = Setting { listeners, ..Setting::plain(files) };
+        assert_holds(&setting, || {
+            let listeners = [0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 3];
+            listeners.map(|at| client(at, Duration::ZERO, [Act::Close(1000), Act::AwaitEnd])).into()
+        });
+    }
+}
+
+/// A connection that was queued and got a place only when the others were cut was told that the server drains, at
+/// leisure; the worker gave up waiting for it and left it behind.
+#[test]
+fn a_connection_that_is_accepted_while_the_server_stops_is_cut() {
+    let timetable = [(1, Phase::Draining), (500, Phase::Stopping)];
+    let timetable = timetable.map(|(millis, phase)| (Duration::from_millis(millis), phase)).into();
+    let setting = Setting { timetable, ..Setting::plain(1) };
+    assert_holds(&setting, || (0..3).map(|_| client(0, Duration::MAX, [Act::AwaitEnd])).collect());
+}

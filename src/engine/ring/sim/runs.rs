@@ -1,0 +1,232 @@
+//! Runs of the simulation: a seed makes a server, its clients and a kernel; then what must hold is looked at.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::env;
+use std::io;
+use std::ops::RangeFrom;
+use std::os::fd::AsRawFd as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use rustix::event::{EventfdFlags, eventfd};
+use socket2::{Domain, Socket, Type};
+use tokio::sync::watch;
+
+use super::super::worker::Worker;
+use super::client::Client;
+use super::kernel::Kernel;
+use super::plan::Setting;
+use super::world::{Listening, Trace, World};
+use crate::counters::{Snapshot, WorkerCounters};
+use crate::engine::{Clock, Listener, Phase};
+use crate::limits::Limits;
+use crate::memory::Total;
+use crate::proto::handshake::Rules;
+use crate::session::{ProcessWide, Serving, WorkerWide};
+
+/// How many seeds `cargo test` runs, and which of the environment says otherwise.
+const SEEDS: u64 = 500;
+const SEEDS_VARIABLE: &str = "RINGBACK_SIM_SEEDS";
+
+/// Names the one seed to run.
+const SEED_VARIABLE: &str = "RINGBACK_SIM_SEED";
+
+/// If it is set, a run prints everything that happens.
+const ALOUD_VARIABLE: &str = "RINGBACK_SIM_ALOUD";
+
+/// How many seeds are run twice.
+const TWICE: u64 = 100;
+
+/// How many failures are told at most.
+const FAILURES_MAX: usize = 10;
+
+/// How many turns a run may take.
+const TURNS_MAX: u64 = 300_000;
+
+/// Runs one seed.
+///
+/// # Errors
+///
+/// What went wrong.
+fn run(seed: u64) -> Result<Trace, String> {
+    let run = AssertUnwindSafe(|| Run::new(seed).and_then(Run::finish));
+    match catch_unwind(run) {
+        Ok(result) => result,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            Err(format!("a panic: {}", text.unwrap_or_default()))
+        }
+    }
+}
+
+/// A server in its world.
+pub(super) struct Run {
+    worker: Worker<Serving, Kernel>,
+    world: Rc<RefCell<World>>,
+    stats: Arc<WorkerCounters>,
+    listeners: Vec<Listener>,
+}
+
+impl Run {
+    fn new(seed: u64) -> Result<Self, String> {
+        let mut rng = Rng::with_seed(seed);
+        let setting = Setting::choose(&mut rng);
+        let clients = (0..setting.clients).map(|_| setting.client(&mut rng)).collect();
+        Self::of(&setting, clients, rng)
+    }
+
+    pub(super) fn of(setting: &Setting, clients: Vec<Client>, rng: Rng) -> Result<Self, String> {
+        let (announcer, phase) = watch::channel(Phase::Running);
+        let mut world = World::new(rng, announcer);
+        world.odds = setting.odds.clone();
+        world.is_aloud = env::var_os(ALOUD_VARIABLE).is_some();
+        world.say(|| format!("{setting:?}"));
+        world.timetable = setting.timetable.clone().into();
+        world.clients = clients;
+        let mut listeners = Vec::new();
+        for &(queue_max, is_shared) in &setting.listeners {
+            // It lends its number to a listener of the simulation.
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(|error| error.to_string())?;
+            let fd = socket.as_raw_fd();
+            world.net.listeners.push(Listening {
+                fd,
+                queue: VecDeque::new(),
+                queue_max,
+                arrived: 0,
+                is_shared,
+            });
+            listeners.push(Listener::new(socket, queue_max, is_shared, None));
+        }
+        let shared = Arc::new(ProcessWide {
+            rules: Rules { paths: setting.config.access.paths.clone(), ..Rules::default() },
+            limits: Limits::new(setting.connections_max, setting.config.access.max_connections_per_ip),
+            unsent: Total::new(setting.config.unsent_total),
+            config: setting.config.clone(),
+        });
+        let stats = Arc::<WorkerCounters>::default();
+        let mut context = WorkerWide::new(&shared, Arc::clone(&stats), false);
+        let common = Rc::get_mut(&mut context.common).expect("nobody else has it yet");
+        common.clock = Clock::showing(Rc::clone(&world.time));
+        let context = Rc::new(context);
+        let world = Rc::new(RefCell::new(world));
+        let kernel = Kernel::new(Rc::clone(&world), setting.sizes.submissions, setting.sizes.completions);
+        let service = Serving::new(context, phase);
+        let wake = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| error.to_string())?;
+        let worker = Worker::over(kernel, &setting.sizes, service, Arc::new(wake), Arc::clone(&stats.engine));
+        let worker = worker.map_err(|error| error.to_string())?;
+        Ok(Self { worker, world, stats, listeners })
+    }
+
+    pub(super) fn finish(mut self) -> Result<Trace, String> {
+        self.turn_to_the_end().map_err(|error| error.to_string())?;
+        self.check_end()?;
+        let world = self.world.borrow();
+        Ok(world.trace)
+    }
+
+    fn turn_to_the_end(&mut self) -> io::Result<()> {
+        self.worker.listen(std::mem::take(&mut self.listeners))?;
+        let mut turns = 0;
+        while self.worker.goes_on() {
+            turns += 1;
+            if turns > TURNS_MAX {
+                return Err(io::Error::other("it does not come to its end"));
+            }
+            self.worker.turn(None)?;
+        }
+        let world = self.world.borrow();
+        world.violation.clone().map_or(Ok(()), |violation| Err(io::Error::other(violation)))
+    }
+
+    /// Everything must have come back.
+    fn check_end(&self) -> Result<(), String> {
+        self.worker.check_end()?;
+        self.worker.queues().check_end()?;
+        let unsent = self.stats.gauges.unsent_bytes.get();
+        if unsent > 0 {
+            return Err(format!("{unsent} bytes of the budget did not come back"));
+        }
+        let snapshot = Snapshot::sum([&*self.stats]);
+        if snapshot.engine.stale_completions > 0 {
+            return Err(format!("{} completions found nobody", snapshot.engine.stale_completions));
+        }
+        Ok(())
+    }
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    let value = env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|error| panic!("{name}={value}: {error}")))
+}
+
+/// Runs seeds on as many threads as there are processors, until `may_go_on` says no. Gives how many, and each that
+/// fails, with why; of many the first ones.
+fn run_seeds(seeds: RangeFrom<u64>, may_go_on: impl Fn(u64) -> bool + Sync) -> (u64, BTreeMap<u64, String>) {
+    let (next, failed) = (AtomicU64::new(seeds.start), Mutex::new(BTreeMap::new()));
+    let threads = thread::available_parallelism().map_or(2, usize::from);
+    let work = || {
+        while failed.lock().unwrap().len() < FAILURES_MAX {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if !may_go_on(seed) {
+                return;
+            }
+            if let Err(what) = run(seed) {
+                failed.lock().unwrap().insert(seed, what);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    (next.into_inner() - seeds.start, failed.into_inner().unwrap())
+}
+
+/// Fails with a line for each seed that did: a command that runs it again.
+fn assert_none(failed: &BTreeMap<u64, String>) {
+    let lines = failed.iter().map(|(seed, what)| {
+        format!(
+            "{what}\n    {SEED_VARIABLE}={seed} cargo test --lib sim::runs::everything_holds_for_every_seed\n"
+        )
+    });
+    let lines: String = lines.collect();
+    assert!(lines.is_empty(), "{lines}");
+}
+
+#[test]
+fn everything_holds_for_every_seed() {
+    if let Some(seed) = from_environment(SEED_VARIABLE) {
+        run(seed).unwrap_or_else(|what| panic!("{what}"));
+        return;
+    }
+    let seeds = from_environment(SEEDS_VARIABLE).unwrap_or(SEEDS);
+    let (_, failed) = run_seeds(0.., |seed| seed < seeds);
+    assert_none(&failed);
+}
+
+/// As many seeds as the time holds, from where `.ci/run` ends.
+#[test]
+#[ignore = "takes half an hour"]
+fn everything_holds_for_as_many_seeds_as_half_an_hour_holds() {
+    const FIRST: u64 = 10_000;
+    let percent = from_environment("RINGBACK_STRESS_PERCENT").unwrap_or(100);
+    let (began, lasts) = (Instant::now(), Duration::from_secs(18 * percent));
+    let (count, failed) = run_seeds(FIRST.., |_| began.elapsed() < lasts);
+    println!("{count} seeds");
+    assert_none(&failed);
+}
+
+#[test]
+fn a_seed_does_the_same_twice() {
+    for seed in 0..TWICE {
+        assert_eq!(run(seed), run(seed), "{SEED_VARIABLE}={seed}");
+    }
+}
