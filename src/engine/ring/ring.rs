@@ -77,6 +77,8 @@ pub(super) struct Ring<Q: Queues = Uring> {
     /// How many of them the kernel has taken, and how many of those were said to be over.
     taken: usize,
     concluded: usize,
+    /// The kernel has not taken all of them: it took only some of the submissions.
+    has_delayed_sends: bool,
     /// How many small and big buffers they hold.
     held: [u16; 2],
     /// Scatter lists of sends not submitted yet.
@@ -109,6 +111,7 @@ impl<Q: Queues> Ring<Q> {
             at_once: Vec::new(),
             taken: 0,
             concluded: 0,
+            has_delayed_sends: false,
             held: [0; 2],
             gathers: Vec::new(),
             spare_gathers: Vec::new(),
@@ -291,6 +294,12 @@ impl<Q: Queues> Ring<Q> {
         !self.at_once.is_empty()
     }
 
+    /// Whether the kernel had not taken all silent sends when it was last entered. There may be more to send behind them by
+    /// now, and nobody says when they are over.
+    pub(super) const fn has_delayed_sends(&self) -> bool {
+        self.has_delayed_sends
+    }
+
     /// Whether there is anything to submit.
     pub(super) fn has_submissions(&mut self) -> bool {
         self.queues.has_submissions() || !self.backlog.is_empty()
@@ -354,6 +363,7 @@ impl<Q: Queues> Ring<Q> {
                 self.held = [0; 2];
             }
         }
+        self.has_delayed_sends = !self.at_once.is_empty();
         None
     }
 
