@@ -4,6 +4,20 @@
 //! receives into, `slots`, the tables that completions are found in, and `token`, how they are. `probe` finds out
 //! whether all of it can run here, and `obstacle` what would help where it cannot.
 
+/// Whether a test has planted this fault in the code (see `sim::Fault`): in a server never.
+#[cfg(test)]
+macro_rules! planted {
+    ($fault:ident) => {
+        $crate::engine::ring::sim::is_planted($crate::engine::ring::sim::Fault::$fault)
+    };
+}
+#[cfg(not(test))]
+macro_rules! planted {
+    ($fault:ident) => {
+        false
+    };
+}
+
 mod acceptor;
 mod buffers;
 mod connection;

@@ -104,6 +104,9 @@ struct Incoming {
     control: Vec<u8>,
 }
 
+/// After this time a client that has not said all of its request must have an answer.
+const HANDSHAKE_MAX: Duration = Duration::from_millis(5100);
+
 // Marks among what is expected.
 const START: u16 = 0x100;
 const END: u16 = 0x200;
@@ -215,12 +218,16 @@ impl Client {
     /// # Errors
     ///
     /// What it waits for.
-    pub(super) fn check_quiet(&self, socket: &Socket) -> Result<(), String> {
+    pub(super) fn check_quiet(&self, socket: &Socket, now: Duration) -> Result<(), String> {
         if self.stage == Stage::Ended || !socket.tx.is_empty() || socket.is_reset || socket.client_reset {
             return Ok(());
         }
         if self.stage == Stage::Handshake && self.written >= self.handshake_end {
             return Err("it has asked for its handshake".to_owned());
+        }
+        let is_late = socket.accepted.is_some_and(|accepted| now > accepted + HANDSHAKE_MAX);
+        if self.stage == Stage::Handshake && is_late && self.incoming.is_empty() {
+            return Err("its time for the handshake is over".to_owned());
         }
         if self.stage != Stage::Open || self.closed_by_server.is_some() || socket.tx_end {
             return Ok(());
@@ -448,7 +455,9 @@ impl Client {
             return Ok(());
         }
         let code = code.ok_or("an empty Close came")?;
-        if code != close::GOING_AWAY && !self.may_close.contains(&code) {
+        // A peer that leaves too much unread for too long is told so.
+        let is_unread = code == close::POLICY_VIOLATION && !self.conduct.is_polite;
+        if code != close::GOING_AWAY && !is_unread && !self.may_close.contains(&code) {
             return Err(format!("Close({code}) came"));
         }
         if code == close::GOING_AWAY && self.arrived < self.due_at_drain && !self.may_close.contains(&code) {

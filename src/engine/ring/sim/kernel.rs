@@ -15,17 +15,22 @@ use std::time::Duration;
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 
+use super::super::WITH_PEER;
 use super::super::event::Wait;
 use super::super::queues::{Completion, Operation, Queues, Verb};
 use super::super::token::Token;
 use super::memory::{Buffers, Sending};
 use super::world::{Readable, World};
+use crate::engine::Phase;
 
 /// How many enters in a row may neither submit nor complete anything.
 const IDLE_ENTERS_MAX: u32 = 3000;
 
 /// How many completions a multishot operation makes before others have their turn.
 const MULTISHOT_MAX: u32 = 8;
+
+/// How many accepts may be under way, each with a place kept for it.
+const ACCEPTS_MAX: usize = 2 * WITH_PEER;
 
 /// After how many turns bytes of a client that owes nothing must have been received, and how many more for each client.
 const UNHEARD_MAX: u32 = 200;
@@ -283,10 +288,10 @@ impl Kernel {
             self.step(world);
         }
         let is_all = self.submit(world);
+        self.count_unheard(world);
         if wait == Wait::SubmitOnly || !is_all {
             return;
         }
-        self.count_unheard(world);
         for _ in 0..world.rng.u32(0..3) {
             self.step(world);
         }
@@ -335,12 +340,19 @@ impl Kernel {
 
     /// Nothing happens any more before more time passes, and the worker sleeps: so nobody may wait for it.
     fn check_quiet(&self, world: &mut World) {
+        // It pauses for 48 ms after an error, and each accept keeps a place.
+        let is_paused = world.now() < world.accept_failed + Duration::from_millis(60);
+        let free = self.files.iter().filter(|file| file.is_none()).count();
+        let is_queued = world.net.listeners.iter().any(|listener| !listener.queue.is_empty());
+        if is_queued && !is_paused && free > ACCEPTS_MAX && world.phase() == Phase::Running {
+            world.blame(|| "a connection is not accepted, but the worker sleeps".to_owned());
+        }
         for at in 0..world.clients.len() {
             let client = &world.clients[at];
             let Some(socket) = client.socket else { continue };
             if self.has_file(socket)
                 && !self.is_shutting(socket)
-                && let Err(what) = client.check_quiet(&world.net.sockets[socket])
+                && let Err(what) = client.check_quiet(&world.net.sockets[socket], world.now())
             {
                 world.blame(|| format!("client {at}: {what}, but the worker sleeps"));
             }

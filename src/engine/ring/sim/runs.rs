@@ -16,10 +16,12 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::{Domain, Socket, Type};
+use strum::VariantArray as _;
 use tokio::sync::watch;
 
 use super::super::worker::Worker;
 use super::client::Client;
+use super::faults::{self, Fault, Faulty};
 use super::kernel::Kernel;
 use super::plan::Setting;
 use super::world::{Listening, Trace, World};
@@ -34,8 +36,14 @@ use crate::session::{ProcessWide, Serving, WorkerWide};
 const SEEDS: u64 = 500;
 const SEEDS_VARIABLE: &str = "RINGBACK_SIM_SEEDS";
 
+/// By so many every planted fault is found.
+const SEEDS_FOR_ALL: u64 = 10_000;
+
 /// Names the one seed to run.
 const SEED_VARIABLE: &str = "RINGBACK_SIM_SEED";
+
+/// Names the fault that is planted in that run.
+const FAULT_VARIABLE: &str = "RINGBACK_SIM_FAULT";
 
 /// If it is set, a run prints everything that happens.
 const ALOUD_VARIABLE: &str = "RINGBACK_SIM_ALOUD";
@@ -54,9 +62,12 @@ const TURNS_MAX: u64 = 300_000;
 /// # Errors
 ///
 /// What went wrong.
-fn run(seed: u64) -> Result<Trace, String> {
-    let run = AssertUnwindSafe(|| Run::new(seed).and_then(Run::finish));
-    match catch_unwind(run) {
+fn run(seed: u64, fault: Option<Fault>) -> Result<Trace, String> {
+    faults::plant(fault);
+    let run = AssertUnwindSafe(|| Run::new(seed, fault).and_then(Run::finish));
+    let result = catch_unwind(run);
+    faults::plant(None);
+    match result {
         Ok(result) => result,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
@@ -68,21 +79,26 @@ fn run(seed: u64) -> Result<Trace, String> {
 
 /// A server in its world.
 pub(super) struct Run {
-    worker: Worker<Serving, Kernel>,
+    worker: Worker<Serving, Faulty>,
     world: Rc<RefCell<World>>,
     stats: Arc<WorkerCounters>,
     listeners: Vec<Listener>,
 }
 
 impl Run {
-    fn new(seed: u64) -> Result<Self, String> {
+    fn new(seed: u64, fault: Option<Fault>) -> Result<Self, String> {
         let mut rng = Rng::with_seed(seed);
         let setting = Setting::choose(&mut rng);
         let clients = (0..setting.clients).map(|_| setting.client(&mut rng)).collect();
-        Self::of(&setting, clients, rng)
+        Self::of(&setting, clients, rng, fault)
     }
 
-    pub(super) fn of(setting: &Setting, clients: Vec<Client>, rng: Rng) -> Result<Self, String> {
+    pub(super) fn of(
+        setting: &Setting,
+        clients: Vec<Client>,
+        rng: Rng,
+        fault: Option<Fault>,
+    ) -> Result<Self, String> {
         let (announcer, phase) = watch::channel(Phase::Running);
         let mut world = World::new(rng, announcer);
         world.odds = setting.odds.clone();
@@ -116,7 +132,9 @@ impl Run {
         common.clock = Clock::showing(Rc::clone(&world.time));
         let context = Rc::new(context);
         let world = Rc::new(RefCell::new(world));
+        let chance = world.borrow_mut().rng.fork();
         let kernel = Kernel::new(Rc::clone(&world), setting.sizes.submissions, setting.sizes.completions);
+        let kernel = Faulty::new(kernel, fault, chance);
         let service = Serving::new(context, phase);
         let wake = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| error.to_string())?;
         let worker = Worker::over(kernel, &setting.sizes, service, Arc::new(wake), Arc::clone(&stats.engine));
@@ -148,7 +166,7 @@ impl Run {
     /// Everything must have come back.
     fn check_end(&self) -> Result<(), String> {
         self.worker.check_end()?;
-        self.worker.queues().check_end()?;
+        self.worker.queues().kernel.check_end()?;
         let unsent = self.stats.gauges.unsent_bytes.get();
         if unsent > 0 {
             return Err(format!("{unsent} bytes of the budget did not come back"));
@@ -168,16 +186,21 @@ fn from_environment(name: &str) -> Option<u64> {
 
 /// Runs seeds on as many threads as there are processors, until `may_go_on` says no. Gives how many, and each that
 /// fails, with why; of many the first ones.
-fn run_seeds(seeds: RangeFrom<u64>, may_go_on: impl Fn(u64) -> bool + Sync) -> (u64, BTreeMap<u64, String>) {
+fn run_seeds(
+    seeds: RangeFrom<u64>,
+    fault: Option<Fault>,
+    failures_max: usize,
+    may_go_on: impl Fn(u64) -> bool + Sync,
+) -> (u64, BTreeMap<u64, String>) {
     let (next, failed) = (AtomicU64::new(seeds.start), Mutex::new(BTreeMap::new()));
     let threads = thread::available_parallelism().map_or(2, usize::from);
     let work = || {
-        while failed.lock().unwrap().len() < FAILURES_MAX {
+        while failed.lock().unwrap().len() < failures_max {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if !may_go_on(seed) {
                 return;
             }
-            if let Err(what) = run(seed) {
+            if let Err(what) = run(seed, fault) {
                 failed.lock().unwrap().insert(seed, what);
             }
         }
@@ -204,11 +227,13 @@ fn assert_none(failed: &BTreeMap<u64, String>) {
 #[test]
 fn everything_holds_for_every_seed() {
     if let Some(seed) = from_environment(SEED_VARIABLE) {
-        run(seed).unwrap_or_else(|what| panic!("{what}"));
+        let name = env::var(FAULT_VARIABLE).unwrap_or_default();
+        let fault = Fault::VARIANTS.iter().find(|fault| format!("{fault:?}") == name);
+        run(seed, fault.copied()).unwrap_or_else(|what| panic!("{what}"));
         return;
     }
     let seeds = from_environment(SEEDS_VARIABLE).unwrap_or(SEEDS);
-    let (_, failed) = run_seeds(0.., |seed| seed < seeds);
+    let (_, failed) = run_seeds(0.., None, FAILURES_MAX, |seed| seed < seeds);
     assert_none(&failed);
 }
 
@@ -219,7 +244,7 @@ fn everything_holds_for_as_many_seeds_as_half_an_hour_holds() {
     const FIRST: u64 = 10_000;
     let percent = from_environment("RINGBACK_STRESS_PERCENT").unwrap_or(100);
     let (began, lasts) = (Instant::now(), Duration::from_secs(18 * percent));
-    let (count, failed) = run_seeds(FIRST.., |_| began.elapsed() < lasts);
+    let (count, failed) = run_seeds(FIRST.., None, FAILURES_MAX, |_| began.elapsed() < lasts);
     println!("{count} seeds");
     assert_none(&failed);
 }
@@ -227,6 +252,25 @@ fn everything_holds_for_as_many_seeds_as_half_an_hour_holds() {
 #[test]
 fn a_seed_does_the_same_twice() {
     for seed in 0..TWICE {
-        assert_eq!(run(seed), run(seed), "{SEED_VARIABLE}={seed}");
+        assert_eq!(run(seed, None), run(seed, None), "{SEED_VARIABLE}={seed}");
     }
+}
+
+/// Prints by which seed each fault is found first. Some take thousands, which only `.ci/run` runs.
+#[test]
+fn planted_faults_are_found() {
+    let seeds = from_environment(SEEDS_VARIABLE).unwrap_or(SEEDS);
+    let mut missed = Vec::new();
+    for &fault in Fault::VARIANTS {
+        let (_, found) = run_seeds(0.., Some(fault), 1, |seed| seed < seeds);
+        let Some((seed, what)) = found.first_key_value() else {
+            missed.push(fault);
+            continue;
+        };
+        let what: String = what.chars().take(100).collect();
+        println!("| `{fault:?}` | {seed} | {what} |");
+    }
+    println!("not found by {seeds} seeds: {missed:?}");
+    let missed_max = if seeds < SEEDS_FOR_ALL { Fault::VARIANTS.len() / 5 } else { 0 };
+    assert!(missed.len() <= missed_max, "{missed:?} are not found by {seeds} seeds");
 }

@@ -27,6 +27,8 @@ pub(super) struct World {
     /// What was written to the eventfd and not read yet, and how often it was written to.
     pub(super) eventfd: u64,
     pub(super) wakes: u64,
+    /// When an accept last failed.
+    pub(super) accept_failed: Duration,
     pub(super) trace: Trace,
     /// Everything is printed.
     pub(super) is_aloud: bool,
@@ -73,6 +75,7 @@ impl World {
             announcer,
             eventfd: 0,
             wakes: 0,
+            accept_failed: Duration::ZERO,
             trace: Trace::default(),
             is_aloud: false,
             violation: None,
@@ -200,6 +203,8 @@ pub(super) struct Socket {
     pub(super) told_reset: bool,
     /// The client finds the connection reset.
     pub(super) client_reset: bool,
+    /// When the server has accepted it.
+    pub(super) accepted: Option<Duration>,
     /// Another process has taken it from the queue of a shared listener.
     pub(super) is_stolen: bool,
     /// How many hold it: the queue or the table of files, and operations.

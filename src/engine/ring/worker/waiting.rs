@@ -19,7 +19,7 @@ impl<S: Service, Q: Queues> Worker<S, Q> {
         if self.has_only_submitted {
             return self.driver.ring.enter(Wait::SubmitOnly);
         }
-        if !self.late.is_empty() || at_most == Some(Duration::ZERO) {
+        if !self.late.is_empty() && !planted!(SleepsOnLate) || at_most == Some(Duration::ZERO) {
             return self.driver.ring.enter(Wait::No);
         }
         let patience = self.patience().at_most(at_most);
@@ -51,7 +51,8 @@ impl<S: Service, Q: Queues> Worker<S, Q> {
     /// How long nothing has to be done.
     fn patience(&self) -> Wait {
         match self.acceptors.paused_until() {
-            _ if self.has_more_to_feed || self.driver.ring.has_delayed_sends() => Wait::No,
+            _ if self.has_more_to_feed => Wait::No,
+            _ if self.driver.ring.has_delayed_sends() && !planted!(SleepsOnDelayed) => Wait::No,
             // Buffers that somebody waits for are free already.
             _ if self.driver.ring.has_silent_sends()
                 && !(self.starved_small.is_empty() && self.starved_big.is_empty()) =>

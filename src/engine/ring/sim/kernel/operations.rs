@@ -69,7 +69,10 @@ impl Kernel {
                 if world.odds.is_old {
                     return self.fail(world, token, Errno::OPNOTSUPP);
                 }
-                let untaken = i32::try_from(world.net.sockets[socket].tx.len()).unwrap_or(i32::MAX);
+                // Half of the room is the peer's, which confirms what comes there.
+                let own = &world.net.sockets[socket];
+                let untaken = own.tx.len().saturating_sub(own.tx_max / 2);
+                let untaken = i32::try_from(untaken).unwrap_or(i32::MAX);
                 return self.post(world, token, untaken, true, None);
             }
             Verb::Close { file } => return self.close(world, token, file),
@@ -83,11 +86,11 @@ impl Kernel {
                 return self.cancel(world, token, |running| running.work.socket() == socket);
             }
         };
-        self.start(world, token, work);
+        self.start(world, token, work, world.odds.deferred);
     }
 
     /// Puts an operation among those that run. It may be over at once.
-    fn start(&mut self, world: &mut World, token: Token, work: Work) {
+    fn start(&mut self, world: &mut World, token: Token, work: Work, deferred: u32) {
         if let Some(socket) = work.socket() {
             world.net.sockets[socket].holders += 1;
         }
@@ -97,9 +100,7 @@ impl Kernel {
             _ => false,
         };
         self.running.push(Running { number: self.count, token, work, is_cancelled: false });
-        if needs_buffer
-            || (self.can_go_on(world, self.running.len() - 1) && !world.chance(world.odds.deferred))
-        {
+        if needs_buffer || (self.can_go_on(world, self.running.len() - 1) && !world.chance(deferred)) {
             self.go_on(world, self.running.len() - 1);
         }
     }
@@ -115,10 +116,14 @@ impl Kernel {
     /// An accept of a socket with O_NONBLOCK does not wait.
     fn begin_accept(&mut self, world: &mut World, token: Token, accept: Accept) {
         let listener = &world.net.listeners[accept.listener];
-        if listener.queue.is_empty() && is_nonblocking(listener.fd) {
-            return self.fail(world, token, Errno::AGAIN);
+        let mut deferred = world.odds.deferred;
+        if is_nonblocking(listener.fd) {
+            if listener.queue.is_empty() {
+                return self.fail(world, token, Errno::AGAIN);
+            }
+            deferred = 0;
         }
-        self.start(world, token, Work::Accept(accept));
+        self.start(world, token, Work::Accept(accept), deferred);
     }
 
     /// The socket at a place of the table, which must have one.
@@ -157,7 +162,8 @@ impl Kernel {
             world.blame(|| format!("what {token:?} sends was changed before it was submitted"));
         }
         if !flags.contains(SendFlags::DONTWAIT) {
-            return self.start(world, token, Work::Send { socket, sending, sent: 0 });
+            let deferred = world.odds.deferred;
+            return self.start(world, token, Work::Send { socket, sending, sent: 0 }, deferred);
         }
         match self.take(world, socket, &sending, 0) {
             Err(errno) => self.fail(world, token, errno),
@@ -320,6 +326,7 @@ impl Kernel {
             if world.chance(world.odds.accept_fails) {
                 const ERRORS: [Errno; 4] = [Errno::CONNABORTED, Errno::MFILE, Errno::NOBUFS, Errno::NOMEM];
                 let errno = ERRORS[world.rng.usize(0..ERRORS.len())];
+                world.accept_failed = world.now();
                 self.fail(world, token, errno);
                 return Fate::Over;
             }
@@ -334,6 +341,7 @@ impl Kernel {
                 return Fate::Over;
             };
             self.files[file] = Some(socket);
+            world.net.sockets[socket].accepted = Some(world.now());
             if !peer.is_null() {
                 // SAFETY: the memory is good until the accept is over, and large enough for any address.
                 unsafe { write_address(peer, len, socket) };
