@@ -150,12 +150,12 @@ impl Acceptors {
                     if is_done || !ring.is_queued(socket.as_fd()) {
                         listener.socket = None;
                     } else if unclaimed > 0 {
-                        // Another worker may take it first, and then there is nothing to wait for.
-                        let _ = socket.set_nonblocking(true);
                         unclaimed -= 1;
                         listener.state = State::Last;
-                        listener.last_ones += 1;
                         ring.accept(index, socket.as_fd(), one);
+                        // Another worker may take the connection first, and then there is nothing to wait for. The kernel
+                        // waits all the same, even if the listener does not block.
+                        ring.cancel_accept(index);
                     }
                 }
                 State::Idle
@@ -197,7 +197,10 @@ impl Acceptors {
             listener.state = State::Idle;
         }
         match result.map_err(|error| (Errno::from_io_error(&error), error)) {
-            Ok(descriptor) => return Some(descriptor),
+            Ok(descriptor) => {
+                listener.last_ones += usize::from(was == State::Last);
+                return Some(descriptor);
+            }
             Err((Some(Errno::CANCELED), _)) => {}
             Err((_, error)) if is_the_peers(&error) => {}
             Err((Some(Errno::AGAIN), _)) if was == State::Last => listener.socket = None,
