@@ -143,6 +143,11 @@ impl Client {
         }
     }
 
+    /// The same, but it connects at this time.
+    pub(super) fn beginning(self, begins: Duration) -> Self {
+        Self { wakes: begins, ..self }
+    }
+
     pub(super) fn is_ready(&self, net: &Net, now: Duration) -> bool {
         match self.socket.map(|socket| &net.sockets[socket]) {
             None => self.stage == Stage::Waiting && now >= self.wakes && self.has_room(net),

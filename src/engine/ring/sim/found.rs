@@ -71,3 +71,21 @@ fn a_connection_that_is_accepted_while_the_server_stops_is_cut() {
     let setting = Setting { timetable, ..Setting::plain(1) };
     assert_holds(&setting, |_| (0..3).map(|_| client(0, Duration::MAX, [Act::AwaitEnd])).collect());
 }
+
+/// Another worker may take the last connection from the queue of a shared listener just before this one accepts. The
+/// accept then waited, even of a listener that does not block, and the drain with it.
+#[test]
+fn a_drain_does_not_wait_for_a_connection_that_another_worker_took() {
+    let timetable = [(2, Phase::Draining), (5000, Phase::Stopping)];
+    let timetable = timetable.map(|(millis, phase)| (Duration::from_millis(millis), phase)).into();
+    let mut setting = Setting { timetable, listeners: vec![(3, true)], ..Setting::plain(4) };
+    setting.odds.theft = 500;
+    assert_holds(&setting, |rng| {
+        (0..8)
+            .map(|_| {
+                let begins = Duration::from_micros(rng.u64(1500..2200));
+                client(0, Duration::ZERO, [Act::AwaitEnd]).beginning(begins)
+            })
+            .collect()
+    });
+}

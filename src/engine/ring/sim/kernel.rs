@@ -347,6 +347,9 @@ impl Kernel {
         if is_queued && !is_paused && free > ACCEPTS_MAX && world.phase() == Phase::Running {
             world.blame(|| "a connection is not accepted, but the worker sleeps".to_owned());
         }
+        if !is_queued && !is_paused && free == self.files.len() && world.phase() != Phase::Running {
+            world.blame(|| "the drain is over, but the worker sleeps".to_owned());
+        }
         for at in 0..world.clients.len() {
             let client = &world.clients[at];
             let Some(socket) = client.socket else { continue };

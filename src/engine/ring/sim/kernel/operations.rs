@@ -86,21 +86,23 @@ impl Kernel {
                 return self.cancel(world, token, |running| running.work.socket() == socket);
             }
         };
-        self.start(world, token, work, world.odds.deferred);
+        self.start(world, token, work);
     }
 
     /// Puts an operation among those that run. It may be over at once.
-    fn start(&mut self, world: &mut World, token: Token, work: Work, deferred: u32) {
+    fn start(&mut self, world: &mut World, token: Token, work: Work) {
+        if let Work::Receive { group, .. } = work
+            && self.groups[group].len() == 0
+        {
+            // It takes a buffer before it looks whether there is anything to receive.
+            return self.fail(world, token, Errno::NOBUFS);
+        }
         if let Some(socket) = work.socket() {
             world.net.sockets[socket].holders += 1;
         }
         self.count += 1;
-        let needs_buffer = match work {
-            Work::Receive { group, .. } => self.groups[group].len() == 0,
-            _ => false,
-        };
         self.running.push(Running { number: self.count, token, work, is_cancelled: false });
-        if needs_buffer || (self.can_go_on(world, self.running.len() - 1) && !world.chance(deferred)) {
+        if self.can_go_on(world, self.running.len() - 1) && !world.chance(world.odds.deferred) {
             self.go_on(world, self.running.len() - 1);
         }
     }
@@ -113,17 +115,13 @@ impl Kernel {
         listener
     }
 
-    /// An accept of a socket with O_NONBLOCK does not wait.
     fn begin_accept(&mut self, world: &mut World, token: Token, accept: Accept) {
         let listener = &world.net.listeners[accept.listener];
-        let mut deferred = world.odds.deferred;
-        if is_nonblocking(listener.fd) {
-            if listener.queue.is_empty() {
-                return self.fail(world, token, Errno::AGAIN);
-            }
-            deferred = 0;
+        // An older kernel does not wait where the listener does not block.
+        if world.odds.is_impatient && listener.queue.is_empty() && is_nonblocking(listener.fd) {
+            return self.fail(world, token, Errno::AGAIN);
         }
-        self.start(world, token, Work::Accept(accept), deferred);
+        self.start(world, token, Work::Accept(accept));
     }
 
     /// The socket at a place of the table, which must have one.
@@ -162,8 +160,7 @@ impl Kernel {
             world.blame(|| format!("what {token:?} sends was changed before it was submitted"));
         }
         if !flags.contains(SendFlags::DONTWAIT) {
-            let deferred = world.odds.deferred;
-            return self.start(world, token, Work::Send { socket, sending, sent: 0 }, deferred);
+            return self.start(world, token, Work::Send { socket, sending, sent: 0 });
         }
         match self.take(world, socket, &sending, 0) {
             Err(errno) => self.fail(world, token, errno),
@@ -335,8 +332,7 @@ impl Kernel {
             };
             let Some(file) = self.files.iter().position(Option::is_none) else {
                 world.blame(|| "a connection is accepted without a place for it, and destroyed".to_owned());
-                world.net.sockets[socket].client_reset = true;
-                world.net.sockets[socket].holders = 0;
+                world.net.sockets[socket].release();
                 self.fail(world, token, Errno::NFILE);
                 return Fate::Over;
             };
@@ -364,12 +360,12 @@ impl Kernel {
         is_multi: bool,
     ) -> Fate {
         for _ in 0..MULTISHOT_MAX {
-            if self.groups[group].len() == 0 {
-                self.fail(world, token, Errno::NOBUFS);
-                return Fate::Over;
-            }
             match world.net.sockets[socket].readable() {
                 Readable::Nothing => break,
+                _ if self.groups[group].len() == 0 => {
+                    self.fail(world, token, Errno::NOBUFS);
+                    return Fate::Over;
+                }
                 Readable::Reset => {
                     world.net.sockets[socket].told_reset = true;
                     self.fail(world, token, Errno::CONNRESET);
@@ -453,7 +449,7 @@ impl Kernel {
     }
 }
 
-/// Whether accepting from this socket does not wait.
+/// Whether O_NONBLOCK is set.
 fn is_nonblocking(fd: RawFd) -> bool {
     // SAFETY: the call names no memory.
     unsafe { libc::fcntl(fd, libc::F_GETFL) & libc::O_NONBLOCK != 0 }
