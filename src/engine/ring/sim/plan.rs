@@ -8,7 +8,7 @@ use fastrand::Rng;
 use super::super::Sizes;
 use super::client::{Act, Client, Conduct};
 use super::world::Odds;
-use crate::config::{Config, KeepAliveConfig};
+use crate::config::{AccessConfig, Config, KeepAliveConfig};
 use crate::engine::Phase;
 use crate::memory::HEADROOM;
 use crate::proto::frame::OpCode;
@@ -44,6 +44,11 @@ impl Setting {
             unsent_limit: one_of(rng, &[100, 2000, 20_000, 16 << 20, 16 << 20, 16 << 20]),
             unsent_total: one_of(rng, &[10_000, 256 << 20, 256 << 20]),
             keep_alive: keep_alive(rng),
+            // So many that nobody is refused: but the accepts ask for addresses.
+            access: AccessConfig {
+                max_connections_per_ip: one_of(rng, &[0, 0, 0, 100]),
+                ..AccessConfig::default()
+            },
             ..Config::default()
         };
         let sizes = Sizes {

@@ -62,7 +62,7 @@ const TURNS_MAX: u64 = 300_000;
 /// # Errors
 ///
 /// What went wrong.
-fn run(seed: u64, fault: Option<Fault>) -> Result<Trace, String> {
+fn run(seed: u64, fault: Option<Fault>) -> Result<Done, String> {
     faults::plant(fault);
     let run = AssertUnwindSafe(|| Run::new(seed, fault).and_then(Run::finish));
     let result = catch_unwind(run);
@@ -75,6 +75,13 @@ fn run(seed: u64, fault: Option<Fault>) -> Result<Trace, String> {
             Err(format!("a panic: {}", text.unwrap_or_default()))
         }
     }
+}
+
+/// A run that has gone well.
+#[derive(Debug)]
+pub(super) struct Done {
+    trace: Trace,
+    stats: Arc<WorkerCounters>,
 }
 
 /// A server in its world.
@@ -142,11 +149,11 @@ impl Run {
         Ok(Self { worker, world, stats, listeners })
     }
 
-    pub(super) fn finish(mut self) -> Result<Trace, String> {
+    pub(super) fn finish(mut self) -> Result<Done, String> {
         self.turn_to_the_end().map_err(|error| error.to_string())?;
         self.check_end()?;
-        let world = self.world.borrow();
-        Ok(world.trace)
+        let trace = self.world.borrow().trace;
+        Ok(Done { trace, stats: self.stats })
     }
 
     fn turn_to_the_end(&mut self) -> io::Result<()> {
@@ -252,8 +259,32 @@ fn everything_holds_for_as_many_seeds_as_half_an_hour_holds() {
 #[test]
 fn a_seed_does_the_same_twice() {
     for seed in 0..TWICE {
-        assert_eq!(run(seed, None), run(seed, None), "{SEED_VARIABLE}={seed}");
+        let [once, again] = [(); 2].map(|()| run(seed, None).map(|done| done.trace));
+        assert_eq!(once, again, "{SEED_VARIABLE}={seed}");
     }
+}
+
+/// A simulation in which nothing ever runs short would find little.
+#[test]
+fn the_runs_meet_whatever_can_run_short() {
+    let runs: Vec<_> = (0..TWICE).filter_map(|seed| run(seed, None).ok()).collect();
+    let all = Snapshot::sum(runs.iter().map(|done| &*done.stats));
+    let met = [
+        ("submissions", all.engine.sq_full),
+        ("completions", all.engine.cq_overflows),
+        ("buffers", all.engine.buffers_exhausted),
+        ("room in a socket", all.engine.short_sends),
+        ("a share of the buffers", all.engine.bytes_spilled),
+        ("what may be unsent", all.read_pauses),
+        ("descriptors or places", all.accept_pauses),
+        ("the patience with silence", all.pings_sent),
+        ("the patience with idleness", all.idle_timeouts),
+        ("the patience with slowness", all.cuts),
+        ("time before a drain", all.drained),
+        ("good manners", all.protocol_errors),
+    ];
+    let missed: Vec<_> = met.iter().filter(|(_, count)| *count == 0).collect();
+    assert!(missed.is_empty(), "nothing was short of {missed:?}");
 }
 
 /// Prints by which seed each fault is found first. Some take thousands, which only `.ci/run` runs.

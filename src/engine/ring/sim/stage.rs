@@ -247,6 +247,8 @@ pub(super) struct Play<R: Rig> {
     sends: Vec<Vec<u8>>,
     messages: Vec<(Box<libc::msghdr>, Vec<libc::iovec>)>,
     peer: Box<(libc::sockaddr_storage, libc::socklen_t)>,
+    /// How many shutdowns are under way: threads of the kernel do them, in their own time.
+    shutdowns: u32,
 }
 
 impl<R: Rig> Play<R> {
@@ -262,6 +264,7 @@ impl<R: Rig> Play<R> {
             sends: Vec::new(),
             messages: Vec::new(),
             peer,
+            shutdowns: 0,
         })
     }
 
@@ -319,6 +322,7 @@ impl<R: Rig> Play<R> {
             };
             let buffer = buffer.map_or(String::new(), |buffer| format!(" in {buffer}"));
             self.log.push(format!("{op:?} {} {result} {last}{buffer}", key.slot));
+            self.shutdowns -= u32::from(op == Op::Shutdown);
             count += 1;
         }
         count
@@ -342,10 +346,14 @@ impl<R: Rig> Play<R> {
 
     /// Submits, and says what comes of it before long.
     pub(super) fn settle(&mut self) {
-        for _ in 0..3 {
+        for turn in 0..100 {
             self.enter(Wait::No);
             self.take();
+            let is_due = self.shutdowns > 0;
             self.rig.pause();
+            if turn >= 2 && !is_due {
+                break;
+            }
         }
         self.enter(Wait::No);
         self.take();
@@ -427,6 +435,7 @@ impl<R: Rig> Play<R> {
 
     pub(super) fn shut(&mut self, number: u32, file: u32, how: Shutdown) {
         self.push(Op::Shutdown, number, Verb::Shutdown { file, how });
+        self.shutdowns += 1;
     }
 
     pub(super) fn close(&mut self, number: u32, file: u32) {
