@@ -3,7 +3,9 @@
 #[cfg(test)]
 use std::cell::Cell;
 use std::num::NonZero;
-use std::time::{Duration, Instant};
+#[cfg(test)]
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
 
 /// A moment by a worker's [`Clock`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +57,7 @@ pub(crate) struct Clock {
     made: Instant,
     /// In a test: how far the test has moved it, which nothing else does.
     #[cfg(test)]
-    moved: Option<Cell<Duration>>,
+    moved: Option<Rc<Cell<Duration>>>,
 }
 
 impl Clock {
@@ -82,6 +84,15 @@ impl Clock {
         self.now().after(timeout)
     }
 
+    /// The date.
+    pub(crate) fn date(&self) -> SystemTime {
+        #[cfg(test)]
+        if let Some(moved) = &self.moved {
+            return SystemTime::UNIX_EPOCH + moved.get();
+        }
+        SystemTime::now()
+    }
+
     fn elapsed(&self) -> Duration {
         #[cfg(test)]
         if let Some(moved) = &self.moved {
@@ -95,7 +106,12 @@ impl Clock {
 impl Clock {
     /// A clock that only [`Self::advance`] moves.
     pub(crate) fn still() -> Self {
-        Self { made: Instant::now(), moved: Some(Cell::default()) }
+        Self::showing(Rc::default())
+    }
+
+    /// A clock that shows how much time has passed in a simulation.
+    pub(crate) fn showing(elapsed: Rc<Cell<Duration>>) -> Self {
+        Self { made: Instant::now(), moved: Some(elapsed) }
     }
 
     pub(crate) fn advance(&self, by: Duration) {

@@ -1,13 +1,15 @@
 //! What the connections of a worker share, whatever they say.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::EngineCounters;
 use super::alarms::Alarms;
-use super::clock::Clock;
-use super::drain::Drain;
+use super::clock::{Clock, Moment};
+use super::drain::{Drain, Phase};
 use super::pool::Pool;
 use crate::memory::Budget;
 
@@ -15,6 +17,8 @@ use crate::memory::Budget;
 pub(crate) struct Common {
     pub(crate) clock: Clock,
     pub(crate) drain: Drain,
+    /// When the phase last changed.
+    phase_since: Cell<Option<Moment>>,
     /// What may wait to be sent is charged to it.
     pub(crate) budget: Rc<Budget>,
     pub(crate) counters: Arc<EngineCounters>,
@@ -30,11 +34,23 @@ impl Common {
         Self {
             clock: Clock::new(),
             drain: Drain::default(),
+            phase_since: Cell::new(None),
             budget,
             alarms: Alarms::default(),
             pool: Pool::new(receive_buffer_size, Arc::clone(&counters)),
             counters,
         }
+    }
+
+    /// Moves on to `phase` and wakes everyone who listens.
+    pub(crate) fn enter_phase(&self, phase: Phase) {
+        self.phase_since.set(Some(self.clock.now()));
+        self.drain.enter(phase);
+    }
+
+    /// For how long the server has been in its phase; no time at all while the first one lasts.
+    pub(crate) fn phase_elapsed(&self) -> Duration {
+        self.phase_since.get().map_or(Duration::ZERO, |since| since.until(self.clock.now()))
     }
 
     /// What wakes the tasks of this worker, to be run beside them. It has to be called within the runtime, once.

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::task::Waker;
-use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -22,8 +21,6 @@ pub enum Phase {
 #[derive(Debug, Default)]
 pub(crate) struct Drain {
     phase: Cell<Phase>,
-    /// When the phase was last changed.
-    since: Cell<Option<Instant>>,
     waiting: RefCell<Slab<Waker>>,
 }
 
@@ -34,16 +31,10 @@ impl Drain {
         self.phase.get()
     }
 
-    /// For how long it has been the phase; no time at all while the first one lasts.
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.since.get().map_or(Duration::ZERO, |since| since.elapsed())
-    }
-
     /// Moves on to `phase` and wakes everyone who listens.
     pub(crate) fn enter(&self, phase: Phase) {
         debug_assert!(phase >= self.phase.get(), "a phase is never gone back to");
         self.phase.set(phase);
-        self.since.set(Some(Instant::now()));
         for (_, waker) in self.waiting.borrow().iter() {
             waker.wake_by_ref();
         }

@@ -274,5 +274,5 @@ async fn serve(spawner: Spawner, setup: Setup, ready: &Ready) -> io::Result<()> 
 /// Waits until the phase is at least `until`. A server that was dropped is stopping.
 async fn follow(phase: &mut watch::Receiver<Phase>, context: &WorkerWide, until: Phase) {
     let reached = phase.wait_for(|&phase| phase >= until).await.map_or(Phase::Stopping, |phase| *phase);
-    context.common.drain.enter(reached);
+    context.common.enter_phase(reached);
 }

@@ -105,7 +105,7 @@ impl Session {
         };
         let context = &self.presence.context;
         let is_busy =
-            context.common.drain.elapsed() > DRAIN_BUSY.min(context.shared.config.drain.timeout / 2);
+            context.common.phase_elapsed() > DRAIN_BUSY.min(context.shared.config.drain.timeout / 2);
         match (self.farewell, connection.is_mid_message()) {
             (Farewell::NotDue | Farewell::Said, _) | (Farewell::Message, true) => {}
             (Farewell::Quiet, true) if is_busy => self.await_message(),

@@ -13,7 +13,7 @@ use std::io;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::engine::{Buffer, Class, Moment, Outgoing, Phase, SMALL, SendQueue};
 use crate::limits::Admission;
@@ -428,7 +428,7 @@ impl Session {
                 }
             }
             Step::Page { html, is_head } => {
-                let page = page_response(&context.shared.rules.page, html, is_head, &date());
+                let page = page_response(&context.shared.rules.page, html, is_head, &date(context));
                 if context.settings.budget.is_exhausted_for(page.len()) {
                     let method: &[u8] = if is_head { b"HEAD " } else { b"GET " };
                     return self.refuse_request(&Refusal::Memory.of(method), &buffer.bytes()[filled]);
@@ -439,7 +439,7 @@ impl Session {
             }
             Step::Options => {
                 context.stats.options.add(1);
-                self.queue.push_bytes(&options_response(&date()), &context.common);
+                self.queue.push_bytes(&options_response(&date(context)), &context.common);
                 self.flush();
             }
             Step::Refused(refused) => self.refuse_request(&refused, &buffer.bytes()[filled]),
@@ -525,7 +525,7 @@ impl Session {
             context.log_refusal(refused, handshake.seen(piece), *peer);
         }
         context.stats.on_refusal(refused.cause());
-        self.queue.push_bytes(&refused.response(&date()), &context.common);
+        self.queue.push_bytes(&refused.response(&date(context)), &context.common);
         self.flush();
     }
 
@@ -558,8 +558,8 @@ impl Session {
 }
 
 /// The present time as HTTP writes it.
-fn date() -> String {
-    httpdate::fmt_http_date(SystemTime::now())
+fn date(context: &WorkerWide) -> String {
+    httpdate::fmt_http_date(context.common.clock.date())
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ impl Service for Serving {
         // A server that was dropped is stopping.
         let phase = if self.phase.has_changed().is_err() { Phase::Stopping } else { *self.phase.borrow() };
         if phase > self.context.common.drain.phase() {
-            self.context.common.drain.enter(phase);
+            self.context.common.enter_phase(phase);
         }
         phase
     }

@@ -184,14 +184,7 @@ pub(crate) fn judge(breaches: &[Breach], exceptions: &[(&str, &str, &str)]) -> V
 
 /// What modules name of such as do not lie below them, and parts of a module of others.
 pub(crate) fn breaches(files: &[File]) -> Vec<Breach> {
-    let read: Vec<_> = files
-        .iter()
-        .map(|(file, text)| {
-            let module = module(file);
-            let names = names(&module, text);
-            (file.as_str(), module, names)
-        })
-        .collect();
+    let read = read(files);
     let tests = test_files(&read);
     let imports: BTreeMap<&str, &BTreeMap<String, String>> = read
         .iter()
@@ -225,10 +218,12 @@ pub(crate) fn breaches(files: &[File]) -> Vec<Breach> {
     found.into_iter().collect()
 }
 
-/// Crates that are named outside of their homes.
+/// Crates that are named outside of their homes. The files of tests may name each of them.
 pub(crate) fn strays(files: &[File]) -> Vec<Breach> {
+    let read = read(files);
+    let tests = test_files(&read);
     let mut found = Vec::new();
-    for (file, text) in files {
+    for (file, text) in files.iter().filter(|(file, _)| !tests.contains(file.as_str())) {
         for (name, places, homes) in CRATES {
             let is_in = |folders: &[&str]| folders.iter().any(|folder| is_within(file, folder));
             if is_in(places) && !is_in(homes) && tokens(text).iter().any(|token| token == name) {
@@ -305,6 +300,16 @@ fn module(file: &str) -> Vec<&str> {
     let path = file.trim_start_matches("src/").trim_end_matches(".rs");
     let path = path.strip_suffix("/mod").unwrap_or(path);
     path.split('/').filter(|name| !matches!(*name, "lib" | "main")).collect()
+}
+
+/// Each file, the module that it is, and what it names.
+fn read(files: &[File]) -> Vec<(&str, Vec<&str>, Names)> {
+    let read = files.iter().map(|(file, text)| {
+        let module = module(file);
+        let names = names(&module, text);
+        (file.as_str(), module, names)
+    });
+    read.collect()
 }
 
 /// The files of modules that are compiled for tests only, and of their parts.

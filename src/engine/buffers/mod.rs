@@ -109,6 +109,12 @@ impl Group {
         self.0.plan.count as usize
     }
 
+    /// How many of them are lent.
+    #[cfg(test)]
+    pub(super) fn lent(&self) -> usize {
+        (self.0.plan.count - self.0.free()) as usize
+    }
+
     /// How many buffers the kernel can fill once it has what [`Self::provide`] gives.
     #[inline]
     pub(super) fn available(&self) -> u32 {
@@ -320,8 +326,8 @@ impl Lender {
     }
 
     /// How many are lent.
-    pub(crate) fn lent(&self) -> u32 {
-        64 - self.0.0.free()
+    pub(crate) fn lent(&self) -> usize {
+        self.0.lent()
     }
 }
 

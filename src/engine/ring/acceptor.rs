@@ -123,9 +123,11 @@ impl Acceptors {
         let under_way = self.listeners.iter().filter(|listener| listener.state != State::Idle).count();
         let mut unclaimed = free.saturating_sub(under_way);
         let one = if self.has_peers { Accepting::OneWithPeer } else { Accepting::One };
-        let own = self.listeners.iter().filter_map(|listener| listener.socket.as_ref());
-        // Linux has one more in a queue than it was told.
-        let queued_max: usize = own.filter(|own| !own.is_shared()).map(|own| own.queue_max() + 1).sum();
+        let sockets = self.listeners.iter().filter_map(|listener| listener.socket.as_ref());
+        // Before the places are counted again, the kernel may accept whatever is queued and as many that come meanwhile. It
+        // has one more in a queue than it was told. A shared listener has one accept at a time.
+        let accepted_max: usize =
+            sockets.map(|own| if own.is_shared() { 1 } else { 2 * (own.queue_max() + 1) }).sum();
         for (index, listener) in (0..).zip(&mut self.listeners) {
             let Some(socket) = &listener.socket else {
                 continue;
@@ -135,7 +137,7 @@ impl Acceptors {
                     listener.state = State::Cancelled;
                     ring.cancel_accept(index);
                 }
-                State::Multi if !may_accept || free <= queued_max => {
+                State::Multi if !may_accept || free < accepted_max => {
                     listener.state = State::Cancelled;
                     ring.cancel_accept(index);
                 }
@@ -148,17 +150,17 @@ impl Acceptors {
                     if is_done || !ring.is_queued(socket.as_fd()) {
                         listener.socket = None;
                     } else if unclaimed > 0 {
-                        // Another worker may take it first, and then there is nothing to wait for.
-                        let _ = socket.set_nonblocking(true);
                         unclaimed -= 1;
                         listener.state = State::Last;
-                        listener.last_ones += 1;
                         ring.accept(index, socket.as_fd(), one);
+                        // Another worker may take the connection first, and then there is nothing to wait for. The kernel
+                        // waits all the same, even if the listener does not block.
+                        ring.cancel_accept(index);
                     }
                 }
                 State::Idle
                     if may_accept
-                        && free > queued_max
+                        && free >= accepted_max
                         && !(socket.is_shared() || self.has_peers || listener.is_nonblocking) =>
                 {
                     listener.state = State::Multi;
@@ -195,7 +197,10 @@ impl Acceptors {
             listener.state = State::Idle;
         }
         match result.map_err(|error| (Errno::from_io_error(&error), error)) {
-            Ok(descriptor) => return Some(descriptor),
+            Ok(descriptor) => {
+                listener.last_ones += usize::from(was == State::Last);
+                return Some(descriptor);
+            }
             Err((Some(Errno::CANCELED), _)) => {}
             Err((_, error)) if is_the_peers(&error) => {}
             Err((Some(Errno::AGAIN), _)) if was == State::Last => listener.socket = None,

@@ -214,6 +214,9 @@ impl<H: Handler> Connection<H> {
         stats.short_sends.add(1);
         // After one that was cancelled comes one that does not wait.
         self.sending = if was_waiting { Sending::Idle } else { Sending::Behind };
+        if planted!(UnsentIsReversed) {
+            unsent.reverse();
+        }
         // Each goes before those that are there: the last one first.
         for (position, (piece, sent)) in unsent.into_iter().enumerate().rev() {
             let must_spill = position >= usize::from(BUFFERS_SHARE) || piece.is_scarce();
@@ -277,7 +280,7 @@ impl<H: Handler> Connection<H> {
         }
         let is_receiving = matches!(self.receiving, Receiving::Armed(_) | Receiving::Cancelled);
         let is_sending = matches!(self.sending, Sending::AtOnce | Sending::Waiting);
-        if !is_receiving && !is_sending && self.shutdowns == 0 {
+        if !is_receiving && !is_sending && (self.shutdowns == 0 || planted!(ShutdownsAreNotCounted)) {
             if self.ending != Ending::Closing {
                 self.ending = Ending::Closing;
                 ring.close(key, self.descriptor);

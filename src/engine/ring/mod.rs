@@ -5,6 +5,20 @@
 //! in, and `token`, how they are. `probe` finds out
 //! whether all of it can run here, and `obstacle` what would help where it cannot.
 
+/// Whether a test has planted this fault in the code (see `sim::Fault`): in a server never.
+#[cfg(test)]
+macro_rules! planted {
+    ($fault:ident) => {
+        $crate::engine::ring::sim::is_planted($crate::engine::ring::sim::Fault::$fault)
+    };
+}
+#[cfg(not(test))]
+macro_rules! planted {
+    ($fault:ident) => {
+        false
+    };
+}
+
 mod acceptor;
 mod connection;
 mod event;
@@ -16,6 +30,8 @@ mod queues;
 #[expect(clippy::module_inception, reason = "the engine is named after its ring")]
 mod ring;
 mod setup;
+#[cfg(test)]
+mod sim;
 mod slots;
 mod token;
 mod worker;

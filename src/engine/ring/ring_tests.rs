@@ -23,6 +23,25 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 const KEY: Key = Key { slot: 7, generation: 3 };
 
+impl<Q: Queues> Ring<Q> {
+    /// Whether nothing is under way, and no buffer out.
+    ///
+    /// # Errors
+    ///
+    /// What is.
+    pub(in crate::engine::ring) fn check_end(&self) -> Result<(), String> {
+        let buffers = [&self.small, &self.big].map(Group::lent);
+        match (self.sends.len(), self.connects.len(), buffers) {
+            (0, 0, [0, 0]) => Ok(()),
+            left => Err(format!("sends, connects and small and big buffers are out: {left:?}")),
+        }
+    }
+
+    pub(in crate::engine::ring) const fn queues(&self) -> &Q {
+        &self.queues
+    }
+}
+
 /// A connection of a ring.
 struct Pair {
     ring: Ring,

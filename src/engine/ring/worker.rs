@@ -7,6 +7,8 @@
 //! What a connection says, and when it ends, is its [`Handler`]'s business; where handlers come from is the
 //! [`Service`]'s.
 
+mod waiting;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
@@ -25,15 +27,16 @@ use super::super::wheel::{TICK, Wheel};
 use super::Sizes;
 use super::acceptor::Acceptors;
 use super::connection::{Connection, Driver, Receiving, is_momentary};
-use super::event::{Event, Pieces, Wait};
+use super::event::{Event, Pieces};
 use super::queues::{Queues, Uring};
 use super::ring::{Descriptor, Ring};
 use super::slots::Slots;
 use super::token::Key;
 use crate::engine::{EngineCounters, Listener, Phase};
 
-/// What one connection may cost in a turn; what it has received beyond that waits for the next one.
-const TURN_COST: usize = 1 << 20;
+/// What one connection may cost in a turn; what it has received beyond that waits for the next one. The simulation gets
+/// there too.
+const TURN_COST: usize = if cfg!(test) { 512 } else { 1 << 20 };
 
 /// What a frame costs, in bytes.
 const FRAME_COST: usize = 128;
@@ -124,7 +127,7 @@ impl<S: Service> Worker<S> {
 
 impl<S: Service, Q: Queues> Worker<S, Q> {
     /// As [`Worker::new`], over these queues.
-    fn over(
+    pub(super) fn over(
         queues: Q,
         sizes: &Sizes,
         service: S,
@@ -173,13 +176,13 @@ impl<S: Service, Q: Queues> Worker<S, Q> {
         Ok(())
     }
 
-    fn listen(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
+    pub(super) fn listen(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
         self.acceptors = Acceptors::new(listeners, self.service.asks_for_peers())?;
         self.watch()
     }
 
     /// Begins and ends accepting, and says whether there is more to do.
-    fn goes_on(&mut self) -> bool {
+    pub(super) fn goes_on(&mut self) -> bool {
         self.acceptors.manage(
             &mut self.driver.ring,
             &mut self.service,
@@ -274,67 +277,11 @@ impl<S: Service, Q: Queues> Worker<S, Q> {
         }
     }
 
-    /// Submits what there is, and waits until something has come.
-    fn enter(&mut self, at_most: Option<Duration>) -> io::Result<()> {
-        self.turn = self.turn.wrapping_add(1);
-        // Not twice in a row: a receive that is begun anew completes when it is submitted, and could keep those from
-        // being heard whose bytes came meanwhile.
-        self.has_only_submitted = !self.has_only_submitted && self.driver.ring.is_short_of_buffers();
-        if self.has_only_submitted {
-            return self.driver.ring.enter(Wait::SubmitOnly);
-        }
-        if !self.late.is_empty() || at_most == Some(Duration::ZERO) {
-            return self.driver.ring.enter(Wait::No);
-        }
-        let patience = self.patience().at_most(at_most);
-        if self.busy_poll.is_zero() || patience == Wait::No {
-            return self.driver.ring.enter(patience);
-        }
-        self.poll_busily(patience)
-    }
-
-    /// Looks for completions for a while before it sleeps. The kernel says in shared memory that there are some.
-    fn poll_busily(&mut self, patience: Wait) -> io::Result<()> {
-        if self.driver.ring.has_submissions() {
-            self.driver.ring.enter(Wait::No)?;
-        }
-        let (polls, is_due_then) = match patience {
-            Wait::AtMost(due) if due <= self.busy_poll => (due, true),
-            _ => (self.busy_poll, false),
-        };
-        let began = self.driver.ring.time();
-        while !self.driver.ring.has_completions() {
-            if self.driver.ring.time() - began >= polls {
-                return if is_due_then { Ok(()) } else { self.driver.ring.enter(patience) };
-            }
-            std::hint::spin_loop();
-        }
-        if self.driver.ring.is_task_work_due() { self.driver.ring.enter(Wait::No) } else { Ok(()) }
-    }
-
-    /// How long nothing has to be done.
-    fn patience(&self) -> Wait {
-        match self.acceptors.paused_until() {
-            _ if self.has_more_to_feed => Wait::No,
-            // Buffers that somebody waits for are free already.
-            _ if self.driver.ring.has_silent_sends()
-                && !(self.starved_small.is_empty() && self.starved_big.is_empty()) =>
-            {
-                Wait::No
-            }
-            _ if self.phase == Phase::Stopping => Wait::AtMost(Duration::from_millis(TICK)),
-            None => Wait::Forever,
-            Some(tick) => {
-                let due = (tick * TICK).saturating_sub(self.service.now());
-                if due == 0 { Wait::No } else { Wait::AtMost(Duration::from_millis(due)) }
-            }
-        }
-    }
-
     /// Hands out what has come.
     fn reap(&mut self) -> io::Result<()> {
         for _ in 0..self.late.len() {
-            if let Some((key, received)) = self.late.pop_front() {
+            let next = if planted!(LateIsReversed) { self.late.pop_back() } else { self.late.pop_front() };
+            if let Some((key, received)) = next {
                 if let Some(connection) = self.connections.get_mut(key) {
                     connection.is_late = false;
                 }
@@ -390,7 +337,11 @@ impl<S: Service, Q: Queues> Worker<S, Q> {
     }
 
     fn on_accepted(&mut self, descriptor: Descriptor, peer: Option<IpAddr>) {
-        let handler = self.service.accepted(peer);
+        let mut handler = self.service.accepted(peer);
+        if self.phase == Phase::Stopping {
+            // The others were told so before.
+            handler.on_phase(self.phase);
+        }
         let key = self.connections.insert(|_| Connection::new(handler, descriptor));
         self.touched.push(key);
     }
@@ -412,6 +363,7 @@ impl<S: Service, Q: Queues> Worker<S, Q> {
                     if let Receiving::Armed(class) = armed {
                         connection.receiving = Receiving::Starved(class);
                         match class {
+                            Class::Small if planted!(StarvedAreForgotten) => {}
                             Class::Small => self.starved_small.push_back(key),
                             Class::Big => self.starved_big.push_back(key),
                         }

@@ -17,6 +17,24 @@ use crate::memory::{Budget, Charged, HEADROOM, Total};
 /// Longer than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+impl<S: Service, Q: Queues> Worker<S, Q> {
+    /// Whether nothing is left of any connection.
+    ///
+    /// # Errors
+    ///
+    /// What is left.
+    pub(in crate::engine::ring) fn check_end(&self) -> Result<(), String> {
+        match self.connections.len() {
+            0 => self.driver.ring.check_end(),
+            left => Err(format!("{left} connections are left")),
+        }
+    }
+
+    pub(in crate::engine::ring) fn queues(&self) -> &Q {
+        self.driver.ring.queues()
+    }
+}
+
 /// Nobody listens.
 struct Nobody;
 
