@@ -505,6 +505,20 @@ fn where_io_uring_is_refused_auto_takes_epoll_and_a_named_engine_says_why() {
     }
 }
 
+/// Linux before 5.19 has no buffer rings, and says EINVAL. The tokio-uring engine needs none, and is taken by name only.
+#[test]
+fn where_a_kernel_is_too_old_for_the_ring_auto_takes_epoll() {
+    let server = filter::under(vec![filter::refuse(libc::SYS_io_uring_register, libc::EINVAL)], || {
+        Server::spawn(command(&["--engine", "auto", "--listen", "127.0.0.1:0", "--workers", "2"]))
+    });
+    assert!(server.announcement.contains("(engine epoll, "), "{}", server.announcement);
+    server.connect().echo(OpCode::Text, b"over epoll");
+    server.signal(Signal::TERM);
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(log.iter().filter(|line| line.contains("the ring engine is not used")).count(), 1, "{log:?}");
+}
+
 /// Rings are made of locked memory, of which a user without privileges may have little: none for any worker, or for the
 /// first ones only. A server that may choose serves all the same, and one that may not says what would help.
 #[test]

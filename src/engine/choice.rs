@@ -2,8 +2,6 @@
 
 use std::io;
 
-use rustix::io::Errno;
-
 use super::Engine;
 use super::ring::obstacle::Obstacle;
 use super::{ring, tokio_uring};
@@ -14,21 +12,20 @@ use super::{ring, tokio_uring};
 ///
 /// What is in the way of the engine that was asked for.
 pub fn choose(wanted: Option<Engine>) -> Result<Engine, Hindrance> {
-    let mut engine = wanted.unwrap_or(Engine::Ring);
-    loop {
-        let probed = match engine {
-            Engine::Ring => ring::probe::probe().map(drop),
-            Engine::TokioUring => tokio_uring::probe().map_err(Obstacle::setting_up),
-            Engine::Epoll => Ok(()),
-        };
-        match probed {
-            Ok(()) => return Ok(engine),
-            Err(obstacle) => engine = fall_back(wanted, Hindrance::new(engine, &obstacle))?,
-        }
+    let engine = wanted.unwrap_or(Engine::Ring);
+    let probed = match engine {
+        Engine::Ring => ring::probe::probe().map(drop),
+        Engine::TokioUring => tokio_uring::probe().map_err(Obstacle::setting_up),
+        Engine::Epoll => Ok(()),
+    };
+    match probed {
+        Ok(()) => Ok(engine),
+        Err(obstacle) => fall_back(wanted, Hindrance::new(engine, &obstacle)),
     }
 }
 
-/// What is taken in place of an engine that cannot run; nothing, where it was asked for by name.
+/// What is taken in place of an engine that cannot run: epoll, which runs everywhere. Nothing, where the engine was asked for
+/// by name.
 ///
 /// # Errors
 ///
@@ -37,12 +34,9 @@ pub(crate) fn fall_back(wanted: Option<Engine>, hindrance: Hindrance) -> Result<
     if wanted.is_some() {
         return Err(hindrance);
     }
-    let Hindrance { engine, errno, reason } = hindrance;
-    // What an old kernel lacks for the one it may still have for the other; a refusal goes for both.
-    let is_refused = matches!(errno, Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::NOMEM));
-    let next = if engine == Engine::Ring && !is_refused { Engine::TokioUring } else { Engine::Epoll };
-    tracing::warn!(engine = %next, "the {engine} engine is not used: {reason}");
-    Ok(next)
+    let Hindrance { engine, reason } = hindrance;
+    tracing::warn!(engine = %Engine::Epoll, "the {engine} engine is not used: {reason}");
+    Ok(Engine::Epoll)
 }
 
 /// Why an engine cannot run, and what would cure it.
@@ -51,14 +45,13 @@ pub(crate) fn fall_back(wanted: Option<Engine>, hindrance: Hindrance) -> Result<
 pub struct Hindrance {
     /// Which.
     pub engine: Engine,
-    errno: Option<Errno>,
     /// Why not, and what would cure it, in one line.
     pub reason: String,
 }
 
 impl Hindrance {
     fn new(engine: Engine, obstacle: &Obstacle) -> Self {
-        Self { engine, errno: Errno::from_io_error(&obstacle.source), reason: obstacle.to_string() }
+        Self { engine, reason: obstacle.to_string() }
     }
 
     /// An error of io_uring_setup(2), or of what a ring needs beyond it.
