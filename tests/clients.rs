@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, DEADLINE, Server, admin, frame, handshake};
+use common::{Client, DEADLINE, Server, admin, counter_in, frame, handshake, last_counters};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -19,6 +19,7 @@ on_each_engine! {
     a_refusal_is_one_response_that_names_what_was_wrong,
     the_log_names_it_too,
     those_who_say_nothing_end_in_silence,
+    heads_that_break_off_are_counted,
     long_heads_where_they_are_allowed,
     unfinished_heads_are_counted_against_the_total,
     a_page_that_has_no_room_is_not_sent,
@@ -162,6 +163,55 @@ fn those_who_say_nothing_end_in_silence(engine: &str) {
     let (_, log) = server.wait();
     let refused: Vec<_> = log.iter().filter(|line| line.contains("request refused")).collect();
     assert_eq!(refused.len(), 2, "{log:?}");
+}
+
+fn heads_that_break_off_are_counted(engine: &str) {
+    let ends: [fn(Client); 3] = [
+        drop,
+        |mut client| {
+            client.stream.shutdown(Shutdown::Write).expect("connected");
+            client.expect_end();
+        },
+        |client| {
+            socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("a TCP socket")
+        },
+    ];
+    let server = Server::start(engine, &[]);
+    let mut count = 0;
+    for begun in ["G", "GET /ws HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: a\r\n"] {
+        for end in ends {
+            let mut client = server.connect_raw();
+            client.send_bytes(begun.as_bytes());
+            // A reset may overtake what was sent before.
+            server.wait_for_counter("receives", count + 1);
+            end(client);
+            count += 1;
+            server.wait_for_counter("ended", count);
+        }
+    }
+    assert_eq!(["abandoned", "silent", "refusals"].map(|name| server.counter(name)), [count, 0, 0]);
+
+    // Behind a proxy its header is the first to break off.
+    let server = Server::start(engine, &["--proxy-protocol", "v1"]);
+    for (begun, count) in [("PROXY", 1), ("PROXY UNKNOWN\r\nGET /", 2)] {
+        let mut client = server.connect_raw();
+        client.send_bytes(begun.as_bytes());
+        server.wait_for_counter("receives", count);
+        ends[2](client);
+        server.wait_for_counter("ended", count);
+    }
+    assert_eq!(["abandoned", "proxy_errors"].map(|name| server.counter(name)), [1, 1]);
+
+    // The server's own end leaves nobody out.
+    let server = Server::start(engine, &[]);
+    let (mut begun, _silent) = (server.connect_raw(), server.connect_raw());
+    begun.send_bytes(b"GET");
+    server.wait_for_counter("accepted", 2);
+    server.wait_for_counter("receives", 1);
+    server.signal(Signal::QUIT);
+    let (_, log) = server.wait();
+    let counters = last_counters(&log);
+    assert_eq!(["abandoned", "silent"].map(|name| counter_in(counters, name)), [1, 1], "{counters}");
 }
 
 fn long_heads_where_they_are_allowed(engine: &str) {
