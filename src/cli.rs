@@ -134,13 +134,13 @@ struct Arguments {
     )]
     unsent_limit: usize,
 
-    /// Bytes that may wait to be sent in the whole process, 1KiB to 1TiB
+    /// Bytes that may wait to be sent in the whole process, 64KiB to 1TiB
     #[arg(
         long,
         env = "RINGBACK_UNSENT_TOTAL",
         value_name = "SIZE",
         default_value = "256MiB",
-        value_parser = values::memory(values::KIB..=values::TIB)
+        value_parser = values::memory(64 * values::KIB..=values::TIB)
     )]
     unsent_total: usize,
 

@@ -292,11 +292,31 @@ fn has_answer(client: &Client) -> bool {
 }
 
 fn a_page_that_has_no_room_is_not_sent(engine: &str) {
-    let server = Server::start(engine, &["--unsent-total", "16KiB"]);
-    let html = ask(&server, b"GET / HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n");
+    // Little room, so that some heads fill it.
+    let (server, admin) = admin::start(engine, &["--unsent-total", "128KiB", "--handshake-timeout", "60s"]);
+    let for_a_browser = b"GET / HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n";
+    let ready = || admin::get(admin, "/readyz").status;
+    assert!(ask(&server, for_a_browser).starts_with("HTTP/1.1 200 "));
+    assert_eq!(ready(), 200);
+    let mut clients = Vec::new();
+    while ready() == 200 {
+        let mut client = server.connect_raw();
+        client.send_bytes(&[b"GET /ws HTTP/1.1\r\nX: ".as_slice(), &[b'x'; 6000]].concat());
+        clients.push(client);
+        wait_for(admin, "unsent_bytes", clients.len() as u64 * 6000);
+    }
+    let html = ask(&server, for_a_browser);
     assert!(html.starts_with("HTTP/1.1 503 ") && html.contains("--unsent-total"), "{html}");
+    // Those who balance load are told the same as newcomers.
+    let unready = admin::get(admin, "/readyz");
+    assert_eq!((unready.status, &*unready.body), (503, "not ready: --unsent-total is used up\n"));
     assert!(ask(&server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").starts_with("HTTP/1.1 200 "));
-    assert_eq!((server.counter("pages"), server.counter("refusals")), (1, 1));
+    assert_eq!((server.counter("pages"), server.counter("refusals")), (2, 1));
+    let ended = clients.len() as u64;
+    drop(clients);
+    wait_for(admin, "ended", ended + 3);
+    assert_eq!(ready(), 200);
+    assert!(ask(&server, for_a_browser).starts_with("HTTP/1.1 200 "));
 }
 
 fn any_path_and_any_sub_protocol(engine: &str) {

@@ -14,8 +14,8 @@ use ringback::proto::frame::OpCode;
 use ringback::{cli, documents};
 
 /// Values of which every option takes one that is not its default; the first that it takes is tried. They go together.
-const CANDIDATES: [&str; 8] =
-    ["unix:/other", "127.0.0.1:7", "/other", "2", "100", "3s", "32KiB", "http://other.example"];
+const CANDIDATES: [&str; 9] =
+    ["unix:/other", "127.0.0.1:7", "/other", "2", "100", "3s", "32KiB", "1MiB", "http://other.example"];
 
 #[test]
 fn a_default_gives_way_to_the_file_then_the_environment_then_the_command_line() {

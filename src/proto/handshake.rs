@@ -167,6 +167,12 @@ impl Handshake {
         Step::Refused(refused.of(all))
     }
 
+    /// The most bytes that one handshake is charged for.
+    #[must_use]
+    pub const fn held_max(rules: &Rules) -> usize {
+        size_of::<Unfinished>() + rules.head_max
+    }
+
     /// Whether nothing has come of the request.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -9,6 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::StartError;
 use super::admin;
 use crate::config::Config;
+use crate::proto::handshake::{Handshake, Rules, page_response};
 use crate::session::REFUSALS_MAX;
 
 /// Descriptors that are not connections: standard streams, listeners, what each worker's runtime opens, and those who
@@ -19,6 +20,9 @@ const DESCRIPTORS_PER_WORKER: usize = 12 + REFUSALS_MAX;
 /// Memory that a server may need at its start, in bytes, most of it addresses: of stacks, and what the allocator reserves.
 /// With less, whatever comes last fails, and not all of that can be answered.
 const MEMORY_MIN: usize = 96 << 20;
+
+/// A date as HTTP writes it: all are of one length.
+const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
 /// The places of a ring's table of files at most: the kernel allocates them all at the start.
 const FILES_MAX: usize = 64 << 10;
@@ -101,6 +105,22 @@ pub(crate) fn direct_connections_max(
         });
     }
     Ok((wanted.unwrap_or(allowed), per_worker.min(wanted.unwrap_or(allowed))))
+}
+
+/// The bytes of memory that one request may take before its connection is open: its head in pieces, or the page.
+pub(super) fn request_max(rules: &Rules) -> usize {
+    Handshake::held_max(rules).max(page_len(rules))
+}
+
+/// The smallest `--unsent-total` that works: one request's head, the page and one receive buffer fit into it.
+pub(crate) fn unsent_total_min(config: &Config) -> usize {
+    let rules = super::rules(config);
+    Handshake::held_max(&rules) + page_len(&rules) + config.receive_buffer_size
+}
+
+/// How long the longer form of the page is, with its head.
+fn page_len(rules: &Rules) -> usize {
+    page_response(&rules.page, true, false, DATE).len()
 }
 
 /// How many places the table of files of a ring may have.
