@@ -15,8 +15,9 @@ use crate::config::{
     ListeningConfig, RingConfig, values,
 };
 use crate::documents::Document;
-use crate::logging::{LogFormat, complain};
+use crate::logging::{self, LogFormat, complain};
 use crate::settings::{self, Refusal, Settings};
+use crate::variables::{self, BadVariable};
 
 /// `EX_USAGE` of sysexits.h: the exit code after a mistake of the user.
 pub const USAGE: u8 = 64;
@@ -201,6 +202,10 @@ pub fn parse() -> Result<(Task, Config, LogFormat), ExitCode> {
     let checked = config.check(|name| settings.is_given(name));
     checked.map_err(|contradiction| self::refuse(settings.refuse(contradiction), log_format))?;
     if is_shown {
+        if let Err(bad) = check_variables() {
+            complain(log_format, USAGE, bad);
+            return Err(ExitCode::from(USAGE));
+        }
         return Err(written(write!(io::stdout().lock(), "{settings}"), log_format));
     }
     match task.unwrap_or(Task::Serve) {
@@ -209,6 +214,14 @@ pub fn parse() -> Result<(Task, Config, LogFormat), ExitCode> {
         }
         task => Ok((task, config, log_format)),
     }
+}
+
+/// Judges the variables that are no options, as the start of a server does.
+fn check_variables() -> Result<(), BadVariable> {
+    variables::mask()?;
+    variables::has_manager()?;
+    variables::handed_over()?;
+    logging::filter().map(drop)
 }
 
 /// The definition of the options.
@@ -232,17 +245,20 @@ fn refuse(refusal: Refusal, log_format: LogFormat) -> ExitCode {
     let message = match refusal {
         // The help or the version.
         Refusal::CommandLine(error) if !error.use_stderr() => return written(error.print(), log_format),
-        Refusal::CommandLine(error) => format!("{} (`ringback --help` tells more)", one_line(&error)),
+        Refusal::CommandLine(error) => one_line(&error, &std::env::args_os().collect::<Vec<_>>()),
+        Refusal::Variable(error) => one_line(&error, &[]),
         other => other.to_string(),
     };
     complain(log_format, USAGE, message);
     ExitCode::from(USAGE)
 }
 
-/// A message of clap in one line, without its usage, and with the variable that a bad value came from.
-fn one_line(error: &clap::Error) -> String {
+/// A message of clap about `arguments` and the environment in one line, without its usage, and with the variable that a bad
+/// value came from.
+fn one_line(error: &clap::Error, arguments: &[OsString]) -> String {
+    const MORE: &str = " (`ringback --help` tells more)";
     if error.kind() == ErrorKind::InvalidUtf8 {
-        return not_utf8();
+        return not_utf8(arguments) + MORE;
     }
     let message = error.render().to_string();
     let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -253,15 +269,16 @@ fn one_line(error: &clap::Error) -> String {
     if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
         told.push_str(settings::blank(value));
     }
-    match variable_of(error, std::env::args_os()) {
+    told.push_str(MORE);
+    match variable_of(error, arguments) {
         Some(variable) => format!("{variable}: {told}"),
         None => told,
     }
 }
 
 /// What is said where clap only says that something is not UTF-8.
-fn not_utf8() -> String {
-    let argument = std::env::args_os().find(|argument| argument.to_str().is_none());
+fn not_utf8(arguments: &[OsString]) -> String {
+    let argument = arguments.iter().find(|argument| argument.to_str().is_none());
     let command = command();
     let variable = command.get_arguments().filter_map(Arg::get_env).find_map(|name| {
         let value = std::env::var_os(name).filter(|value| value.to_str().is_none())?;
@@ -272,17 +289,17 @@ fn not_utf8() -> String {
 }
 
 /// The variable that a bad value came from: that of its option, where the option is not on the command line.
-fn variable_of(error: &clap::Error, arguments: impl IntoIterator<Item = OsString>) -> Option<String> {
+fn variable_of(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
     // As `--workers <N>`.
     let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else { return None };
     let name = option.split_whitespace().next()?;
     let command = command();
     let argument = command.get_arguments().find(|argument| argument.get_long() == name.strip_prefix("--"))?;
-    let is_said = |word: OsString| word.to_string_lossy().split('=').next() == Some(name);
+    let is_said = |word: &OsString| word.to_string_lossy().split('=').next() == Some(name);
     let variable = argument
         .get_env()
         .filter(|variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty()))?;
-    (!arguments.into_iter().any(is_said)).then(|| variable.to_string_lossy().into_owned())
+    (!arguments.iter().any(is_said)).then(|| variable.to_string_lossy().into_owned())
 }
 
 /// How to end after writing to standard output.

@@ -42,6 +42,9 @@ pub(crate) enum Refusal {
     /// A mistake on the command line or in the environment, or help was asked for.
     #[error(transparent)]
     CommandLine(#[from] clap::Error),
+    /// A mistake in the variable of an option that the command line has too.
+    #[error(transparent)]
+    Variable(clap::Error),
     /// The file is not there, or has a mistake; or a variable is no option's.
     #[error(transparent)]
     Mistake(#[from] Mistake),
@@ -66,6 +69,8 @@ impl Settings {
             let help = command.clone().try_get_matches_from(&arguments).err().filter(|_| is_help);
             help.unwrap_or(error)
         })?;
+        // A wrong variable is a mistake, though the command line stands above it.
+        parsed.clone().try_get_matches_from(arguments.first()).map_err(Refusal::Variable)?;
         environment::check(&command, std::env::vars_os())?;
         let Some(path) = matches.get_one::<std::path::PathBuf>(CONFIG) else {
             return Ok(Self { command, matches, file: None });
