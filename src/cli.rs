@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -230,14 +230,21 @@ pub fn command() -> Command {
     Arguments::command()
 }
 
-/// The form of log lines that the command line or else the environment asks for, however wrong they are otherwise.
+/// The form of log lines that the command line, else the environment, else the file asks for, however wrong they are
+/// otherwise.
 fn asked_log_format() -> LogFormat {
     let words: Vec<_> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    let behind_a_sign = words.iter().filter_map(|word| word.strip_prefix("--log-format="));
-    let behind_a_blank = words.windows(2).filter(|pair| pair[0] == "--log-format").map(|pair| &*pair[1]);
-    let of_variable = || std::env::var("RINGBACK_LOG_FORMAT").unwrap_or_default();
-    let word = behind_a_sign.chain(behind_a_blank).last().map_or_else(of_variable, str::to_owned);
-    LogFormat::from_str(&word, false).unwrap_or_default()
+    let on_command_line = |option: &str| {
+        let behind_a_sign = words.iter().filter_map(|word| word.strip_prefix(option)?.strip_prefix('='));
+        let behind_a_blank = words.windows(2).filter(|pair| pair[0] == option).map(|pair| &*pair[1]);
+        behind_a_sign.chain(behind_a_blank).last().map(str::to_owned)
+    };
+    let of_variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let path = on_command_line("--config").or_else(|| of_variable("RINGBACK_CONFIG"));
+    let of_file = || settings::peek(Path::new(&path?), "log-format");
+    let asked = [on_command_line("--log-format"), of_variable("RINGBACK_LOG_FORMAT"), of_file()];
+    let mut good = asked.into_iter().flatten().filter_map(|word| LogFormat::from_str(&word, false).ok());
+    good.next().unwrap_or_default()
 }
 
 /// Says what is wrong, or the help that was asked for, and how to end.

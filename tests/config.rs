@@ -219,6 +219,36 @@ fn a_bad_value_of_a_variable_names_it() {
     }
 }
 
+/// The file may have anything else wrong, before the line and behind it.
+#[test]
+fn a_mistake_is_json_where_the_file_asks_for_it() {
+    for (text, said) in [
+        ("log-format = 'json'\nworkers = 'x'\n", ":2: workers: "),
+        ("workers = 'x'\n\"log-format\" = \"json\" # lines\n", ":1: workers: "),
+        ("log-format = 'json'\nworkers\n", ":2: "),
+        ("workers = = 1\nlog-format = 'json'\n", ":1: "),
+        ("log-format = 'json'\nfoo = 1\n", ":2: unknown key"),
+        ("log-format = 'json'\npath = 'a\u{FF}'\n", "UTF-8"),
+        ("log-format = 'json'\nunsent-total = '64KiB'\n", "--unsent-total"),
+    ] {
+        let file = Scratch::file("json", "");
+        let bytes: Vec<u8> = text.chars().map(|c| u8::try_from(c).expect("a byte")).collect();
+        fs::write(&file.path, bytes).expect("a file");
+        let by_option = run(command(&["--config"]).arg(&file.path));
+        let by_variable = run(command(&[]).env("RINGBACK_CONFIG", &file.path));
+        let of_command_line = run(command(&["--wrokers", "1", "--config"]).arg(&file.path));
+        for (output, said) in [(by_option, said), (by_variable, said), (of_command_line, "--wrokers")] {
+            let line = stderr(&output);
+            let object: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+            assert_eq!((output.status.code(), &object["exit_code"]), (Some(64), &64.into()), "{line}");
+            assert!(object["message"].as_str().is_some_and(|message| message.contains(said)), "{line}");
+        }
+        // The command line and the environment stand above it.
+        let text = stderr(&run(command(&["--log-format=text", "--config"]).arg(&file.path)));
+        assert!(text.starts_with("ringback: "), "{text}");
+    }
+}
+
 #[test]
 fn what_is_found_at_run_time_is_printed_as_a_comment() {
     let text = stdout(&run(&mut command(&["--print-config"])));

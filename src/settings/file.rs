@@ -96,6 +96,14 @@ impl File {
     }
 }
 
+/// The text that a file has for a key, however wrong the file is otherwise. A pipe can be read only once, and is not.
+pub(crate) fn peek(path: &Path, key: &str) -> Option<String> {
+    let text = fs::metadata(path).ok().filter(fs::Metadata::is_file).and_then(|_| fs::read(path).ok())?;
+    let text = String::from_utf8_lossy(&text);
+    let (table, _mistakes) = DeTable::parse_recoverable(&text);
+    Some(table.get_ref().get(key)?.get_ref().as_str()?.to_owned())
+}
+
 /// Whether any text may be a value of the option, so that a number would be a slip.
 pub(super) fn is_text(argument: &Arg) -> bool {
     let of = argument.get_value_parser().type_id();

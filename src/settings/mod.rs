@@ -9,6 +9,7 @@ mod example;
 mod file;
 
 pub(crate) use example::example;
+pub(crate) use file::peek;
 
 use std::ffi::OsString;
 use std::fmt;
