@@ -178,7 +178,8 @@ pub enum Task {
     /// Serve; what is done without a subcommand
     #[command(skip)]
     Serve,
-    /// Say whether the best engine can run here with these options, and what would cure it; ends with 0 or 69
+    /// Say whether the best engine can run here with these options, and what would cure it; ends with the code of the server's start, or with 69
+    /// where the ring engine cannot run and no other is asked for
     Doctor,
     /// Write something for people or shells to read, and end
     #[command(flatten)]
@@ -276,11 +277,28 @@ fn one_line(error: &clap::Error, arguments: &[OsString]) -> String {
     if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
         told.push_str(settings::blank(value));
     }
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg)
+        && is_misplaced(unknown, arguments)
+    {
+        told.push_str("; options stand before the subcommand");
+    }
     told.push_str(MORE);
     match variable_of(error, arguments) {
         Some(variable) => format!("{variable}: {told}"),
         None => told,
     }
+}
+
+/// Whether a word that clap does not know is an option which stands behind a subcommand.
+fn is_misplaced(word: &str, arguments: &[OsString]) -> bool {
+    let command = command();
+    let is_option = |argument: &Arg| argument.get_long() == word.trim_start_matches('-').split('=').next();
+    let subcommand = arguments
+        .iter()
+        .position(|argument| command.get_subcommands().any(|one| *argument == one.get_name()));
+    let place = arguments.iter().rposition(|argument| argument.to_string_lossy().starts_with(word));
+    command.get_arguments().any(is_option) && subcommand.is_some() && subcommand < place
 }
 
 /// What is said where clap only says that something is not UTF-8.
@@ -434,7 +452,7 @@ mod tests {
             let (name, help) = (argument.get_long().unwrap(), argument.get_help().unwrap().to_string());
             for bad in ["x", "-1", "999999999999y", "18446744073709551615", "1e3", "99999999EiB"] {
                 let error = Arguments::try_parse_from(["ringback", &format!("--{name}={bad}")]).unwrap_err();
-                let error = one_line(&error);
+                let error = one_line(&error, &[]);
                 let told = error.split_once(&format!("'{bad}' for '--{name} <")).expect("value and option").1;
                 let bounds = told.split_once(" is ").expect("bounds").1.split([',', ' ']).take(3);
                 let bounds = bounds.collect::<Vec<_>>().join(" ");

@@ -219,6 +219,26 @@ fn a_bad_value_of_a_variable_names_it() {
     }
 }
 
+#[test]
+fn an_option_behind_a_subcommand_is_told_its_place() {
+    for arguments in [
+        &["doctor", "--listen", "127.0.0.1:0"][..],
+        &["doctor", "--listen=127.0.0.1:0"],
+        &["man", "--no-pin"],
+    ] {
+        let said = stderr(&run(&mut command(arguments)));
+        assert!(said.contains(arguments[1].split('=').next().expect("a word")), "{said}");
+        assert!(
+            said.contains("; options stand before the subcommand (") && said.lines().count() == 1,
+            "{said}"
+        );
+    }
+    for arguments in [&["doctor", "--lisen=1"][..], &["--lisen", "1", "doctor"]] {
+        let said = stderr(&run(&mut command(arguments)));
+        assert!(said.contains("--lisen") && !said.contains("before the subcommand"), "{said}");
+    }
+}
+
 /// The file may have anything else wrong, before the line and behind it.
 #[test]
 fn a_mistake_is_json_where_the_file_asks_for_it() {

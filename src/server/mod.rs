@@ -472,6 +472,13 @@ fn bind_cure(address: &Address, source: &io::Error, option: &str) -> String {
         }
         (io::ErrorKind::PermissionDenied, _) => "; choose a directory that the server may write to".into(),
         (io::ErrorKind::NotFound, _) => "; its directory has to be there".into(),
-        _ => refusal_cure(source).into(),
+        _ => match (Errno::from_io_error(source), refusal_cure(source)) {
+            (Some(Errno::NODEV), _) => "; `ip link` shows the interfaces and their numbers".into(),
+            (Some(Errno::AFNOSUPPORT), _) => {
+                format!("; the system has no IPv6: {option} takes an IPv4 address")
+            }
+            (_, "") => format!("; choose another address with {option}"),
+            (_, cure) => cure.into(),
+        },
     }
 }
