@@ -127,7 +127,10 @@ pub const ENVIRONMENT: [(&str, &str); 6] = [
 pub const EXIT_STATUS: [(&str, &str); 7] = [
     ("0", "The server was told to end, or what was asked for is written."),
     ("64", "An option, a variable, the configuration file or a socket that was handed over has a mistake."),
-    ("69", "The engine, an address or the congestion control that was asked for cannot be had, or `doctor` says that the ring engine cannot run."),
+    (
+        "69",
+        "The engine, an address or the congestion control that was asked for cannot be had, or `doctor` says that the ring engine cannot run.",
+    ),
     ("70", "A bug: the line says where."),
     ("71", "The system refuses a thread, a descriptor or memory, or a worker has failed."),
     ("74", "Standard output cannot be written."),

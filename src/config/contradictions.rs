@@ -3,8 +3,11 @@
 use std::fmt::Display;
 
 use super::{Address, Config, EngineChoice};
-use crate::proto::handshake::ANY;
-use crate::server::unsent_total_min;
+use crate::proto::handshake::{ANY, Handshake};
+
+/// Room in bytes for the page with its head, and for each byte of the path, which stands in it twice and escaped.
+const PAGE_ROOM: usize = 40 << 10;
+const PATH_ROOM: usize = 12;
 
 /// Options that do not go together.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,10 +85,18 @@ impl Config {
 }
 
 impl Config {
+    /// The smallest `--unsent-total` that works: one request's head, the page and one receive buffer fit into it.
+    pub(crate) fn unsent_total_min(&self) -> usize {
+        Handshake::held_max(self.head.max_size)
+            + PAGE_ROOM
+            + PATH_ROOM * self.access.first_path().len()
+            + self.receive_buffer_size
+    }
+
     /// Finds sizes for which `--unsent-total` has no room.
     fn check_memory(&self, is_given: &impl Fn(&str) -> bool) -> Result<(), Contradiction> {
         let total = self.unsent_total;
-        let least = unsent_total_min(self);
+        let least = self.unsent_total_min();
         if total < least {
             let what = format!(
                 "--unsent-total of {total} bytes has no room for one request, the page and one receive buffer: give {least} \
@@ -215,7 +226,7 @@ mod tests {
         }
         // A default gives way, and the least total is enough.
         assert_eq!(taken(&|config| config.unsent_total = 8 << 20, false), Ok(()));
-        let least = unsent_total_min(&Config::default());
+        let least = Config::default().unsent_total_min();
         assert_eq!(taken(&|config| config.unsent_total = least, false), Ok(()));
         assert!(taken(&|config| config.unsent_total = least - 1, false).is_err());
         assert_eq!(taken(&|config| config.keep_alive.interval = Duration::ZERO, false), Ok(()));

@@ -168,10 +168,10 @@ impl Handshake {
         Step::Refused(refused.of(all))
     }
 
-    /// The most bytes that one handshake is charged for.
+    /// The most bytes that a handshake is charged for, where a head has `head_max` bytes at most.
     #[must_use]
-    pub const fn held_max(rules: &Rules) -> usize {
-        size_of::<Unfinished>() + rules.head_max
+    pub const fn held_max(head_max: usize) -> usize {
+        size_of::<Unfinished>() + head_max
     }
 
     /// Whether nothing has come of the request.

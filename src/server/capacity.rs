@@ -107,20 +107,11 @@ pub(crate) fn direct_connections_max(
     Ok((wanted.unwrap_or(allowed), per_worker.min(wanted.unwrap_or(allowed))))
 }
 
-/// The bytes of memory that one request may take before its connection is open: its head in pieces, or the page.
+/// The bytes of memory that one request may take before its connection is open: its head in pieces, or the longer form of
+/// the page.
 pub(super) fn request_max(rules: &Rules) -> usize {
-    Handshake::held_max(rules).max(page_len(rules))
-}
-
-/// The smallest `--unsent-total` that works: one request's head, the page and one receive buffer fit into it.
-pub(crate) fn unsent_total_min(config: &Config) -> usize {
-    let rules = super::rules(config);
-    Handshake::held_max(&rules) + page_len(&rules) + config.receive_buffer_size
-}
-
-/// How long the longer form of the page is, with its head.
-fn page_len(rules: &Rules) -> usize {
-    page_response(&rules.page, true, false, DATE).len()
+    let page = page_response(&rules.page, true, false, DATE);
+    Handshake::held_max(rules.head_max).max(page.len())
 }
 
 /// How many places the table of files of a ring may have.
@@ -143,6 +134,22 @@ fn descriptors() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `/readyz` would never say otherwise.
+    #[test]
+    fn the_least_total_has_room_for_a_request() {
+        for path in ["/ws".to_owned(), format!("/{}", "\"".repeat(10_000)), "/\u{FC}".repeat(5_000)] {
+            for (max_size, receive_buffer_size) in [(1 << 10, 1 << 10), (64 << 10, 64 << 10)] {
+                let mut config = Config { receive_buffer_size, ..Config::default() };
+                (config.head.max_size, config.access.paths) = (max_size, vec![path.clone()]);
+                let rules = crate::server::rules(&config);
+                let page = page_response(&rules.page, true, false, DATE).len();
+                let needed = Handshake::held_max(max_size) + page + receive_buffer_size;
+                assert!(config.unsent_total_min() >= needed, "{needed} bytes, a path of {}", path.len());
+                assert!(config.unsent_total_min() >= request_max(&rules));
+            }
+        }
+    }
 
     #[test]
     fn more_connections_than_descriptors_are_refused() {

@@ -34,7 +34,7 @@ use socket_file::SocketFile;
 
 pub use activation::{Inherited, inherited};
 pub use capacity::check_resources;
-pub(crate) use capacity::{Descriptors, direct_connections_max, unsent_total_min};
+pub(crate) use capacity::{Descriptors, direct_connections_max};
 pub(crate) use listeners::bind as bind_listeners;
 pub(crate) use workers::Placement;
 
