@@ -321,7 +321,9 @@ fn a_page_that_has_no_room_is_not_sent(engine: &str) {
 
 fn any_path_and_any_sub_protocol(engine: &str) {
     let server = Server::start(engine, &["--path", "*", "--subprotocol", "b", "--subprotocol", "*"]);
-    assert!(server.announcement.contains("/ws (engine "), "{}", server.announcement);
+    assert!(server.announcement.contains("/ws (any path, engine "), "{}", server.announcement);
+    let log = server.log_until(" listening ");
+    assert!(log.last().is_some_and(|line| line.contains("path=\"*\"")), "{log:?}");
     for (path, offer, agreed) in [
         ("/", "a, c", "a"),
         ("/any/path?q", "a, b", "b"),

@@ -248,7 +248,7 @@ fn a_mistake_is_json_where_the_file_asks_for_it() {
         ("log-format = 'json'\nworkers\n", ":2: "),
         ("workers = = 1\nlog-format = 'json'\n", ":1: "),
         ("log-format = 'json'\nfoo = 1\n", ":2: unknown key"),
-        ("log-format = 'json'\npath = 'a\u{FF}'\n", "UTF-8"),
+        ("log-format = 'json'\npath = 'a\u{FF}'\n", ":2: the byte 0xFF at position 10 is not UTF-8"),
         ("log-format = 'json'\nunsent-total = '64KiB'\n", "--unsent-total"),
     ] {
         let file = Scratch::file("json", "");

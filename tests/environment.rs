@@ -43,8 +43,10 @@ fn an_empty_variable_is_unset() {
 fn a_wrong_variable_ends_with_its_name_and_its_value() {
     for (name, value, why) in [
         ("RUST_LOG", "inof", "\"inof\" is no level"),
-        ("RUST_LOG", "info,ringback=loud", "error, warn, info"),
-        ("RUST_LOG", "a=b=c", "PART=LEVEL"),
+        ("RUST_LOG", "info,ringback=loud", ": \"ringback=loud\" is no PART=LEVEL: give error, warn, info"),
+        ("RUST_LOG", "foo=bar,info", ": \"foo=bar\" is no PART=LEVEL: give error"),
+        ("RUST_LOG", "a=b=c", ": \"a=b=c\" is no PART=LEVEL: give error"),
+        ("RUST_LOG", "a[b=info", ": \"a[b=info\" is no PART=LEVEL: give error"),
         ("RINGBACK_MASK", "avx9", "available: "),
         ("RINGBACK_MASK", if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" }, "available: "),
         ("NOTIFY_SOCKET", "run/notify", "no unix socket"),

@@ -27,6 +27,9 @@ const CONFIG: &str = "config";
 /// The id of the option that asks for the result.
 const PRINT_CONFIG: &str = "print_config";
 
+/// From 0 to 1: names that are less like each other have nothing in common.
+const LIKENESS_MIN: f64 = 0.5;
+
 /// Where the value of an option comes from that nobody has chosen.
 const DEFAULT: &str = "default";
 
@@ -175,10 +178,10 @@ fn found_at_run_time(argument: &Arg) -> String {
     if default.is_empty() { "not set".into() } else { default.trim_end_matches(']').into() }
 }
 
-/// The name that is most like the word.
+/// The name that is most like the word, if the word may be a slip for it.
 fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let likeness = |name: &str| strsim::normalized_damerau_levenshtein(word, name);
-    names.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+    names.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) > LIKENESS_MIN)
 }
 
 /// The key of an option in the file: its name on the command line.
