@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -15,8 +15,9 @@ use crate::config::{
     ListeningConfig, RingConfig, values,
 };
 use crate::documents::Document;
-use crate::logging::{LogFormat, complain};
+use crate::logging::{self, LogFormat, complain};
 use crate::settings::{self, Refusal, Settings};
+use crate::variables::{self, BadVariable};
 
 /// `EX_USAGE` of sysexits.h: the exit code after a mistake of the user.
 pub const USAGE: u8 = 64;
@@ -134,13 +135,13 @@ struct Arguments {
     )]
     unsent_limit: usize,
 
-    /// Bytes that may wait to be sent in the whole process, 1KiB to 1TiB
+    /// Bytes that may wait to be sent in the whole process, 64KiB to 1TiB
     #[arg(
         long,
         env = "RINGBACK_UNSENT_TOTAL",
         value_name = "SIZE",
         default_value = "256MiB",
-        value_parser = values::memory(values::KIB..=values::TIB)
+        value_parser = values::memory(64 * values::KIB..=values::TIB)
     )]
     unsent_total: usize,
 
@@ -177,7 +178,8 @@ pub enum Task {
     /// Serve; what is done without a subcommand
     #[command(skip)]
     Serve,
-    /// Say whether the best engine can run here with these options, and what would cure it; ends with 0 or 69
+    /// Say whether the best engine can run here with these options, and what would cure it; ends with the code of the server's start, or with 69
+    /// where the ring engine cannot run and no other is asked for
     Doctor,
     /// Write something for people or shells to read, and end
     #[command(flatten)]
@@ -201,6 +203,10 @@ pub fn parse() -> Result<(Task, Config, LogFormat), ExitCode> {
     let checked = config.check(|name| settings.is_given(name));
     checked.map_err(|contradiction| self::refuse(settings.refuse(contradiction), log_format))?;
     if is_shown {
+        if let Err(bad) = check_variables() {
+            complain(log_format, USAGE, bad);
+            return Err(ExitCode::from(USAGE));
+        }
         return Err(written(write!(io::stdout().lock(), "{settings}"), log_format));
     }
     match task.unwrap_or(Task::Serve) {
@@ -211,20 +217,35 @@ pub fn parse() -> Result<(Task, Config, LogFormat), ExitCode> {
     }
 }
 
+/// Judges the variables that are no options, as the start of a server does.
+fn check_variables() -> Result<(), BadVariable> {
+    variables::mask()?;
+    variables::has_manager()?;
+    variables::handed_over()?;
+    logging::filter().map(drop)
+}
+
 /// The definition of the options.
 #[must_use]
 pub fn command() -> Command {
     Arguments::command()
 }
 
-/// The form of log lines that the command line or else the environment asks for, however wrong they are otherwise.
+/// The form of log lines that the command line, else the environment, else the file asks for, however wrong they are
+/// otherwise.
 fn asked_log_format() -> LogFormat {
     let words: Vec<_> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    let behind_a_sign = words.iter().filter_map(|word| word.strip_prefix("--log-format="));
-    let behind_a_blank = words.windows(2).filter(|pair| pair[0] == "--log-format").map(|pair| &*pair[1]);
-    let of_variable = || std::env::var("RINGBACK_LOG_FORMAT").unwrap_or_default();
-    let word = behind_a_sign.chain(behind_a_blank).last().map_or_else(of_variable, str::to_owned);
-    LogFormat::from_str(&word, false).unwrap_or_default()
+    let on_command_line = |option: &str| {
+        let behind_a_sign = words.iter().filter_map(|word| word.strip_prefix(option)?.strip_prefix('='));
+        let behind_a_blank = words.windows(2).filter(|pair| pair[0] == option).map(|pair| &*pair[1]);
+        behind_a_sign.chain(behind_a_blank).last().map(str::to_owned)
+    };
+    let of_variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let path = on_command_line("--config").or_else(|| of_variable("RINGBACK_CONFIG"));
+    let of_file = || settings::peek(Path::new(&path?), "log-format");
+    let asked = [on_command_line("--log-format"), of_variable("RINGBACK_LOG_FORMAT"), of_file()];
+    let mut good = asked.into_iter().flatten().filter_map(|word| LogFormat::from_str(&word, false).ok());
+    good.next().unwrap_or_default()
 }
 
 /// Says what is wrong, or the help that was asked for, and how to end.
@@ -232,17 +253,20 @@ fn refuse(refusal: Refusal, log_format: LogFormat) -> ExitCode {
     let message = match refusal {
         // The help or the version.
         Refusal::CommandLine(error) if !error.use_stderr() => return written(error.print(), log_format),
-        Refusal::CommandLine(error) => format!("{} (`ringback --help` tells more)", one_line(&error)),
+        Refusal::CommandLine(error) => one_line(&error, &std::env::args_os().collect::<Vec<_>>()),
+        Refusal::Variable(error) => one_line(&error, &[]),
         other => other.to_string(),
     };
     complain(log_format, USAGE, message);
     ExitCode::from(USAGE)
 }
 
-/// A message of clap in one line, without its usage, and with the variable that a bad value came from.
-fn one_line(error: &clap::Error) -> String {
+/// A message of clap about `arguments` and the environment in one line, without its usage, and with the variable that a bad
+/// value came from.
+fn one_line(error: &clap::Error, arguments: &[OsString]) -> String {
+    const MORE: &str = " (`ringback --help` tells more)";
     if error.kind() == ErrorKind::InvalidUtf8 {
-        return not_utf8();
+        return not_utf8(arguments) + MORE;
     }
     let message = error.render().to_string();
     let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -253,15 +277,33 @@ fn one_line(error: &clap::Error) -> String {
     if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
         told.push_str(settings::blank(value));
     }
-    match variable_of(error, std::env::args_os()) {
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg)
+        && is_misplaced(unknown, arguments)
+    {
+        told.push_str("; options stand before the subcommand");
+    }
+    told.push_str(MORE);
+    match variable_of(error, arguments) {
         Some(variable) => format!("{variable}: {told}"),
         None => told,
     }
 }
 
+/// Whether a word that clap does not know is an option which stands behind a subcommand.
+fn is_misplaced(word: &str, arguments: &[OsString]) -> bool {
+    let command = command();
+    let is_option = |argument: &Arg| argument.get_long() == word.trim_start_matches('-').split('=').next();
+    let subcommand = arguments
+        .iter()
+        .position(|argument| command.get_subcommands().any(|one| *argument == one.get_name()));
+    let place = arguments.iter().rposition(|argument| argument.to_string_lossy().starts_with(word));
+    command.get_arguments().any(is_option) && subcommand.is_some() && subcommand < place
+}
+
 /// What is said where clap only says that something is not UTF-8.
-fn not_utf8() -> String {
-    let argument = std::env::args_os().find(|argument| argument.to_str().is_none());
+fn not_utf8(arguments: &[OsString]) -> String {
+    let argument = arguments.iter().find(|argument| argument.to_str().is_none());
     let command = command();
     let variable = command.get_arguments().filter_map(Arg::get_env).find_map(|name| {
         let value = std::env::var_os(name).filter(|value| value.to_str().is_none())?;
@@ -272,17 +314,17 @@ fn not_utf8() -> String {
 }
 
 /// The variable that a bad value came from: that of its option, where the option is not on the command line.
-fn variable_of(error: &clap::Error, arguments: impl IntoIterator<Item = OsString>) -> Option<String> {
+fn variable_of(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
     // As `--workers <N>`.
     let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else { return None };
     let name = option.split_whitespace().next()?;
     let command = command();
     let argument = command.get_arguments().find(|argument| argument.get_long() == name.strip_prefix("--"))?;
-    let is_said = |word: OsString| word.to_string_lossy().split('=').next() == Some(name);
+    let is_said = |word: &OsString| word.to_string_lossy().split('=').next() == Some(name);
     let variable = argument
         .get_env()
         .filter(|variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty()))?;
-    (!arguments.into_iter().any(is_said)).then(|| variable.to_string_lossy().into_owned())
+    (!arguments.iter().any(is_said)).then(|| variable.to_string_lossy().into_owned())
 }
 
 /// How to end after writing to standard output.
@@ -410,7 +452,7 @@ mod tests {
             let (name, help) = (argument.get_long().unwrap(), argument.get_help().unwrap().to_string());
             for bad in ["x", "-1", "999999999999y", "18446744073709551615", "1e3", "99999999EiB"] {
                 let error = Arguments::try_parse_from(["ringback", &format!("--{name}={bad}")]).unwrap_err();
-                let error = one_line(&error);
+                let error = one_line(&error, &[]);
                 let told = error.split_once(&format!("'{bad}' for '--{name} <")).expect("value and option").1;
                 let bounds = told.split_once(" is ").expect("bounds").1.split([',', ' ']).take(3);
                 let bounds = bounds.collect::<Vec<_>>().join(" ");

@@ -126,8 +126,11 @@ pub const ENVIRONMENT: [(&str, &str); 6] = [
 /// How the process ends.
 pub const EXIT_STATUS: [(&str, &str); 7] = [
     ("0", "The server was told to end, or what was asked for is written."),
-    ("64", "An option, a variable or the configuration file has a mistake."),
-    ("69", "The engine, an address or the congestion control that was asked for cannot be had."),
+    ("64", "An option, a variable, the configuration file or a socket that was handed over has a mistake."),
+    (
+        "69",
+        "The engine, an address or the congestion control that was asked for cannot be had, or `doctor` says that the ring engine cannot run.",
+    ),
     ("70", "A bug: the line says where."),
     ("71", "The system refuses a thread, a descriptor or memory, or a worker has failed."),
     ("74", "Standard output cannot be written."),
@@ -138,7 +141,7 @@ pub const EXIT_STATUS: [(&str, &str); 7] = [
 pub const SIGNALS: [(&str, &str); 5] = [
     (
         "SIGTERM, SIGINT",
-        "Drain, once --drain-delay is over; a second one cuts what is left. At the start: drain as soon as the server runs. Ends `doctor`.",
+        "Drain, once --drain-delay is over; a second one, 200 ms later or more, cuts what is left. At the start: drain as soon as the server runs. Ends `doctor`.",
     ),
     ("SIGQUIT", "Cut all connections and end, in a drain too. Ends `doctor`."),
     ("SIGUSR1", "Log all counters."),

@@ -114,9 +114,12 @@ pub fn filter() -> Result<EnvFilter, BadVariable> {
     if let Some(slip) = slip {
         return Err(BadVariable::new(LOG, &value, format!("{slip:?} is no level: {cure}")));
     }
-    EnvFilter::builder()
-        .parse(&value)
-        .map_err(|error| BadVariable::new(LOG, &value, format!("{error}: {cure}")))
+    EnvFilter::builder().parse(&value).map_err(|_| {
+        // The parser does not say which part it means.
+        let is_wrong = |word: &&str| EnvFilter::builder().parse(word).is_err();
+        let wrong = value.split(',').map(str::trim).find(is_wrong).unwrap_or(&value);
+        BadVariable::new(LOG, &value, format!("{wrong:?} is no PART=LEVEL: {cure}"))
+    })
 }
 
 /// Writes one line on standard error, where that is open: why the process ends with this code.

@@ -13,6 +13,7 @@ use ringback::config::{Address, Config, DrainConfig};
 use ringback::counters::Snapshot;
 use ringback::doctor;
 use ringback::logging::{self, Log, LogFormat, complain};
+use ringback::proto::handshake::ANY;
 use ringback::server::admin::Admin;
 use ringback::server::{Inherited, Server, StartError, check_resources, inherited};
 use ringback::variables;
@@ -141,7 +142,7 @@ fn log_start(server: &Server, admin: Option<&Admin>, config: &Config) {
     let (version, engines, workers) = (env!("CARGO_PKG_VERSION"), engines(server), server.engines().len());
     let cpus = server.cpus().map(tracing::field::display);
     tracing::info!(version, engine = engines, workers, cpus, "started");
-    let path = config.access.first_path();
+    let path = if config.access.takes_any_path() { ANY } else { config.access.first_path() };
     for address in server.addresses() {
         tracing::info!(%address, path, "listening");
     }
@@ -270,7 +271,8 @@ fn announce(server: &Server, admin: Option<&Admin>, config: &Config) {
         server.addresses().iter().zip(server.client_addresses()).map(|(address, client_address)| {
             let url = client_address.url(config.access.first_path());
             let (scope, cpus) = (scope(address, client_address), on_cpus(server));
-            format!("listening on {url} ({scope}engine {engines}, {workers} workers{cpus})\n")
+            let paths = if config.access.takes_any_path() { "any path, " } else { "" };
+            format!("listening on {url} ({scope}{paths}engine {engines}, {workers} workers{cpus})\n")
         });
     let admin = admin.map(|admin| format!("admin on http://{}\n", admin.address()));
     let mut stdout = io::stdout();

@@ -11,6 +11,9 @@ pub const LOG: &str = "RUST_LOG";
 /// Where a service manager is told that the server is ready, and that it stops (sd_notify(3)).
 pub const NOTIFY: &str = "NOTIFY_SOCKET";
 
+/// More sockets than systemd hands over to one service.
+const HANDED_OVER_MAX: usize = 1024;
+
 /// A variable whose value cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{name}={value:?}: {why}")]
@@ -48,6 +51,35 @@ pub fn mask() -> Result<Option<Kernel>, BadVariable> {
     let name = read(Kernel::VARIABLE)?;
     Kernel::requested()
         .map_err(|error| BadVariable::new(Kernel::VARIABLE, name.unwrap_or_default(), error.to_string()))
+}
+
+/// How many sockets a service manager hands over: those of `LISTEN_FDS`, when `LISTEN_PID` says that they are for this
+/// process (sd_listen_fds(3)).
+///
+/// # Errors
+///
+/// When one of the two is no such number.
+pub fn handed_over() -> Result<usize, BadVariable> {
+    let Some(process) = read("LISTEN_PID")? else {
+        return Ok(0);
+    };
+    let Ok(number) = process.parse::<u32>() else {
+        let why = "is no number of a process; unset it, or start the server by a .socket unit";
+        return Err(BadVariable::new("LISTEN_PID", process, why));
+    };
+    if number != std::process::id() {
+        return Ok(0);
+    }
+    let Some(count) = read("LISTEN_FDS")? else {
+        return Ok(0);
+    };
+    match count.parse() {
+        Ok(number @ ..=HANDED_OVER_MAX) => Ok(number),
+        _ => {
+            let why = format!("is no number of sockets, 0 to {HANDED_OVER_MAX}");
+            Err(BadVariable::new("LISTEN_FDS", count, why))
+        }
+    }
 }
 
 /// Whether a service manager wants to be told how the server is.

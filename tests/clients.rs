@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, DEADLINE, Server, admin, frame, handshake};
+use common::{Client, DEADLINE, Server, admin, counter_in, frame, handshake, last_counters};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -19,6 +19,7 @@ on_each_engine! {
     a_refusal_is_one_response_that_names_what_was_wrong,
     the_log_names_it_too,
     those_who_say_nothing_end_in_silence,
+    heads_that_break_off_are_counted,
     long_heads_where_they_are_allowed,
     unfinished_heads_are_counted_against_the_total,
     a_page_that_has_no_room_is_not_sent,
@@ -164,6 +165,55 @@ fn those_who_say_nothing_end_in_silence(engine: &str) {
     assert_eq!(refused.len(), 2, "{log:?}");
 }
 
+fn heads_that_break_off_are_counted(engine: &str) {
+    let ends: [fn(Client); 3] = [
+        drop,
+        |mut client| {
+            client.stream.shutdown(Shutdown::Write).expect("connected");
+            client.expect_end();
+        },
+        |client| {
+            socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("a TCP socket")
+        },
+    ];
+    let server = Server::start(engine, &[]);
+    let mut count = 0;
+    for begun in ["G", "GET /ws HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: a\r\n"] {
+        for end in ends {
+            let mut client = server.connect_raw();
+            client.send_bytes(begun.as_bytes());
+            // A reset may overtake what was sent before.
+            server.wait_for_counter("receives", count + 1);
+            end(client);
+            count += 1;
+            server.wait_for_counter("ended", count);
+        }
+    }
+    assert_eq!(["abandoned", "silent", "refusals"].map(|name| server.counter(name)), [count, 0, 0]);
+
+    // Behind a proxy its header is the first to break off.
+    let server = Server::start(engine, &["--proxy-protocol", "v1"]);
+    for (begun, count) in [("PROXY", 1), ("PROXY UNKNOWN\r\nGET /", 2)] {
+        let mut client = server.connect_raw();
+        client.send_bytes(begun.as_bytes());
+        server.wait_for_counter("receives", count);
+        ends[2](client);
+        server.wait_for_counter("ended", count);
+    }
+    assert_eq!(["abandoned", "proxy_errors"].map(|name| server.counter(name)), [1, 1]);
+
+    // The server's own end leaves nobody out.
+    let server = Server::start(engine, &[]);
+    let (mut begun, _silent) = (server.connect_raw(), server.connect_raw());
+    begun.send_bytes(b"GET");
+    server.wait_for_counter("accepted", 2);
+    server.wait_for_counter("receives", 1);
+    server.signal(Signal::QUIT);
+    let (_, log) = server.wait();
+    let counters = last_counters(&log);
+    assert_eq!(["abandoned", "silent"].map(|name| counter_in(counters, name)), [1, 1], "{counters}");
+}
+
 fn long_heads_where_they_are_allowed(engine: &str) {
     let server = Server::start(engine, &["--max-head-size", "16KiB", "--max-head-fields", "100"]);
     let of_length = |len: usize| {
@@ -242,16 +292,38 @@ fn has_answer(client: &Client) -> bool {
 }
 
 fn a_page_that_has_no_room_is_not_sent(engine: &str) {
-    let server = Server::start(engine, &["--unsent-total", "16KiB"]);
-    let html = ask(&server, b"GET / HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n");
+    // Little room, so that some heads fill it.
+    let (server, admin) = admin::start(engine, &["--unsent-total", "128KiB", "--handshake-timeout", "60s"]);
+    let for_a_browser = b"GET / HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n";
+    let ready = || admin::get(admin, "/readyz").status;
+    assert!(ask(&server, for_a_browser).starts_with("HTTP/1.1 200 "));
+    assert_eq!(ready(), 200);
+    let mut clients = Vec::new();
+    while ready() == 200 {
+        let mut client = server.connect_raw();
+        client.send_bytes(&[b"GET /ws HTTP/1.1\r\nX: ".as_slice(), &[b'x'; 6000]].concat());
+        clients.push(client);
+        wait_for(admin, "unsent_bytes", clients.len() as u64 * 6000);
+    }
+    let html = ask(&server, for_a_browser);
     assert!(html.starts_with("HTTP/1.1 503 ") && html.contains("--unsent-total"), "{html}");
+    // Those who balance load are told the same as newcomers.
+    let unready = admin::get(admin, "/readyz");
+    assert_eq!((unready.status, &*unready.body), (503, "not ready: --unsent-total is used up\n"));
     assert!(ask(&server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").starts_with("HTTP/1.1 200 "));
-    assert_eq!((server.counter("pages"), server.counter("refusals")), (1, 1));
+    assert_eq!((server.counter("pages"), server.counter("refusals")), (2, 1));
+    let ended = clients.len() as u64;
+    drop(clients);
+    wait_for(admin, "ended", ended + 3);
+    assert_eq!(ready(), 200);
+    assert!(ask(&server, for_a_browser).starts_with("HTTP/1.1 200 "));
 }
 
 fn any_path_and_any_sub_protocol(engine: &str) {
     let server = Server::start(engine, &["--path", "*", "--subprotocol", "b", "--subprotocol", "*"]);
-    assert!(server.announcement.contains("/ws (engine "), "{}", server.announcement);
+    assert!(server.announcement.contains("/ws (any path, engine "), "{}", server.announcement);
+    let log = server.log_until(" listening ");
+    assert!(log.last().is_some_and(|line| line.contains("path=\"*\"")), "{log:?}");
     for (path, offer, agreed) in [
         ("/", "a, c", "a"),
         ("/any/path?q", "a, b", "b"),

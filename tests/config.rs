@@ -14,8 +14,8 @@ use ringback::proto::frame::OpCode;
 use ringback::{cli, documents};
 
 /// Values of which every option takes one that is not its default; the first that it takes is tried. They go together.
-const CANDIDATES: [&str; 8] =
-    ["unix:/other", "127.0.0.1:7", "/other", "2", "100", "3s", "32KiB", "http://other.example"];
+const CANDIDATES: [&str; 9] =
+    ["unix:/other", "127.0.0.1:7", "/other", "2", "100", "3s", "32KiB", "1MiB", "http://other.example"];
 
 #[test]
 fn a_default_gives_way_to_the_file_then_the_environment_then_the_command_line() {
@@ -216,6 +216,56 @@ fn a_bad_value_of_a_variable_names_it() {
     for arguments in [&["--workers", "0"][..], &["--workers=0"]] {
         let said = stderr(&run(command(arguments).env("RINGBACK_WORKERS", "1")));
         assert!(said.starts_with("ringback: invalid value '0' for '--workers <N>'"), "{said}");
+    }
+}
+
+#[test]
+fn an_option_behind_a_subcommand_is_told_its_place() {
+    for arguments in [
+        &["doctor", "--listen", "127.0.0.1:0"][..],
+        &["doctor", "--listen=127.0.0.1:0"],
+        &["man", "--no-pin"],
+    ] {
+        let said = stderr(&run(&mut command(arguments)));
+        assert!(said.contains(arguments[1].split('=').next().expect("a word")), "{said}");
+        assert!(
+            said.contains("; options stand before the subcommand (") && said.lines().count() == 1,
+            "{said}"
+        );
+    }
+    for arguments in [&["doctor", "--lisen=1"][..], &["--lisen", "1", "doctor"]] {
+        let said = stderr(&run(&mut command(arguments)));
+        assert!(said.contains("--lisen") && !said.contains("before the subcommand"), "{said}");
+    }
+}
+
+/// The file may have anything else wrong, before the line and behind it.
+#[test]
+fn a_mistake_is_json_where_the_file_asks_for_it() {
+    for (text, said) in [
+        ("log-format = 'json'\nworkers = 'x'\n", ":2: workers: "),
+        ("workers = 'x'\n\"log-format\" = \"json\" # lines\n", ":1: workers: "),
+        ("log-format = 'json'\nworkers\n", ":2: "),
+        ("workers = = 1\nlog-format = 'json'\n", ":1: "),
+        ("log-format = 'json'\nfoo = 1\n", ":2: unknown key"),
+        ("log-format = 'json'\npath = 'a\u{FF}'\n", ":2: the byte 0xFF at position 10 is not UTF-8"),
+        ("log-format = 'json'\nunsent-total = '64KiB'\n", "--unsent-total"),
+    ] {
+        let file = Scratch::file("json", "");
+        let bytes: Vec<u8> = text.chars().map(|c| u8::try_from(c).expect("a byte")).collect();
+        fs::write(&file.path, bytes).expect("a file");
+        let by_option = run(command(&["--config"]).arg(&file.path));
+        let by_variable = run(command(&[]).env("RINGBACK_CONFIG", &file.path));
+        let of_command_line = run(command(&["--wrokers", "1", "--config"]).arg(&file.path));
+        for (output, said) in [(by_option, said), (by_variable, said), (of_command_line, "--wrokers")] {
+            let line = stderr(&output);
+            let object: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+            assert_eq!((output.status.code(), &object["exit_code"]), (Some(64), &64.into()), "{line}");
+            assert!(object["message"].as_str().is_some_and(|message| message.contains(said)), "{line}");
+        }
+        // The command line and the environment stand above it.
+        let text = stderr(&run(command(&["--log-format=text", "--config"]).arg(&file.path)));
+        assert!(text.starts_with("ringback: "), "{text}");
     }
 }
 

@@ -35,6 +35,10 @@ const OF_THE_WAY: [&str; 9] = [
     "bytes_spilled",
 ];
 
+/// What becomes of a connection: one of these.
+const OUTCOMES: [&str; 8] =
+    ["handshakes", "refusals", "pages", "options", "silent", "abandoned", "proxy_errors", "dropped"];
+
 /// Names of /metrics that are not `ringback_NAME_total` of the counter's own name; sums over a label.
 const RENAMED: [(&str, &str); 18] = [
     ("accepted", "connections_accepted_total"),
@@ -159,6 +163,11 @@ fn each_event_is_counted_once_and_everywhere(engine: &str) {
     drop(connect(&server, &mut expected));
     drop(server.connect_raw());
     expected.add("accepted", 1).add("silent", 1);
+    for _ in 0..6 {
+        let mut client = server.connect_raw();
+        client.send_bytes(b"GET /ws HTTP/1.1\r\n");
+    }
+    expected.add("accepted", 6).add("abandoned", 6);
     let ended = expected.0["accepted"];
     expected.add("ended", ended);
     check(&server, admin, &expected);
@@ -309,6 +318,11 @@ fn check(server: &Server, admin: SocketAddr, expected: &Expected) {
         }
     }
     counted.retain(|_, count| *count != 0);
+    assert_eq!(
+        total_of(&stats, OUTCOMES),
+        stats["accepted"].as_u64(),
+        "each connection has one outcome: {stats}"
+    );
     let (is, should) = (format!("{counted:#?}"), format!("{:#?}", expected.0));
     assert!(counted == expected.0, "{is}\nshould be\n{should}");
     assert!(stats["receives"].as_u64() >= stats["handshakes"].as_u64(), "{stats}");
@@ -347,6 +361,10 @@ fn check(server: &Server, admin: SocketAddr, expected: &Expected) {
             );
         }
     }
+}
+
+fn total_of(stats: &Value, names: [&str; 8]) -> Option<u64> {
+    names.iter().map(|name| stats[name].as_u64()).sum()
 }
 
 fn total(admin: SocketAddr) -> Value {

@@ -122,7 +122,13 @@ fn the_doctor_ends_as_the_server_would() {
         (&["--congestion-control", "no-such-control"], "tcp_allowed_congestion_control"),
         (&["--engine", "epoll", "--max-connections", "2000000000"], "lower --max-connections"),
         (&["--cpus", "1000"], "--cpus"),
+        (&["--workers", "1", "--max-connections", "2000000000"], "lower --max-connections"),
+        (&["--listen", "[fe80::1%4000000000]:0"], "`ip link`"),
     ] {
+        if options[1].starts_with('[') && std::net::TcpListener::bind("[::1]:0").is_err() {
+            println!("SKIPPED: {options:?}: there is no IPv6");
+            continue;
+        }
         let options = [&["--listen", "127.0.0.1:0"], options].concat();
         let server = common::command(&options).output().expect("the binary runs");
         let said = String::from_utf8_lossy(&server.stderr).into_owned();
@@ -132,6 +138,14 @@ fn the_doctor_ends_as_the_server_would() {
         assert_eq!(doctor.status.code(), server.status.code(), "{options:?}: {findings}");
         assert!(findings.contains("FAIL") && findings.contains(cure), "{options:?}: {findings}");
         assert!(findings.contains("A server cannot start with these options.\n"), "{findings}");
+    }
+    // Too few descriptors for so many connections are no obstacle for the ring engine.
+    if common::is_runnable("ring") {
+        let findings = text(&doctor(&["--workers", "1", "--max-connections", "65536"]));
+        assert!(
+            findings.ends_with("start with these options.\nThe ring engine can run here.\n"),
+            "{findings}"
+        );
     }
     drop(listener);
     let fine = doctor(&["--engine", "epoll", "--admin", "127.0.0.1:0"]);

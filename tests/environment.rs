@@ -43,8 +43,10 @@ fn an_empty_variable_is_unset() {
 fn a_wrong_variable_ends_with_its_name_and_its_value() {
     for (name, value, why) in [
         ("RUST_LOG", "inof", "\"inof\" is no level"),
-        ("RUST_LOG", "info,ringback=loud", "error, warn, info"),
-        ("RUST_LOG", "a=b=c", "PART=LEVEL"),
+        ("RUST_LOG", "info,ringback=loud", ": \"ringback=loud\" is no PART=LEVEL: give error, warn, info"),
+        ("RUST_LOG", "foo=bar,info", ": \"foo=bar\" is no PART=LEVEL: give error"),
+        ("RUST_LOG", "a=b=c", ": \"a=b=c\" is no PART=LEVEL: give error"),
+        ("RUST_LOG", "a[b=info", ": \"a[b=info\" is no PART=LEVEL: give error"),
         ("RINGBACK_MASK", "avx9", "available: "),
         ("RINGBACK_MASK", if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" }, "available: "),
         ("NOTIFY_SOCKET", "run/notify", "no unix socket"),
@@ -52,7 +54,9 @@ fn a_wrong_variable_ends_with_its_name_and_its_value() {
         ("LISTEN_PID", "this", "no number of a process"),
         ("LISTEN_PID", "-1", "no number of a process"),
     ] {
-        for arguments in [&["--listen=127.0.0.1:0"][..], &["--listen=127.0.0.1:0", "doctor"]] {
+        for arguments in
+            [&["--listen=127.0.0.1:0"][..], &["--listen=127.0.0.1:0", "doctor"], &["--print-config"]]
+        {
             let said = refused(command(arguments).env(name, value));
             assert!(said.starts_with(&format!("ringback: {name}={value:?}: ")), "{said}");
             assert!(said.contains(why), "{said}");
@@ -63,6 +67,41 @@ fn a_wrong_variable_ends_with_its_name_and_its_value() {
         let said = refused(command(&[]).env(&name, "\u{1}\u{1}x"));
         let of_file = name == "RINGBACK_CONFIG" && said.contains("--config or RINGBACK_CONFIG names it");
         assert!(said.starts_with(&format!("ringback: {name}: ")) || of_file, "{name}: {said}");
+    }
+}
+
+/// The command line stands above the environment, and does not hide a mistake there.
+#[test]
+fn a_wrong_variable_of_an_option_on_the_command_line_is_told() {
+    let bad = OsString::from_vec(b"/\xFF".to_vec());
+    let printed = command(&["--print-config"]).output().expect("the binary runs").stdout;
+    let printed = String::from_utf8(printed).expect("UTF-8");
+    let mut seen = 0;
+    // Each with its default, as `# name = value # default` has it.
+    for line in printed.lines().filter(|line| line.ends_with(" # default")) {
+        let (name, value) = line.trim_start_matches("# ").split_once(" = ").expect("an option");
+        let value = value.trim_end_matches(" # default").trim_matches(['[', ']']).trim_matches('"');
+        let (option, variable) =
+            (format!("--{name}={value}"), format!("RINGBACK_{}", name.replace('-', "_").to_uppercase()));
+        let takes = |option: &str| cli::command().try_get_matches_from(["ringback", option]).is_ok();
+        if !takes(&option) || name == "congestion-control" {
+            continue;
+        }
+        seen += 1;
+        let said = refused(command(&[&option]).env(&variable, "\u{1}\u{1}x"));
+        assert!(said.starts_with(&format!("ringback: {variable}: ")), "{option}: {said}");
+        let said = refused(command(&[&option]).env(&variable, &bad));
+        assert!(said.contains(&variable), "{option}: {said}");
+    }
+    assert!(seen > 20, "{seen} of {printed}");
+    for (option, variable, value) in [
+        ("--workers=1", "RINGBACK_WORKERS", "x"),
+        ("--handshake-timeout=1s", "RINGBACK_HANDSHAKE_TIMEOUT", "0s"),
+        ("--listen=127.0.0.1:0", "RINGBACK_LISTEN", " 127.0.0.1:0"),
+        ("--no-pin", "RINGBACK_NO_PIN", "2"),
+    ] {
+        let said = refused(command(&[option, "doctor"]).env(variable, value));
+        assert!(said.starts_with(&format!("ringback: {variable}: invalid value '{value}'")), "{said}");
     }
 }
 

@@ -94,7 +94,7 @@ fn an_endless_frame_streams_in_flat_memory(engine: &str) {
 
 /// RUSTSEC-2022-0035 and its like: memory is for bytes that came.
 fn announced_lengths_take_no_memory(engine: &str) {
-    let server = Server::start(engine, &["--whole-frame-max", "2GiB"]);
+    let server = Server::start(engine, &["--whole-frame-max", "2GiB", "--unsent-total", "2GiB"]);
     let connections = 500;
     let mut clients: Vec<_> = (0..connections).map(|_| server.connect()).collect();
     let before = server.resident();
@@ -130,7 +130,7 @@ fn a_slow_handshake_gets_408(engine: &str) {
 }
 
 fn slow_readers_share_the_total(engine: &str) {
-    let server = Server::start(engine, &["--unsent-limit", "16MiB", "--unsent-total", "8MiB"]);
+    let server = Server::start(engine, &["--unsent-total", "8MiB"]);
     let mut other = server.connect();
     other.echo(OpCode::Binary, &pattern(60_000));
     let before = server.resident();

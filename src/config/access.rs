@@ -102,4 +102,10 @@ impl AccessConfig {
     pub fn first_path(&self) -> &str {
         self.paths.iter().find(|path| *path != ANY).map_or(DEFAULT_PATH, String::as_str)
     }
+
+    /// Whether WebSocket is spoken on any path.
+    #[must_use]
+    pub fn takes_any_path(&self) -> bool {
+        self.paths.iter().any(|path| path == ANY)
+    }
 }

@@ -1,7 +1,7 @@
 //! Where a server listens: a TCP port, or a unix socket with or without a file.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -58,7 +58,26 @@ impl FromStr for Address {
         if let Some(socket) = address.strip_prefix("unix:") {
             return unix(socket);
         }
-        address.parse().map(Self::Ip).map_err(|_| cure(address))
+        let parsed: SocketAddr = address.parse().map_err(|_| cure(address))?;
+        no_listener(parsed).map_or(Ok(Self::Ip(parsed)), Err)
+    }
+}
+
+/// Why nothing can listen on an address, and what to give instead; `None` if the machine decides.
+fn no_listener(address: SocketAddr) -> Option<String> {
+    let (ip, port) = (address.ip(), address.port());
+    let is_broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    match address {
+        _ if ip.is_multicast() || is_broadcast => {
+            Some("TCP has no multicast and no broadcast: give an address of this machine".into())
+        }
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
+            Some(format!("a link-local address needs the number of its interface: [{ip}%2]:{port}"))
+        }
+        SocketAddr::V6(v6) => {
+            v6.ip().to_ipv4_mapped().map(|ipv4| format!("give the IPv4 address itself: {ipv4}:{port}"))
+        }
+        SocketAddr::V4(_) => None,
     }
 }
 
@@ -79,7 +98,20 @@ fn unix(socket: &str) -> Result<Address, String> {
 /// What to give in place of something that is no address.
 fn cure(address: &str) -> String {
     if let Ok(ip) = address.parse::<IpAddr>() {
-        return format!("give a port too, such as {}", SocketAddr::new(ip, 9001));
+        // The end of an IPv6 address may be meant for a port.
+        let meant = address.rsplit_once(':').filter(|(host, _)| host.parse::<Ipv6Addr>().is_ok());
+        return match meant.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?))) {
+            Some((host, port)) => {
+                format!("an IPv6 address stands in brackets: [{host}]:{port}, or [{ip}]:9001")
+            }
+            None => format!("give a port too, such as {}", SocketAddr::new(ip, 9001)),
+        };
+    }
+    if address.starts_with('[')
+        && let Some((ip, rest)) = address.split_once('%')
+    {
+        let port = rest.rsplit_once("]:").map_or("9001", |(_, port)| port);
+        return format!("give the interface by its number, as `ip link` shows it: {ip}%2]:{port}");
     }
     if address.starts_with(['/', '.', '@']) {
         return format!("a unix socket stands behind `unix:`: unix:{address}");
@@ -92,7 +124,7 @@ fn cure(address: &str) -> String {
         ("", port) => {
             format!("give the IP address too, such as 127.0.0.1:{port}, or 0.0.0.0:{port} for all")
         }
-        (host, port) if host.parse::<std::net::Ipv6Addr>().is_ok() => {
+        (host, port) if host.parse::<Ipv6Addr>().is_ok() => {
             format!("an IPv6 address stands in brackets: [{host}]:{port}")
         }
         ("localhost", port) => {
@@ -112,6 +144,7 @@ mod tests {
             ("127.0.0.1:9001", "ws://127.0.0.1:9001/ws"),
             ("0.0.0.0:0", "ws://0.0.0.0:0/ws"),
             ("[::1]:9001", "ws://[::1]:9001/ws"),
+            ("[fe80::1%2]:9001", "ws://[fe80::1%2]:9001/ws"),
             ("unix:/run/a b.sock", "unix:/run/a b.sock:/ws"),
             ("unix:a.sock", "unix:a.sock:/ws"),
             ("unix:@ringback", "unix:@ringback:/ws"),
@@ -132,7 +165,15 @@ mod tests {
             ("9001", "such as 127.0.0.1:9001, or 0.0.0.0:9001 for all"),
             ("10.0.0.1", "give a port too, such as 10.0.0.1:9001"),
             ("::1", "give a port too, such as [::1]:9001"),
-            ("2001:db8::1:9001", "give a port too, such as [2001:db8::1:9001]:9001"),
+            ("fe80::1", "give a port too, such as [fe80::1]:9001"),
+            ("::1:9001", "brackets: [::1]:9001, or [::1:9001]:9001"),
+            ("2001:db8::1:9002", "brackets: [2001:db8::1]:9002, or [2001:db8::1:9002]:9001"),
+            ("[fe80::1]:9001", "the number of its interface: [fe80::1%2]:9001"),
+            ("[fe80::1%eth0]:9002", "by its number, as `ip link` shows it: [fe80::1%2]:9002"),
+            ("[::ffff:192.0.2.1]:9001", "give the IPv4 address itself: 192.0.2.1:9001"),
+            ("[ff02::1%2]:9001", "no multicast"),
+            ("224.0.0.1:9001", "no multicast"),
+            ("255.255.255.255:9001", "no broadcast"),
             ("10.0.0.1:65536", "a port of 0 to 65535, such as 10.0.0.1:9001"),
             ("10.0.0.1:http", "a port of 0 to 65535, such as 10.0.0.1:9001"),
             ("localhost", "give an IP address and a port"),

@@ -3,7 +3,11 @@
 use std::fmt::Display;
 
 use super::{Address, Config, EngineChoice};
-use crate::proto::handshake::ANY;
+use crate::proto::handshake::{ANY, Handshake};
+
+/// Room in bytes for the page with its head, and for each byte of the path, which stands in it twice and escaped.
+const PAGE_ROOM: usize = 40 << 10;
+const PATH_ROOM: usize = 12;
 
 /// Options that do not go together.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,6 +73,7 @@ impl Config {
                         leave the timeout out, or give an interval";
             return wrong(&["keep-alive-timeout", "keep-alive-interval"], what.into());
         }
+        self.check_memory(&is_given)?;
         match (self.ring.submissions, self.ring.completions) {
             (Some(submissions), Some(completions)) if completions < submissions => wrong(
                 &["ring-submissions", "ring-completions"],
@@ -76,6 +81,48 @@ impl Config {
             ),
             _ => Ok(()),
         }
+    }
+}
+
+impl Config {
+    /// The smallest `--unsent-total` that works: one request's head, the page and one receive buffer fit into it.
+    pub(crate) fn unsent_total_min(&self) -> usize {
+        Handshake::held_max(self.head.max_size)
+            + PAGE_ROOM
+            + PATH_ROOM * self.access.first_path().len()
+            + self.receive_buffer_size
+    }
+
+    /// Finds sizes for which `--unsent-total` has no room.
+    fn check_memory(&self, is_given: &impl Fn(&str) -> bool) -> Result<(), Contradiction> {
+        let total = self.unsent_total;
+        let least = self.unsent_total_min();
+        if total < least {
+            let what = format!(
+                "--unsent-total of {total} bytes has no room for one request, the page and one receive buffer: give {least} \
+                 bytes or more, or lower --receive-buffer-size or --max-head-size"
+            );
+            return Err(Contradiction {
+                options: &["unsent-total", "receive-buffer-size", "max-head-size"],
+                what,
+            });
+        }
+        let total = u64::try_from(total).unwrap_or(u64::MAX);
+        let unsent_limit = u64::try_from(self.unsent_limit).unwrap_or(u64::MAX);
+        for (options, size) in [
+            (&["unsent-limit", "unsent-total"], unsent_limit),
+            (&["whole-frame-max", "unsent-total"], self.whole_frame_max),
+        ] {
+            let name = options[0];
+            if size > total && is_given(name) {
+                let what = format!(
+                    "--{name} is {size} bytes and --unsent-total, which bounds it, {total} bytes: lower the first or raise \
+                     the second"
+                );
+                return Err(Contradiction { options, what });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -142,7 +189,15 @@ mod tests {
             let said = taken(&|config| listen(config, addresses), true);
             assert_eq!(said.is_ok(), is_right, "{addresses:?}: {said:?}");
         }
-        let changes: [(Change, &str); 9] = [
+        let changes: [(Change, &str); 14] = [
+            (|config| config.unsent_total = 64 << 10, "--unsent-total of 65536 bytes has no room"),
+            (|config| config.receive_buffer_size = 256 << 20, "or lower --receive-buffer-size"),
+            (
+                |config| (config.unsent_total, config.head.max_size) = (128 << 10, 64 << 10),
+                "--unsent-total of 131072 bytes has no room",
+            ),
+            (|config| config.unsent_total = 8 << 20, "--unsent-limit is 16777216 bytes"),
+            (|config| config.whole_frame_max = 1 << 40, "--whole-frame-max is 1099511627776 bytes"),
             (
                 |config| config.admin.address = Some("127.0.0.1:9001".parse().unwrap()),
                 "--admin 127.0.0.1:9001",
@@ -169,7 +224,11 @@ mod tests {
             let told = taken(&change, true).expect_err(said);
             assert!(told.contains(said), "{told}");
         }
-        // A default gives way.
+        // A default gives way, and the least total is enough.
+        assert_eq!(taken(&|config| config.unsent_total = 8 << 20, false), Ok(()));
+        let least = Config::default().unsent_total_min();
+        assert_eq!(taken(&|config| config.unsent_total = least, false), Ok(()));
+        assert!(taken(&|config| config.unsent_total = least - 1, false).is_err());
         assert_eq!(taken(&|config| config.keep_alive.interval = Duration::ZERO, false), Ok(()));
         let (submissions, completions) = (Some(16), Some(8));
         let change = |config: &mut Config| {

@@ -101,6 +101,8 @@ counters! {
     refusals,
     /// Connections that ended without having sent anything, such as a browser's spare one or a check of the port.
     silent,
+    /// Connections that ended in the middle of their request's head, without an answer.
+    abandoned,
     /// Connections that ended for want of a valid PROXY header.
     proxy_errors,
     /// Connections of an address that had too many, ended without being told.

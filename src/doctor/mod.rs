@@ -79,6 +79,8 @@ pub fn diagnose(config: &Config, inherited: Vec<Inherited>) -> Diagnosis {
         let limit = getrlimit(Resource::Memlock).current;
         findings.push(findings::memlock(limit, status.may(CAP_IPC_LOCK), rings, workers));
     }
+    // How many connections it may have depends on the options too.
+    let ring_runs = findings.iter().all(|finding| finding.verdict != Verdict::Fail);
     let direct = direct_connections_max(config.max_connections, workers);
     let others = Descriptors { workers, inherited: inherited.len() }.connections_max(config);
     findings.extend([
@@ -92,7 +94,6 @@ pub fn diagnose(config: &Config, inherited: Vec<Inherited>) -> Diagnosis {
         ),
         findings::engine(&engine),
     ]);
-    let ring_runs = findings.iter().all(|finding| finding.verdict != Verdict::Fail);
     if matches!(config.engine, EngineChoice::TokioUring | EngineChoice::Epoll) {
         // What that engine cannot do without is tried below.
         for finding in &mut findings {
@@ -183,7 +184,7 @@ fn rings_for(workers: usize) -> io::Result<Vec<u32>> {
 }
 
 impl Diagnosis {
-    /// Whether the ring engine can run with these options.
+    /// Whether the ring engine can run here.
     #[must_use]
     pub const fn ring_runs(&self) -> bool {
         self.ring_runs

@@ -30,6 +30,12 @@ impl Total {
         self.taken.load(Ordering::Relaxed)
     }
 
+    /// Whether a worker that has drawn nothing could charge `bytes` now.
+    #[must_use]
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        self.taken().saturating_add(bytes) <= self.limit
+    }
+
     fn share(&self) -> usize {
         SHARE.min(self.limit / SHARE_PART)
     }
@@ -102,7 +108,7 @@ impl Budget {
     #[must_use]
     pub fn is_exhausted_for(&self, bytes: usize) -> bool {
         let free = self.drawn.get() - self.used.get();
-        free < bytes && self.total.taken().saturating_add(bytes - free) > self.total.limit
+        free < bytes && !self.total.has_room_for(bytes - free)
     }
 
     fn try_use(&self, bytes: usize) -> bool {
@@ -198,7 +204,9 @@ mod tests {
         assert!(!other.is_exhausted_for(300));
         let second = other.try_charge(300).expect("what is left");
         drop(first);
+        assert!(total.has_room_for(600) && !total.has_room_for(701));
         let third = other.charge(2000);
+        assert!(!total.has_room_for(0), "more was taken than there is");
         assert!(total.taken() >= 2300, "bytes that came anyway are counted");
         assert!(budget.try_charge(600).is_none());
         drop((second, third));

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use super::fields::is_token_byte;
 pub use super::page::{Document, Page, options_response, page_response};
+use super::proxy;
 use crate::memory::{Budget, Charge};
 pub use answer::accept_key;
 use answer::{Answer, accept_response, answer};
@@ -167,6 +168,12 @@ impl Handshake {
         Step::Refused(refused.of(all))
     }
 
+    /// The most bytes that a handshake is charged for, where a head has `head_max` bytes at most.
+    #[must_use]
+    pub const fn held_max(head_max: usize) -> usize {
+        size_of::<Unfinished>() + head_max
+    }
+
     /// Whether nothing has come of the request.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -210,7 +217,7 @@ fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Refused> {
     if scanned == 0
         && let Some(&first) = bytes.first().filter(|&&first| !is_token_byte(first))
     {
-        return Err(bad_beginning(first));
+        return Err(bad_beginning(first, bytes));
     }
     let unseen = bytes.get(scanned..).unwrap_or_default();
     for newline in memchr::memchr_iter(b'\n', unseen) {
@@ -225,8 +232,11 @@ fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Refused> {
 }
 
 #[cold]
-fn bad_beginning(first: u8) -> Refused {
+fn bad_beginning(first: u8, bytes: &[u8]) -> Refused {
     Refusal::Malformed.because(match first {
+        _ if proxy::is_v2(bytes) => {
+            "a header of the PROXY protocol stands before the request: start the server with --proxy-protocol v2".to_owned()
+        }
         b'\r' | b'\n' => format!("an empty line (the byte 0x{first:02X}) stands before the request: begin with the method"),
         0x16 => "the connection begins with the byte 0x16, as TLS does: use ws:// and http:// here, or a proxy that ends TLS"
             .to_owned(),

@@ -8,13 +8,10 @@ use socket2::{Domain, Socket};
 
 use super::StartError;
 use crate::config::Address;
-use crate::variables::{self, BadVariable};
+use crate::variables;
 
 /// Where the descriptors begin: behind the standard streams.
 const FIRST: usize = 3;
-
-/// More than systemd hands over to one service.
-const COUNT_MAX: usize = 1024;
 
 /// A listening socket that was handed over, and where it listens.
 #[derive(Debug)]
@@ -32,21 +29,8 @@ pub struct Inherited {
 ///
 /// [`StartError::Inherited`] when one is no listening stream socket of TCP or the unix family.
 pub fn inherited() -> Result<Vec<Inherited>, StartError> {
-    let process = variables::read("LISTEN_PID")?;
-    if process.as_ref().is_some_and(|process| process.parse::<u32>().is_err()) {
-        let why = "is no number of a process; unset it, or start the server by a .socket unit";
-        return Err(BadVariable::new("LISTEN_PID", process.unwrap_or_default(), why).into());
-    }
-    let is_for_us = process.is_some_and(|process| process.parse() == Ok(std::process::id()));
-    if !is_for_us {
+    if variables::handed_over()? == 0 {
         return Ok(Vec::new());
-    }
-    let Some(count) = variables::read("LISTEN_FDS")? else {
-        return Ok(Vec::new());
-    };
-    if !count.parse::<usize>().is_ok_and(|count| count <= COUNT_MAX) {
-        let why = format!("is no number of sockets, 0 to {COUNT_MAX}");
-        return Err(BadVariable::new("LISTEN_FDS", count, why).into());
     }
     let names = variables::read("LISTEN_FDNAMES")?.unwrap_or_default();
     let mut names = names.split(':').filter(|name| !name.is_empty());

@@ -9,6 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::StartError;
 use super::admin;
 use crate::config::Config;
+use crate::proto::handshake::{Handshake, Rules, page_response};
 use crate::session::REFUSALS_MAX;
 
 /// Descriptors that are not connections: standard streams, listeners, what each worker's runtime opens, and those who
@@ -19,6 +20,9 @@ const DESCRIPTORS_PER_WORKER: usize = 12 + REFUSALS_MAX;
 /// Memory that a server may need at its start, in bytes, most of it addresses: of stacks, and what the allocator reserves.
 /// With less, whatever comes last fails, and not all of that can be answered.
 const MEMORY_MIN: usize = 96 << 20;
+
+/// A date as HTTP writes it: all are of one length.
+const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
 /// The places of a ring's table of files at most: the kernel allocates them all at the start.
 const FILES_MAX: usize = 64 << 10;
@@ -103,6 +107,13 @@ pub(crate) fn direct_connections_max(
     Ok((wanted.unwrap_or(allowed), per_worker.min(wanted.unwrap_or(allowed))))
 }
 
+/// The bytes of memory that one request may take before its connection is open: its head in pieces, or the longer form of
+/// the page.
+pub(super) fn request_max(rules: &Rules) -> usize {
+    let page = page_response(&rules.page, true, false, DATE);
+    Handshake::held_max(rules.head_max).max(page.len())
+}
+
 /// How many places the table of files of a ring may have.
 pub(super) fn files_max() -> usize {
     descriptors().min(FILES_MAX)
@@ -123,6 +134,22 @@ fn descriptors() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `/readyz` would never say otherwise.
+    #[test]
+    fn the_least_total_has_room_for_a_request() {
+        for path in ["/ws".to_owned(), format!("/{}", "\"".repeat(10_000)), "/\u{FC}".repeat(5_000)] {
+            for (max_size, receive_buffer_size) in [(1 << 10, 1 << 10), (64 << 10, 64 << 10)] {
+                let mut config = Config { receive_buffer_size, ..Config::default() };
+                (config.head.max_size, config.access.paths) = (max_size, vec![path.clone()]);
+                let rules = crate::server::rules(&config);
+                let page = page_response(&rules.page, true, false, DATE).len();
+                let needed = Handshake::held_max(max_size) + page + receive_buffer_size;
+                assert!(config.unsent_total_min() >= needed, "{needed} bytes, a path of {}", path.len());
+                assert!(config.unsent_total_min() >= request_max(&rules));
+            }
+        }
+    }
 
     #[test]
     fn more_connections_than_descriptors_are_refused() {

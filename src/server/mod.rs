@@ -53,6 +53,8 @@ pub struct Server {
     /// How many workers have ended.
     ended: watch::Sender<usize>,
     is_leaving: AtomicBool,
+    /// The bytes of memory that a request may take.
+    request_max: usize,
     /// Removed when the workers have ended.
     #[expect(dead_code, reason = "it is there to be dropped")]
     files: Vec<SocketFile>,
@@ -99,14 +101,7 @@ impl Server {
         let Bound { per_worker: listeners, addresses, client_addresses, files } =
             listeners::bind(&config.listening, inherited, placement.workers)?;
         let shared = Arc::new(ProcessWide {
-            rules: Rules {
-                paths: config.access.paths.clone(),
-                subprotocols: config.access.subprotocols.clone(),
-                page: page::page(config.access.first_path()),
-                allowed_origins: config.access.allowed_origins.clone(),
-                head_max: config.head.max_size,
-                fields_max: config.head.max_fields,
-            },
+            rules: rules(config),
             limits: Limits::new(connections_max, config.access.max_connections_per_ip),
             unsent: Total::new(config.unsent_total),
             config: config.clone(),
@@ -123,6 +118,7 @@ impl Server {
             workers: Mutex::default(),
             ended: watch::channel(0).0,
             is_leaving: AtomicBool::new(false),
+            request_max: capacity::request_max(&shared.rules),
             files,
         };
         for (index, listeners) in listeners.into_iter().enumerate() {
@@ -207,6 +203,8 @@ impl Server {
             Err(Unready::Full)
         } else if self.stats.iter().any(|stats| stats.gauges.accept_paused.value() > 0) {
             Err(Unready::AcceptPaused)
+        } else if !self.shared.unsent.has_room_for(self.request_max) {
+            Err(Unready::Memory)
         } else {
             Ok(())
         }
@@ -280,6 +278,18 @@ impl Server {
     }
 }
 
+/// What requests are judged by.
+fn rules(config: &Config) -> Rules {
+    Rules {
+        paths: config.access.paths.clone(),
+        subprotocols: config.access.subprotocols.clone(),
+        page: page::page(config.access.first_path()),
+        allowed_origins: config.access.allowed_origins.clone(),
+        head_max: config.head.max_size,
+        fields_max: config.head.max_fields,
+    }
+}
+
 /// The engine that was asked for by name.
 pub(crate) const fn wanted(choice: EngineChoice) -> Option<Engine> {
     match choice {
@@ -308,6 +318,9 @@ pub enum Unready {
     /// New connections wait: no descriptors, no memory, or no place on a worker.
     #[error("accepting pauses")]
     AcceptPaused,
+    /// A request that comes in pieces, or one for the page, gets 503.
+    #[error("--unsent-total is used up")]
+    Memory,
 }
 
 /// Why a server did not start or did not go on. Each message says what to do about it.
@@ -459,6 +472,13 @@ fn bind_cure(address: &Address, source: &io::Error, option: &str) -> String {
         }
         (io::ErrorKind::PermissionDenied, _) => "; choose a directory that the server may write to".into(),
         (io::ErrorKind::NotFound, _) => "; its directory has to be there".into(),
-        _ => refusal_cure(source).into(),
+        _ => match (Errno::from_io_error(source), refusal_cure(source)) {
+            (Some(Errno::NODEV), _) => "; `ip link` shows the interfaces and their numbers".into(),
+            (Some(Errno::AFNOSUPPORT), _) => {
+                format!("; the system has no IPv6: {option} takes an IPv4 address")
+            }
+            (_, "") => format!("; choose another address with {option}"),
+            (_, cure) => cure.into(),
+        },
     }
 }

@@ -74,7 +74,7 @@ impl Session {
     /// Ends the connection at once.
     pub(super) fn cut(&mut self) {
         self.presence.context.stats.cuts.add(self.was_open.into());
-        self.stage = Stage::Over;
+        self.end();
     }
 
     /// Whether there is something that the peer has not taken.

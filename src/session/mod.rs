@@ -243,8 +243,7 @@ impl Session {
             (Err(error), _) => {
                 if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
                     // Reset by the peer: nobody is left to send to.
-                    self.count_if_silent();
-                    self.stage = Stage::Over;
+                    self.on_peer_gone();
                 }
             }
         }
@@ -297,10 +296,8 @@ impl Session {
     /// logged.
     pub(super) fn on_deadline(&mut self, address: impl FnOnce() -> Option<IpAddr>) {
         self.deadline = None;
-        if self.count_if_silent() {
-            self.stage = Stage::Over;
-        }
-        match &mut self.stage {
+        match &self.stage {
+            _ if self.is_silent() => self.end(),
             Stage::Proxied(..) => self.fail_proxy(ProxyError::Timeout),
             Stage::Handshake(..) => self.refuse(Refusal::Timeout),
             Stage::Open(connection) => match self.farewell {
@@ -489,25 +486,39 @@ impl Session {
     #[cold]
     fn on_end_of_stream(&mut self) {
         self.end_of_stream = true;
-        self.count_if_silent();
         match self.stage {
             Stage::Open(_) | Stage::Flushing { .. } => self.flush(),
-            Stage::Proxied(ref header, _) if !header.is_empty() => self.fail_proxy(ProxyError::Truncated),
-            Stage::Proxied(..) => self.stage = Stage::Over,
-            Stage::Handshake(..) | Stage::Lingering { .. } | Stage::Over => self.stage = Stage::Over,
+            _ => self.on_peer_gone(),
         }
     }
 
-    /// Counts a connection that is about to end, if its client has not sent anything. Such a client looks whether the port
-    /// is open, or holds a spare connection: it has asked for nothing and gets no answer.
-    fn count_if_silent(&self) -> bool {
-        let is_silent = match &self.stage {
+    /// Ends a connection whose peer sends nothing more and takes nothing more.
+    fn on_peer_gone(&mut self) {
+        match &self.stage {
+            Stage::Proxied(header, _) if !header.is_empty() => self.fail_proxy(ProxyError::Truncated),
+            _ => self.end(),
+        }
+    }
+
+    /// Ends the connection. One whose request is not complete has no other outcome, and is counted here.
+    fn end(&mut self) {
+        let stats = &self.presence.context.stats;
+        match &self.stage {
+            _ if self.is_silent() => stats.silent.add(1),
+            Stage::Proxied(..) | Stage::Handshake(..) => stats.abandoned.add(1),
+            _ => {}
+        }
+        self.stage = Stage::Over;
+    }
+
+    /// Whether the client has not sent anything. Such a client looks whether the port is open, or holds a spare connection:
+    /// it has asked for nothing and gets no answer.
+    fn is_silent(&self) -> bool {
+        match &self.stage {
             Stage::Proxied(header, _) => header.is_empty(),
             Stage::Handshake(handshake, _) => handshake.is_empty(),
             _ => false,
-        };
-        self.presence.context.stats.silent.add(is_silent.into());
-        is_silent
+        }
     }
 
     fn refuse(&mut self, refusal: Refusal) {

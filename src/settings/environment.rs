@@ -46,11 +46,13 @@ pub(super) fn check(
         is_ours.then_some(name)
     });
     let Some(stray) = strays.min() else { return Ok(()) };
-    let nearest = nearest(&stray, known.iter().copied()).unwrap_or_default();
-    Err(Mistake::new(
-        stray.replace(char::is_control, "?"),
-        format!("no option has this variable; the nearest is {nearest}"),
-    ))
+    // They all begin alike.
+    let known = known.iter().map(|name| name.trim_start_matches(PREFIX));
+    let cure = match nearest(stray.trim_start_matches(PREFIX), known) {
+        Some(nearest) => format!("the nearest is {PREFIX}{nearest}"),
+        None => "`ringback --help` has them all".to_owned(),
+    };
+    Err(Mistake::new(stray.replace(char::is_control, "?"), format!("no option has this variable; {cure}")))
 }
 
 /// Whether it is one of those that Kubernetes, and Docker's links before, make in each container for a service whose name
@@ -85,6 +87,10 @@ mod tests {
         ] {
             let told = format!("{name}: no option has this variable; the nearest is {nearest}");
             assert_eq!(said(&[("HOME", "/"), (name, "1")]), Err(told));
+        }
+        for name in ["RINGBACK_HELP", "RINGBACK_PORT", "RINGBACK_", "RINGBACK_FOO"] {
+            let told = format!("{name}: no option has this variable; `ringback --help` has them all");
+            assert_eq!(said(&[(name, "1")]), Err(told));
         }
         assert!(said(&[("RINGBACK_B", ""), ("RINGBACK_A", "")]).unwrap_err().starts_with("RINGBACK_A: "));
         assert!(said(&[("RINGBACK_PORT", "9001")]).is_err(), "what a person would write");

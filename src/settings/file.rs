@@ -50,8 +50,11 @@ impl File {
     /// Reads a file whose keys are options of `command`.
     pub(super) fn read(path: &Path, command: &Command) -> Result<Self, Mistake> {
         let name = path.display().to_string().replace(char::is_control, "?");
-        match fs::read_to_string(path) {
-            Ok(text) => Self::parse(name, &text, command),
+        match fs::read(path) {
+            Ok(bytes) => match str::from_utf8(&bytes) {
+                Ok(text) => Self::parse(name, text, command),
+                Err(error) => Err(not_utf8(&name, &bytes, error.valid_up_to())),
+            },
             Err(error) => Err(Mistake {
                 what: format!(
                     "the configuration file cannot be read: {error}; --config or RINGBACK_CONFIG names it"
@@ -96,6 +99,28 @@ impl File {
     }
 }
 
+/// The byte at `at` is where a file stops to be UTF-8. Lines and positions are told from 1 on.
+fn not_utf8(name: &str, bytes: &[u8], at: usize) -> Mistake {
+    let before = bytes.get(..at).unwrap_or_default();
+    let (line, position) = before.iter().fold((1, 1), |(line, position), byte| match byte {
+        b'\n' => (line + 1, 1),
+        _ => (line, position + 1),
+    });
+    let byte = bytes.get(at).copied().unwrap_or_default();
+    Mistake {
+        place: format!("{name}:{line}"),
+        what: format!("the byte 0x{byte:02X} at position {position} is not UTF-8, which a file has to be"),
+    }
+}
+
+/// The text that a file has for a key, however wrong the file is otherwise. A pipe can be read only once, and is not.
+pub(crate) fn peek(path: &Path, key: &str) -> Option<String> {
+    let text = fs::metadata(path).ok().filter(fs::Metadata::is_file).and_then(|_| fs::read(path).ok())?;
+    let text = String::from_utf8_lossy(&text);
+    let (table, _mistakes) = DeTable::parse_recoverable(&text);
+    Some(table.get_ref().get(key)?.get_ref().as_str()?.to_owned())
+}
+
 /// Whether any text may be a value of the option, so that a number would be a slip.
 pub(super) fn is_text(argument: &Arg) -> bool {
     let of = argument.get_value_parser().type_id();
@@ -108,8 +133,10 @@ fn unknown(word: &str, command: &Command) -> String {
     if command.get_arguments().filter(is_outside).any(|argument| argument.get_long() == Some(word)) {
         return format!("{word} is for the command line, not for the file");
     }
-    let nearest = nearest(word, options(command).map(key)).unwrap_or_default();
-    format!("unknown key {word:?}; the nearest option is {nearest}")
+    match nearest(word, options(command).map(key)) {
+        Some(nearest) => format!("unknown key {word:?}; the nearest option is {nearest}"),
+        None => format!("unknown key {word:?}; `ringback example-config` has all options"),
+    }
 }
 
 /// What the command line would have for a value of the file; where it is wrong, and what would be right.
@@ -242,7 +269,8 @@ mod tests {
         for (text, said) in [
             ("some-txt = 1", "1: unknown key \"some-txt\"; the nearest option is some-text"),
             ("\na_number = 1", "2: unknown key \"a_number\"; the nearest option is a-number"),
-            ("[lists]\nthe-list = []", "1: unknown key \"lists\"; the nearest option is the-list"),
+            ("[the_lists]\nthe-list = []", "1: unknown key \"the_lists\"; the nearest option is the-list"),
+            ("foo = 1", "1: unknown key \"foo\"; `ringback example-config` has all options"),
             ("config = 'b.toml'", "1: config is for the command line, not for the file"),
             ("some-text = 5", "1: some-text: expected VALUE as a string, found 5"),
             ("some-text = [\n'a',\n]", "1: some-text: expected VALUE as a string, found an array"),

@@ -9,6 +9,7 @@ mod example;
 mod file;
 
 pub(crate) use example::example;
+pub(crate) use file::peek;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -26,6 +27,9 @@ const CONFIG: &str = "config";
 /// The id of the option that asks for the result.
 const PRINT_CONFIG: &str = "print_config";
 
+/// From 0 to 1: names that are less like each other have nothing in common.
+const LIKENESS_MIN: f64 = 0.5;
+
 /// Where the value of an option comes from that nobody has chosen.
 const DEFAULT: &str = "default";
 
@@ -42,6 +46,9 @@ pub(crate) enum Refusal {
     /// A mistake on the command line or in the environment, or help was asked for.
     #[error(transparent)]
     CommandLine(#[from] clap::Error),
+    /// A mistake in the variable of an option that the command line has too.
+    #[error(transparent)]
+    Variable(clap::Error),
     /// The file is not there, or has a mistake; or a variable is no option's.
     #[error(transparent)]
     Mistake(#[from] Mistake),
@@ -66,6 +73,8 @@ impl Settings {
             let help = command.clone().try_get_matches_from(&arguments).err().filter(|_| is_help);
             help.unwrap_or(error)
         })?;
+        // A wrong variable is a mistake, though the command line stands above it.
+        parsed.clone().try_get_matches_from(arguments.first()).map_err(Refusal::Variable)?;
         environment::check(&command, std::env::vars_os())?;
         let Some(path) = matches.get_one::<std::path::PathBuf>(CONFIG) else {
             return Ok(Self { command, matches, file: None });
@@ -169,10 +178,10 @@ fn found_at_run_time(argument: &Arg) -> String {
     if default.is_empty() { "not set".into() } else { default.trim_end_matches(']').into() }
 }
 
-/// The name that is most like the word.
+/// The name that is most like the word, if the word may be a slip for it.
 fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let likeness = |name: &str| strsim::normalized_damerau_levenshtein(word, name);
-    names.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+    names.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) > LIKENESS_MIN)
 }
 
 /// The key of an option in the file: its name on the command line.

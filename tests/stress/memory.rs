@@ -22,7 +22,7 @@ fn announced_lengths_take_no_memory(engine: &str) {
     let count = connections(volume(10_000));
     // One byte of a frame that is gathered; none of a frame that streams, for it would be echoed at once.
     for (whole_frame_max, came) in [("2GiB", &b"x"[..]), ("64KiB", b"")] {
-        let server = Server::start(engine, &["--whole-frame-max", whole_frame_max]);
+        let server = Server::start(engine, &["--whole-frame-max", whole_frame_max, "--unsent-total", "2GiB"]);
         let mut clients: Vec<_> = (0..count).map(|_| server.connect()).collect();
         let idle = server.resident();
         let mut bytes = header(true, OpCode::Binary, (1 << 30) + 1);

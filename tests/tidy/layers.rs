@@ -18,7 +18,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 15] = [
     ("limits", &[]),
     ("proto", &["mask", "memory"]),
     ("engine", &["memory", "system"]),
-    ("options", &["mask", "system", "logging", "proto"]),
+    ("options", &["mask", "system", "variables", "logging", "proto"]),
     ("counters", &["memory", "proto", "engine"]),
     ("session", &["memory", "limits", "proto", "engine", "options", "counters"]),
     (

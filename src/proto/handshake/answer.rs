@@ -12,6 +12,9 @@ use super::{ANY, Rules};
 /// The one protocol version that there is (RFC 6455 §4.1).
 const VERSION: &str = "13";
 
+/// The longest version of a client that is repeated to it, in bytes.
+const VERSION_SHOWN_MAX: usize = 32;
+
 /// The methods that are served.
 pub(super) const METHODS: [&[u8]; 3] = [b"GET", b"HEAD", b"OPTIONS"];
 
@@ -103,13 +106,21 @@ pub(super) fn unknown_method(method: &[u8]) -> Refused {
 
 #[cold]
 fn other_version(versions: Occurrences<'_>) -> Refused {
-    let number = str::from_utf8(versions.value)
-        .ok()
-        .filter(|value| (1..=3).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_digit()));
-    Refusal::Version.because(match (versions.count, number) {
+    let value = versions.value;
+    let bad = value.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b',' | b' '));
+    Refusal::Version.because(match (versions.count, bad.and_then(|at| Some((at, value.get(at)?)))) {
         (0, _) => "the Sec-WebSocket-Version field is missing: send 13".to_owned(),
-        (_, Some(number)) => format!("the Sec-WebSocket-Version is {number}: send 13, as RFC 6455 has it"),
-        _ => "the Sec-WebSocket-Version is not 13: send 13 alone, as RFC 6455 has it".to_owned(),
+        (_, Some((at, byte))) => {
+            format!("the Sec-WebSocket-Version has the byte 0x{byte:02X} at position {}: send 13", at + 1)
+        }
+        // Digits, commas and spaces are safe to repeat.
+        _ => match str::from_utf8(value) {
+            Ok("") => "the Sec-WebSocket-Version is empty: send 13".to_owned(),
+            Ok(shown) if shown.len() <= VERSION_SHOWN_MAX => {
+                format!("the Sec-WebSocket-Version is {shown}: send 13 alone, as RFC 6455 has it")
+            }
+            _ => format!("the Sec-WebSocket-Version has {} characters: send 13", value.len()),
+        },
     })
 }
 
