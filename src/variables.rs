@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 
 use crate::mask::Kernel;
+pub use crate::settings::is_of_a_service;
 
 /// Which lines are logged.
 pub const LOG: &str = "RUST_LOG";

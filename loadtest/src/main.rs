@@ -34,7 +34,7 @@ use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cli::{Args, Command};
+use cli::{Args, Command, check_environment};
 use output::progress::Progress;
 use output::report::Report;
 use run::{Failure, Plan};
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         Command::Merge(args) => args.json,
         Command::Compare(_) | Command::Demo(_) => false,
     };
-    let done = match command {
+    let done = check_environment().and_then(|()| match command {
         Command::Load(args) => {
             // Only here: the servers that a comparison starts would inherit it.
             ringback::allocator::avoid_huge_pages();
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Merge(args) => merge::run(&args).map(|()| 0),
-    };
+    });
     ExitCode::from(done.unwrap_or_else(|failure| {
         say!("loadtest: {failure}");
         if wants_json && !matches!(failure, Failure::Output(_)) {

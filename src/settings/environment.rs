@@ -55,7 +55,8 @@ pub(super) fn check(
 
 /// Whether it is one of those that Kubernetes, and Docker's links before, make in each container for a service whose name
 /// begins with ours: `RINGBACK_SERVICE_HOST`, `RINGBACK_PORT=tcp://…`, `RINGBACK_PORT_9001_TCP_ADDR`.
-fn is_of_a_service(name: &str, value: &str) -> bool {
+#[must_use]
+pub fn is_of_a_service(name: &str, value: &str) -> bool {
     let has_number = |rest: &str| rest.starts_with(|first: char| first.is_ascii_digit());
     name.ends_with("_SERVICE_HOST")
         || name.ends_with("_SERVICE_PORT")

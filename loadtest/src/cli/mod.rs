@@ -1,6 +1,7 @@
 //! The command line.
 
 mod connection;
+mod environment;
 mod output;
 mod pace;
 mod run;
@@ -17,6 +18,7 @@ use crate::run::{Failure, Plan};
 use crate::target::Target;
 use crate::{compare, demo, merge};
 use connection::ConnectionArgs;
+pub(crate) use environment::check_environment;
 use output::OutputArgs;
 use pace::PaceArgs;
 pub(crate) use pace::{DEPTH_MAX, parse_rate};

@@ -72,3 +72,40 @@ fn a_wrong_environment_is_told_with_its_name_and_an_empty_one_is_none() {
     }
     assert_eq!(load_ws(address, &["-c", "1", "--engine", "epoll"]).json()["engine"], "epoll");
 }
+
+/// Runs the program with these variables, and without a server.
+fn with(variables: &[(&str, &str)], args: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
+    let Output { status, stdout, stderr } =
+        command.args(args).envs(variables.iter().copied()).output().expect("it is built");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Ran { code: status.code().expect("no signal"), stdout: text(stdout), stderr: text(stderr) }
+}
+
+#[test]
+fn a_wrong_variable_is_told_whatever_the_command_line_says() {
+    let load = &["ws://127.0.0.1:1/", "-c", "1", "--json", "--engine", "epoll"][..];
+    for (name, value, told) in [
+        ("LOADTEST_ENGINE", "x", "LOADTEST_ENGINE=x: auto, ring or epoll is needed, or nothing"),
+        (
+            "LOADTEST_ENGIN",
+            "ring",
+            "LOADTEST_ENGIN: no option has this variable; the only one is LOADTEST_ENGINE",
+        ),
+        ("LOADTEST_CONNECTIONS", "", "LOADTEST_CONNECTIONS: no option has this variable"),
+        ("RINGBACK_MASK", "mmx", "RINGBACK_MASK=\"mmx\": "),
+    ] {
+        assert_told(&with(&[(name, value)], load), 64, told);
+        assert_told(&with(&[(name, value)], &["merge", "--json", "/nonexistent.hdr"]), 64, told);
+        for command in [&["compare", "a=b {port}"][..], &["demo"]] {
+            let ran = with(&[(name, value)], command);
+            assert!(ran.code == 64 && ran.stderr.contains(told), "{name}, {command:?}: {}", ran.stderr);
+        }
+    }
+    // Nobody listens there: it gets that far.
+    for (name, value) in
+        [("LOADTEST_SERVICE_HOST", "10.0.0.1"), ("LOADTEST_ENGINE", ""), ("RINGBACK_MASK", "")]
+    {
+        assert_eq!(with(&[(name, value)], load).code, 69, "{name}");
+    }
+}
