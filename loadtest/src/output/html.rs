@@ -233,8 +233,11 @@ fn headlines(report: &Report) -> Vec<(&'static str, String)> {
 
 fn errors(report: &Report) -> Section {
     let counts = report.errors.iter().map(|(kind, count)| (kind.clone(), Grouped(*count as f64).to_string()));
-    let examples = report.error_examples.iter().map(|example| ("for example".to_owned(), example.clone()));
-    Section { title: "Errors", rows: counts.chain(examples).collect() }
+    Section { title: "Errors", rows: counts.chain(examples(&report.error_examples)).collect() }
+}
+
+fn examples(examples: &[String]) -> impl Iterator<Item = (String, String)> {
+    examples.iter().map(|example| ("for example".to_owned(), example.clone()))
 }
 
 fn reconnects(report: &Report) -> Section {
@@ -242,7 +245,7 @@ fn reconnects(report: &Report) -> Section {
     let causes = report.reconnect_causes.iter().map(|(kind, count)| (kind.clone(), *count));
     let rows =
         counts.into_iter().chain(causes).map(|(name, count)| (name, Grouped(count as f64).to_string()));
-    Section { title: "Reconnects", rows: rows.collect() }
+    Section { title: "Reconnects", rows: rows.chain(examples(&report.reconnect_examples)).collect() }
 }
 
 fn search(report: &Report) -> Section {

@@ -94,6 +94,9 @@ impl fmt::Display for Report {
         for (kind, count) in &self.reconnect_causes {
             writeln!(f, "           {count:>10} {kind}")?;
         }
+        for example in &self.reconnect_examples {
+            writeln!(f, "           {example}")?;
+        }
         if self.errors_total == 0 {
             writeln!(f, "errors     none in {} echoes, the warm-up's included", self.echoes_checked)?;
         } else {
