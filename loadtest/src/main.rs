@@ -45,6 +45,7 @@ use signals::Interrupts;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    signals::take_stray();
     let command = match Command::read() {
         Ok(command) => command,
         Err(code) => return code,
