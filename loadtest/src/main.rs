@@ -35,6 +35,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cli::{Args, Command, check_environment};
+use output::figures::Rate;
 use output::progress::Progress;
 use output::report::Report;
 use run::{Failure, Plan};
@@ -89,7 +90,7 @@ fn load(args: &Args) -> Result<u8, Failure> {
         Some(condition) => {
             let start = plan.pace.rate().map_or(find_max::RATE_START, |(rate, _)| rate);
             find_max::run(condition, start, |rate| {
-                run(args.plan_at(rate)?, &format!("{rate:.0}/s were due: "))
+                run(args.plan_at(rate)?, &format!("{}/s were due: ", Rate(rate)))
             })?
         }
     };

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, Axis, Colour, Frame, Line};
-use super::figures::{Grouped, Micros, capitalised, quantile_us, us};
+use super::figures::{Grouped, Micros, Seconds, capitalised, quantile_us, us};
 use super::report::{Latency, Report};
 use super::series::{self, Point, Slice};
 use super::text::{BOTTLENECK_UNKNOWN, NOTHING_CAME_BACK};
@@ -60,7 +60,9 @@ pub(crate) fn of_report(report: &Report) -> String {
         title: format!("Load of {}", report.target),
         subtitle: format!(
             "{}, {} s after {} s of warm-up",
-            report.began, report.duration_seconds, report.warmup_seconds
+            report.began,
+            Seconds(report.duration_seconds),
+            Seconds(report.warmup_seconds)
         ),
         warnings,
         headlines: headlines(report),
@@ -283,7 +285,7 @@ fn settings(report: &Report) -> Section {
         ("threads", report.threads.to_string()),
         ("engine", report.engine.clone()),
         ("cores", if cores.is_empty() { "any".into() } else { cores.join(", ") }),
-        ("opened over", format!("{} s", report.ramp_seconds)),
+        ("opened over", format!("{} s", Seconds(report.ramp_seconds))),
         ("local addresses", report.source.clone().unwrap_or_else(|| "the system's choice".into())),
         ("spinning", spinning),
         ("congestion control", report.congestion.clone()),

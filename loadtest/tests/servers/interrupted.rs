@@ -157,6 +157,53 @@ fn every_mode_tells_what_there_is() {
 }
 
 #[test]
+fn the_report_rounds_its_times_and_rates() {
+    let (address, told) = serve_telling();
+    let url = format!("ws://{address}/");
+    let folder = tempfile::tempdir().expect("a folder");
+    let html = folder.path().join("a.html");
+    let html = html.to_str().expect("text");
+    let child = start(&[
+        &url,
+        "-c",
+        "1",
+        "-d",
+        "1h",
+        "--warmup",
+        "1234567ns",
+        "--rate",
+        "2.5",
+        "--grace",
+        "60s",
+        "--html",
+        html,
+    ]);
+    for _ in 0..3 {
+        told.recv_timeout(PATIENCE).expect("a message");
+    }
+    send(&child, Signal::TERM);
+    let output = child.wait_with_output().expect("it ends");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(143), "{text}");
+    let page = fs::read_to_string(html).expect("a page");
+    for part in [" s after 0.001235 s of warm-up", " s of 3600 s"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(page.contains(" s after 0.001235 s of warm-up"), "{page}");
+    assert!(text.contains(" 2.5 a second were due"), "{text}");
+    assert!(page.contains(", 2.5 a second, "), "{page}");
+    // No time has more than three digits behind its point, unless it would be 0.
+    for line in text.lines().filter(|line| line.starts_with("window ") || line.contains("ended the window")) {
+        let times: Vec<_> = line.split(' ').filter(|word| word.parse::<f64>().is_ok()).collect();
+        let digits = |time: &str| time.split_once('.').map_or(0, |(_, digits)| digits.len());
+        assert!(
+            times.len() >= 2 && times.iter().all(|time| *time == "0.001235" || digits(time) <= 3),
+            "{line}"
+        );
+    }
+}
+
+#[test]
 fn other_signals_end_nothing() {
     let signals = "USR1 USR2 ALRM VTALRM PROF IO PWR STKFLT XFSZ RTMIN RTMIN+7 RTMAX";
     for engine in ENGINES {
