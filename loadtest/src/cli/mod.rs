@@ -31,8 +31,8 @@ use traffic::TrafficArgs;
 /// the same frames and has to send the same bytes back: the cost of the network alone.
 ///
 /// Exit status: 0 all is well, 1 an echo or a connection was wrong or a condition of --fail-if is so, 64 usage, 69 the
-/// server cannot be reached, 71 the system refuses a thread, a file or memory, 74 a result cannot be written; 130, 143, 131,
-/// 129 or 152 where SIGINT, SIGTERM, SIGQUIT, SIGHUP or SIGXCPU has ended the run.
+/// server cannot be reached, 71 the system refuses a thread, a file or memory, 74 a result cannot be written; 129, 130, 131,
+/// 143 or 152 where SIGHUP, SIGINT, SIGQUIT, SIGTERM or SIGXCPU has ended the run.
 ///
 /// Signals: the first of these ends the window early, and the program reports what it has; a second one, but SIGXCPU, ends it at
 /// once. The others that would end it are ignored, such as SIGUSR1, SIGUSR2 and SIGALRM.

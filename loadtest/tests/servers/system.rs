@@ -1,5 +1,7 @@
 //! What the system and the environment say no to, and how that is told.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::process::{Command, Output};
 
 use crate::support::{Ran, load_ws, serve_tungstenite};
@@ -108,4 +110,31 @@ fn a_wrong_variable_is_told_whatever_the_command_line_says() {
     {
         assert_eq!(with(&[(name, value)], load).code, 69, "{name}");
     }
+}
+
+/// The numbers in a text that may be exit codes.
+fn numbers(text: &str) -> BTreeSet<u8> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    words.filter_map(|word| word.parse().ok()).collect()
+}
+
+#[test]
+fn the_exit_codes_are_in_one_table_and_the_help_agrees() {
+    let file = |name: &str| {
+        fs::read_to_string(format!("{}/../{name}", env!("CARGO_MANIFEST_DIR"))).expect("it is there")
+    };
+    let manual = file("docs/LOADTEST.md");
+    let (_, section) = manual.split_once("\n## Exit codes\n").expect("a section");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let codes: BTreeSet<_> = rows.flat_map(|(codes, _)| numbers(codes)).collect();
+    assert!(codes.len() > 6, "{codes:?}");
+    for command in [&["--help"][..], &["compare", "--help"]] {
+        let ran = with(&[], command);
+        assert_eq!(ran.code, 0);
+        let (_, status) = ran.stdout.split_once("Exit status:").expect("it is told");
+        let status = status.split("\n\n").next().unwrap_or_default();
+        assert_eq!(numbers(status), codes, "{command:?}");
+    }
+    let read_me = file("README.md");
+    assert!(read_me.contains("](docs/LOADTEST.md#exit-codes)") && !read_me.contains("`loadtest` ends with"));
 }
