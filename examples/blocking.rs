@@ -89,11 +89,11 @@ fn receive(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<Range<usize>
     }
 }
 
-/// Ends the connection. It drops what still comes: otherwise a reset could cost the client the last bytes.
+/// Ends the connection once the client does. It drops what still comes: otherwise the kernel would reset the connection,
+/// and the client could lose the last bytes.
 fn end(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
     let (began, mut dropped) = (Instant::now(), [0; 4096]);
-    while began.elapsed() < Duration::from_secs(1) && matches!(stream.read(&mut dropped), Ok(1..)) {}
+    while began.elapsed() < TIMEOUT && matches!(stream.read(&mut dropped), Ok(1..)) {}
     Ok(())
 }

@@ -8,7 +8,6 @@ mod environment;
 mod example;
 mod file;
 
-pub use environment::is_of_a_service;
 pub(crate) use example::example;
 
 use std::ffi::OsString;

@@ -18,7 +18,7 @@ pub(crate) const LAYERS: [(&str, &[&str]); 15] = [
     ("limits", &[]),
     ("proto", &["mask", "memory"]),
     ("engine", &["memory", "system"]),
-    ("options", &["mask", "system", "logging", "proto"]),
+    ("options", &["mask", "system", "variables", "logging", "proto"]),
     ("counters", &["memory", "proto", "engine"]),
     ("session", &["memory", "limits", "proto", "engine", "options", "counters"]),
     (
@@ -142,7 +142,16 @@ const OUTSIDE: [(&str, &[&str]); 4] = [
     // `frame` answers with a `ProtocolError`.
     (
         "loadtest/src",
-        &["allocator", "engine", "memory", "mask", "proto::close", "proto::frame", "proto::ProtocolError"],
+        &[
+            "allocator",
+            "engine",
+            "memory",
+            "mask",
+            "variables",
+            "proto::close",
+            "proto::frame",
+            "proto::ProtocolError",
+        ],
     ),
     ("benches", &["engine", "memory", "mask", "proto"]),
     ("examples", &["memory", "proto"]),
