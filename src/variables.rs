@@ -97,3 +97,15 @@ pub fn has_manager() -> Result<bool, BadVariable> {
     let why = "is no unix socket: give a path from / on, or @ and a name, of 107 bytes at most; or unset it";
     Err(BadVariable::new(NOTIFY, socket, why))
 }
+
+/// Whether it is one of those that Kubernetes, and Docker's links before, make in each container for a service whose name
+/// begins with ours: `RINGBACK_SERVICE_HOST`, `RINGBACK_PORT=tcp://…`, `RINGBACK_PORT_9001_TCP_ADDR`.
+#[must_use]
+pub fn is_of_a_service(name: &str, value: &str) -> bool {
+    let has_number = |rest: &str| rest.starts_with(|first: char| first.is_ascii_digit());
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || (name.ends_with("_PORT") && value.contains("://"))
+        || name.split("_PORT_").skip(1).any(has_number)
+}

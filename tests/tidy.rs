@@ -25,8 +25,8 @@ const PROTO_FORBIDDEN: [&str; 4] = ["tokio", "rustix", "socket2", "libc"];
 /// As [`PROTO_FORBIDDEN`], of the modules of `std` and `core`.
 const PROTO_FORBIDDEN_STD: [&str; 6] = ["net", "fs", "time", "io", "thread", "process"];
 /// A word in the documents that begins so is the path of a file or folder of this repository.
-const PATH_PREFIXES: [&str; 8] =
-    ["src/", "tests/", "docs/", "benches/", "loadtest/", "fuzz/", "deploy/", ".ci/"];
+const PATH_PREFIXES: [&str; 9] =
+    ["src/", "tests/", "docs/", "benches/", "examples/", "loadtest/", "fuzz/", "deploy/", ".ci/"];
 /// What the README promises to someone who has just cloned the repository.
 const README_COMMANDS: [&str; 2] = ["cargo run --release", "cargo test --workspace"];
 
@@ -43,7 +43,7 @@ fn source_files_are_short() {
 
 #[test]
 fn unsafe_stays_in_its_folders() {
-    let strays: Vec<_> = sources(&["src", "loadtest/src", "benches", "tests"])
+    let strays: Vec<_> = sources(&["src", "loadtest/src", "benches", "examples", "tests"])
         .filter(|(path, _)| !UNSAFE_HOMES.iter().any(|home| path.starts_with(home)))
         .filter(|(_, text)| words(&code(text)).any(|word| word == "unsafe"))
         .map(|(path, _)| path)
@@ -63,7 +63,7 @@ fn the_protocol_core_does_no_io() {
 #[test]
 fn modules_use_only_what_lies_below() {
     let all = |folders: &[&str]| sources(folders).collect::<Vec<_>>();
-    let outside = all(&["loadtest/src", "benches", "fuzz/fuzz_targets"]);
+    let outside = all(&["loadtest/src", "benches", "examples", "fuzz/fuzz_targets"]);
     let library = all(&["src"]);
     let mut breaches = layers::breaches(&library);
     breaches.extend(layers::reaches(&outside));
@@ -94,7 +94,7 @@ fn layers_are_of_modules_that_exist() {
 
 #[test]
 fn unfinished_work_has_an_owner() {
-    let orphans: Vec<_> = sources(&["src", "loadtest", "benches", "tests", "fuzz"])
+    let orphans: Vec<_> = sources(&["src", "loadtest", "benches", "examples", "tests", "fuzz"])
         .flat_map(|(path, text)| {
             let lines: Vec<_> = text.lines().enumerate().filter(|(_, line)| is_orphan(line)).collect();
             lines.into_iter().map(|(at, line)| format!("{path}:{}: {line}", at + 1)).collect::<Vec<_>>()

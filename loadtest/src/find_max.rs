@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::output::condition::Condition;
+use crate::output::figures::Rate;
 use crate::output::report::Report;
 use crate::run::Failure;
 
@@ -197,14 +198,14 @@ impl FindMax {
             return "no rate was tried to its end".to_owned();
         }
         let held = match rate {
-            Some(rate) => format!("{condition} holds at {rate:.0} messages a second"),
+            Some(rate) => format!("{condition} holds at {} messages a second", Rate(*rate)),
             None => format!("{condition} holds at no rate that was tried"),
         };
         let failed = match (rate_failed, limit) {
             (Some(rate), Some(Limit::Generator)) => {
-                format!("at {rate:.0} the generator gave up first: the server may do more")
+                format!("at {} the generator gave up first: the server may do more", Rate(*rate))
             }
-            (Some(rate), Some(limit)) => format!("not at {rate:.0}: {}", limit.name()),
+            (Some(rate), Some(limit)) => format!("not at {}: {}", Rate(*rate), limit.name()),
             _ => "no higher one was tried".to_owned(),
         };
         format!("{held}; {failed}")
@@ -214,9 +215,12 @@ impl FindMax {
     pub(crate) fn rows(&self) -> impl Iterator<Item = (String, String)> {
         self.probes.iter().map(|Probe { rate, messages_per_second, figure, limit }| {
             let verdict = limit.map_or("it holds", Limit::name);
-            let found =
-                format!("{messages_per_second:.0} came back, {} {figure}: {verdict}", self.figure_name());
-            (format!("{rate:.0} a second"), found)
+            let found = format!(
+                "{} came back, {} {figure}: {verdict}",
+                Rate(*messages_per_second),
+                self.figure_name()
+            );
+            (format!("{} a second", Rate(*rate)), found)
         })
     }
 
@@ -325,7 +329,7 @@ mod tests {
         );
         assert!(
             told(None, Some(0.7), Some(Limit::Errors))
-                .contains("no rate that was tried; not at 1: there were")
+                .contains("no rate that was tried; not at 0.7: there were")
         );
         assert!(told(Some(1.0), None, None).contains("no higher one was tried"));
     }

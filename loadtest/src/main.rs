@@ -34,7 +34,8 @@ use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cli::{Args, Command};
+use cli::{Args, Command, check_environment};
+use output::figures::Rate;
 use output::progress::Progress;
 use output::report::Report;
 use run::{Failure, Plan};
@@ -45,6 +46,7 @@ use signals::Interrupts;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    signals::take_stray();
     let command = match Command::read() {
         Ok(command) => command,
         Err(code) => return code,
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
         Command::Merge(args) => args.json,
         Command::Compare(_) | Command::Demo(_) => false,
     };
-    let done = match command {
+    let done = check_environment().and_then(|()| match command {
         Command::Load(args) => {
             // Only here: the servers that a comparison starts would inherit it.
             ringback::allocator::avoid_huge_pages();
@@ -63,7 +65,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Merge(args) => merge::run(&args).map(|()| 0),
-    };
+    });
     ExitCode::from(done.unwrap_or_else(|failure| {
         say!("loadtest: {failure}");
         if wants_json && !matches!(failure, Failure::Output(_)) {
@@ -88,7 +90,7 @@ fn load(args: &Args) -> Result<u8, Failure> {
         Some(condition) => {
             let start = plan.pace.rate().map_or(find_max::RATE_START, |(rate, _)| rate);
             find_max::run(condition, start, |rate| {
-                run(args.plan_at(rate)?, &format!("{rate:.0}/s were due: "))
+                run(args.plan_at(rate)?, &format!("{}/s were due: ", Rate(rate)))
             })?
         }
     };

@@ -9,12 +9,37 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 use crate::run::Word;
+
+/// Takes the signals that ask for nothing here and would end the process without a report. Those that are ignored stay so.
+/// SIGPIPE is ignored by Rust.
+pub(crate) fn take_stray() {
+    let ignored = ignored();
+    for signal in STRAY.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
+        if ignored >> (signal - 1) & 1 == 0 {
+            // Where the kernel refuses that, the signal does what it always does.
+            let _ = flag::register(signal, Arc::default());
+        }
+    }
+}
+
+/// Beside the real-time ones. Behind SIGXFSZ, which comes at the limit of `ulimit -f`, the write itself fails.
+const STRAY: [i32; 9] = [
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
+    libc::SIGSTKFLT,
+    libc::SIGXFSZ,
+];
 
 /// The signals that end a run, for as long as this process lives.
 #[derive(Clone, Debug)]
@@ -48,11 +73,12 @@ impl Signals {
         let ends_at_once = Arc::new(AtomicBool::new(true));
         let (wakes, writer) = UnixStream::pair()?;
         let ignored = ignored();
-        let taken = [SIGINT, SIGTERM, SIGQUIT, SIGHUP];
+        let taken = [SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGXCPU];
         for signal in taken.into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0) {
             // The order matters: the first signal does not end the process, and its number is there before the wake-up.
             flag::register_conditional_shutdown(signal, exit_code(signal).into(), Arc::clone(&ends_at_once))?;
-            if second == Second::Ends {
+            // SIGXCPU, which comes at the limit of `ulimit -t`, comes again with each second of CPU time.
+            if second == Second::Ends && signal != SIGXCPU {
                 flag::register(signal, Arc::clone(&ends_at_once))?;
             }
             flag::register_usize(signal, Arc::clone(&latest), usize::try_from(signal).unwrap_or_default())?;
@@ -104,8 +130,12 @@ impl Interrupts {
         let signals = Signals::take(Second::Ends)?;
         let listener = Arc::<Mutex<Option<mpsc::Sender<Word>>>>::default();
         let (wakes, to) = (Arc::clone(&signals.wakes), Arc::clone(&listener));
+        let latest = Arc::clone(&signals.latest);
         thread::Builder::new().name("signals".into()).stack_size(STACK).spawn(move || {
-            wait_readable(&[Some(wakes.as_fd())], Instant::now() + FOR_EVER);
+            // Any other signal may end the wait as well.
+            while latest.load(Ordering::SeqCst) == 0 {
+                wait_readable(&[Some(wakes.as_fd())], Instant::now() + FOR_EVER);
+            }
             if let Some(to) = &*to.lock().unwrap_or_else(PoisonError::into_inner) {
                 // The run may just have ended.
                 let _ = to.send(Word::Stop);

@@ -1,6 +1,5 @@
 //! The figures of one thread, handed over second by second and merged once.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::mpsc;
 
@@ -41,7 +40,7 @@ pub(crate) struct Totals {
     /// Connections that were opened again.
     pub(crate) reconnects: u64,
     /// Why they had ended, and why others were not taken.
-    pub(crate) reconnect_causes: BTreeMap<String, u64>,
+    pub(crate) reconnect_causes: Faults,
     /// Everything that was wrong, in the window or not.
     pub(crate) faults: Faults,
     /// What each thread had of the CPU in the window.
@@ -143,9 +142,9 @@ impl Tally {
         }
     }
 
-    /// A connection has ended, or was not taken, that is opened again: no fault by itself.
-    pub(crate) fn ended(&mut self, fault: &Fault) {
-        *self.totals.reconnect_causes.entry(fault.kind()).or_default() += 1;
+    /// `connection` has ended before its message `message`, or was not taken, and is opened again: no fault by itself.
+    pub(crate) fn ended(&mut self, fault: &Fault, connection: usize, message: u64) {
+        self.totals.reconnect_causes.add(fault, 1, connection, message);
     }
 
     /// When a second ends next that has to be told of.
@@ -210,9 +209,7 @@ impl Totals {
         self.checked += other.checked;
         self.unrecorded += other.unrecorded;
         self.reconnects += other.reconnects;
-        for (kind, count) in other.reconnect_causes {
-            *self.reconnect_causes.entry(kind).or_default() += count;
-        }
+        self.reconnect_causes.merge(other.reconnect_causes);
         if self.addresses.is_empty() {
             self.addresses = other.addresses;
         } else {

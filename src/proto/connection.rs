@@ -125,7 +125,7 @@ impl Connection {
     /// Takes all of `buffer[filled]`, the next bytes from the peer, and turns them into the reply where they lie.
     ///
     /// The reply is one range of `buffer`, which may begin up to [`HEADROOM`] bytes before `filled`; what else is to
-    /// be sent stands in [`Progress`]. Bytes after the peer's Close or an error are ignored.
+    /// be sent stands in [`Progress`]. Together it is whole frames, so a ping may follow. `filled` may be empty. Bytes after the peer's Close or an error are ignored.
     ///
     /// # Panics
     ///

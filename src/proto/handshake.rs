@@ -53,7 +53,7 @@ pub struct Rules {
 }
 
 impl Default for Rules {
-    /// WebSocket on `/ws`, for any origin, without sub-protocols.
+    /// WebSocket on `/ws`, for any origin, without sub-protocols, and an empty page.
     fn default() -> Self {
         Self {
             paths: vec!["/ws".into()],

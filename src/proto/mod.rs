@@ -3,7 +3,8 @@
 //! Nothing here opens, reads, writes, sleeps or looks at a clock; whoever owns the socket does. Nothing a peer
 //! sends may panic, so indexing, unwrapping and lossy casts are refused by lints and there is no `unsafe`.
 //!
-//! First, behind some proxies, a [`proxy`] header; then a [`handshake`], then a [`Connection`].
+//! First, behind some proxies, a [`proxy`] header; then a [`handshake`], then a [`Connection`]. `examples/blocking.rs` goes
+//! through the last two with a blocking socket.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),

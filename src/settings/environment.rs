@@ -7,6 +7,7 @@ use clap::Command;
 use super::file::Mistake;
 use super::nearest;
 use crate::mask::Kernel;
+use crate::variables::is_of_a_service;
 
 /// What the variables of options begin with.
 const PREFIX: &str = "RINGBACK_";
@@ -53,17 +54,6 @@ pub(super) fn check(
         None => "`ringback --help` has them all".to_owned(),
     };
     Err(Mistake::new(stray.replace(char::is_control, "?"), format!("no option has this variable; {cure}")))
-}
-
-/// Whether it is one of those that Kubernetes, and Docker's links before, make in each container for a service whose name
-/// begins with ours: `RINGBACK_SERVICE_HOST`, `RINGBACK_PORT=tcp://…`, `RINGBACK_PORT_9001_TCP_ADDR`.
-fn is_of_a_service(name: &str, value: &str) -> bool {
-    let has_number = |rest: &str| rest.starts_with(|first: char| first.is_ascii_digit());
-    name.ends_with("_SERVICE_HOST")
-        || name.ends_with("_SERVICE_PORT")
-        || name.contains("_SERVICE_PORT_")
-        || (name.ends_with("_PORT") && value.contains("://"))
-        || name.split("_PORT_").skip(1).any(has_number)
 }
 
 #[cfg(test)]

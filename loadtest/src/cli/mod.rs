@@ -1,6 +1,7 @@
 //! The command line.
 
 mod connection;
+mod environment;
 mod output;
 mod pace;
 mod run;
@@ -17,6 +18,7 @@ use crate::run::{Failure, Plan};
 use crate::target::Target;
 use crate::{compare, demo, merge};
 use connection::ConnectionArgs;
+pub(crate) use environment::check_environment;
 use output::OutputArgs;
 use pace::PaceArgs;
 pub(crate) use pace::{DEPTH_MAX, parse_rate};
@@ -29,9 +31,11 @@ use traffic::TrafficArgs;
 /// the same frames and has to send the same bytes back: the cost of the network alone.
 ///
 /// Exit status: 0 all is well, 1 an echo or a connection was wrong or a condition of --fail-if is so, 64 usage, 69 the
-/// server cannot be reached, 71 the system refuses a thread, a file or memory, 74 a result cannot be written; 130, 143 or 129
-/// where SIGINT, SIGTERM or SIGHUP has ended the run. The first of these ends the window early, and what there is gets
-/// told; a second one ends the program at once.
+/// server cannot be reached, 71 the system refuses a thread, a file or memory, 74 a result cannot be written; 129, 130, 131,
+/// 143 or 152 where SIGHUP, SIGINT, SIGQUIT, SIGTERM or SIGXCPU has ended the run.
+///
+/// Signals: the first of these ends the window early, and the program reports what it has; a second one, but SIGXCPU, ends it at
+/// once. The others that would end it are ignored, such as SIGUSR1, SIGUSR2 and SIGALRM.
 #[derive(Debug, Parser)]
 #[command(name = "loadtest", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct CommandLine {

@@ -63,7 +63,7 @@ pub(crate) struct RunArgs {
 
 /// How bytes are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum EngineChoice {
+pub(super) enum EngineChoice {
     /// By io_uring where it can be used, else by epoll
     Auto,
     /// By io_uring, as ringback's own engine does
@@ -226,7 +226,7 @@ const FILES_PER_THREAD: u64 = 4;
 const FILES_ELSE: u64 = 16;
 
 /// What the environment says of the engine; an empty variable says nothing.
-fn engine_of_environment() -> Result<EngineChoice, Failure> {
+pub(super) fn engine_of_environment() -> Result<EngineChoice, Failure> {
     match std::env::var_os(ENGINE_VARIABLE).filter(|value| !value.is_empty()) {
         None => Ok(EngineChoice::Auto),
         Some(value) => {
@@ -240,7 +240,8 @@ fn engine_of_environment() -> Result<EngineChoice, Failure> {
     }
 }
 
-const ENGINE_VARIABLE: &str = "LOADTEST_ENGINE";
+/// The variable of `--engine`.
+pub(super) const ENGINE_VARIABLE: &str = "LOADTEST_ENGINE";
 
 const THREADS_MAX: u32 = 1024;
 

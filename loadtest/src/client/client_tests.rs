@@ -227,8 +227,13 @@ fn faults_are_found_at_every_cut() {
             Fault::Protocol(ProtocolError::ExpectedContinuation),
         ),
         ("one too many", [all, text(&a)].concat(), unasked_text(&a)),
-        ("close", frame(true, OpCode::Close, b"\x03\xF1too big"), Fault::UnexpectedClose(Some(1009))),
-        ("empty close", frame(true, OpCode::Close, b""), Fault::UnexpectedClose(None)),
+        ("close", frame(true, OpCode::Close, b"\x03\xF1too big"), closed(Some(1009), "too big")),
+        ("empty close", frame(true, OpCode::Close, b""), closed(None, "")),
+        (
+            "a reason for terminals",
+            frame(true, OpCode::Close, b"\x0F\xA0\x1b[2J\"no\"\r\n"),
+            closed(Some(4000), "\\u{1b}[2J\"no\"\\r\\n"),
+        ),
         (
             "bad close",
             frame(true, OpCode::Close, b"\x03\xED"),
@@ -249,6 +254,10 @@ fn faults_are_found_at_every_cut() {
         let mut harness = Harness::in_flight();
         assert_eq!(harness.receive(&bytes), Err(fault), "{name}, whole");
     }
+}
+
+fn closed(code: Option<u16>, reason: &str) -> Fault {
+    Fault::UnexpectedClose(code, Box::new(Words(reason.into())))
 }
 
 /// What is told of a text message that answers nothing.
@@ -341,7 +350,7 @@ fn the_close_handshake() {
 
     let mut harness = closing();
     let wrong = frame(true, OpCode::Close, &[0x03, 0xEA]);
-    assert_eq!(harness.receive(&wrong), Err(Fault::UnexpectedClose(Some(1002))));
+    assert_eq!(harness.receive(&wrong), Err(closed(Some(1002), "")));
 }
 
 #[test]
@@ -502,7 +511,7 @@ fn pongs_are_checked_and_the_close_frame_waits_for_them() {
     let mut harness = echoed();
     harness.client.close();
     let close = frame(true, OpCode::Close, &[0x03, 0xE8]);
-    assert_eq!(harness.receive(&close), Err(Fault::UnexpectedClose(Some(1000))));
+    assert_eq!(harness.receive(&close), Err(closed(Some(1000), "")));
     let mut harness = echoed();
     harness.receive(&pong(&pings[1])).expect("right");
     assert_eq!(harness.client.give_up(), Some((Fault::MissingPong, 1)), "open, though nothing is in flight");

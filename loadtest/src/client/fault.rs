@@ -41,8 +41,8 @@ pub(crate) enum Fault {
     Protocol(ProtocolError),
     /// The connection broke, or ended without a close frame.
     ConnectionLost(io::ErrorKind),
-    /// A close frame that we did not ask for, or that answers ours with another code.
-    UnexpectedClose(Option<u16>),
+    /// A close frame that we did not ask for, or that answers ours with another code: its code, and its reason as it is told.
+    UnexpectedClose(Option<u16>, Box<Words>),
     /// No close frame in answer to ours in time.
     CloseMissing,
     /// The server answered our close frame and did not end the connection (RFC 6455 §7.1.1).
@@ -57,6 +57,8 @@ pub(crate) enum Fault {
     HandshakeRefused(Box<Refusal>),
     /// The handshake was answered with a 101 that is not valid (RFC 6455 §4.1): why.
     HandshakeInvalid(&'static str),
+    /// The handshake was answered with something that is no HTTP: what it is, as far as its first bytes say.
+    NotHttp(Box<Words>),
     /// The handshake was not answered in time.
     HandshakeTimeout,
 }
@@ -89,7 +91,7 @@ impl Fault {
 
     /// Whether it says no more than that the server, or the network, has ended the connection.
     pub(crate) const fn is_end(&self) -> bool {
-        matches!(self, Self::ConnectionLost(_) | Self::UnexpectedClose(_))
+        matches!(self, Self::ConnectionLost(_) | Self::UnexpectedClose(..))
     }
 
     /// Whether it says no more than that a connection was not taken.
@@ -118,15 +120,15 @@ impl Fault {
             Self::MaskedReply => "masked_reply".into(),
             Self::Protocol(_) => "protocol_error".into(),
             Self::ConnectionLost(_) => "connection_lost".into(),
-            Self::UnexpectedClose(Some(code)) => format!("unexpected_close_{code}"),
-            Self::UnexpectedClose(None) => "unexpected_close".into(),
+            Self::UnexpectedClose(Some(code), _) => format!("unexpected_close_{code}"),
+            Self::UnexpectedClose(None, _) => "unexpected_close".into(),
             Self::CloseMissing => "close_missing".into(),
             Self::NotEnded => "connection_not_ended".into(),
             Self::NotBegun => "not_begun".into(),
             Self::ConnectFailed(_) => "connect_failed".into(),
             Self::ConnectTimeout(_) => "connect_timeout".into(),
             Self::HandshakeRefused(refusal) => format!("handshake_refused_{}", refusal.status),
-            Self::HandshakeInvalid(_) => "handshake_invalid".into(),
+            Self::HandshakeInvalid(_) | Self::NotHttp(_) => "handshake_invalid".into(),
             Self::HandshakeTimeout => "handshake_timeout".into(),
         }
     }
@@ -162,8 +164,13 @@ impl fmt::Display for Fault {
             Self::MaskedReply => f.write_str("the server masked its frame"),
             Self::Protocol(error) => write!(f, "the server broke the protocol: {error}"),
             Self::ConnectionLost(kind) => write!(f, "the connection was lost: {kind}"),
-            Self::UnexpectedClose(Some(code)) => write!(f, "the server closed with code {code}"),
-            Self::UnexpectedClose(None) => f.write_str("the server closed without a code"),
+            Self::UnexpectedClose(Some(code), reason) if reason.0.is_empty() => {
+                write!(f, "the server closed with code {code}")
+            }
+            Self::UnexpectedClose(Some(code), reason) => {
+                write!(f, "the server closed with code {code}: \"{}\"", reason.0)
+            }
+            Self::UnexpectedClose(None, _) => f.write_str("the server closed without a code"),
             Self::CloseMissing => f.write_str("the server did not answer the close frame"),
             Self::NotEnded => f.write_str("the server did not end the connection after the close frames"),
             Self::NotBegun => f.write_str("there was no connection, or no time, for what was due"),
@@ -174,6 +181,7 @@ impl fmt::Display for Fault {
                 write!(f, "the handshake was refused with status {status}{told}{}", cure(*status))
             }
             Self::HandshakeInvalid(why) => write!(f, "the handshake's answer is not valid: {why}"),
+            Self::NotHttp(what) => write!(f, "the handshake's answer is not HTTP: {}", what.0),
             Self::HandshakeTimeout => f.write_str("the handshake was not answered"),
         }
     }

@@ -1,11 +1,10 @@
 //! The messages that a server sends first, unasked: they are read over.
 
 use ringback::proto::ProtocolError;
-use ringback::proto::close;
 use ringback::proto::frame::{Header, OpCode, Sender};
 
 use crate::client::fault::Fault;
-use crate::client::incoming::{Event, control_len};
+use crate::client::incoming::{Event, close_event, control_len};
 
 /// Messages of a server that are awaited before anything is sent, whatever they say.
 pub(crate) struct Greeting {
@@ -65,7 +64,7 @@ impl Greeting {
                 };
                 let event = match header.opcode {
                     OpCode::Ping => Some(Event::Ping(payload.to_vec())),
-                    OpCode::Close => Some(Event::Close(close::parse(payload)?)),
+                    OpCode::Close => Some(close_event(payload)?),
                     _ => None,
                 };
                 self.held.clear();

@@ -8,6 +8,7 @@ use crate::client::fault::Fault;
 use crate::client::greeting::Greeting;
 use crate::client::refused::Refused;
 use crate::client::request::Request;
+use crate::client::stranger;
 
 /// A handshake whose answer is awaited.
 pub(crate) struct Handshake {
@@ -66,8 +67,9 @@ impl Handshake {
             let had = self.head.len();
             let room = HEAD_MAX - had;
             self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
-            if !self.head.iter().zip(BEGINNING).all(|(a, b)| a == b) {
-                return Err(Fault::HandshakeInvalid("it is not HTTP"));
+            if !is_http(&self.head) {
+                let is_telling = self.head.len() >= stranger::TELLING_LEN || self.head.contains(&b'\n');
+                return if is_telling { Err(stranger::fault(&self.head)) } else { Ok(None) };
             }
             let from = had.saturating_sub(END.len() - 1);
             let Some(at) = self.head[from..].windows(END.len()).position(|window| window == END) else {
@@ -92,9 +94,10 @@ impl Handshake {
         }
     }
 
-    /// The refusal that has come, though not all of its body.
-    pub(crate) fn refusal(&self) -> Option<Fault> {
-        self.refused.as_ref().map(Refused::fault)
+    /// What is wrong with the answer, though not all of it has come.
+    pub(crate) fn known_fault(&self) -> Option<Fault> {
+        let stranger = || (!is_http(&self.head)).then(|| stranger::fault(&self.head));
+        self.refused.as_ref().map(Refused::fault).or_else(stranger)
     }
 }
 
@@ -112,6 +115,11 @@ const BEGINNING: &[u8] = b"HTTP/";
 
 const END: &[u8] = b"\r\n\r\n";
 
+/// Whether an answer that begins so may be HTTP.
+fn is_http(bytes: &[u8]) -> bool {
+    bytes.iter().zip(BEGINNING).all(|(a, b)| a == b)
+}
+
 /// The accept value for a key (RFC 6455 §4.2.2). Not the one in `ringback`: a judge does not share the code of the judged.
 fn accept_for(key: &str) -> String {
     let digest =
@@ -127,7 +135,8 @@ fn judge(head: &[u8], accept: &str, subprotocols: &[String]) -> Result<Answer, F
     let has_all = match response.parse(head) {
         Ok(httparse::Status::Complete(_)) => true,
         Err(httparse::Error::TooManyHeaders) => false,
-        Ok(httparse::Status::Partial) | Err(_) => return Err(Fault::HandshakeInvalid("it is not HTTP")),
+        Ok(httparse::Status::Partial) => return Err(stranger::malformed(head, httparse::Error::Status)),
+        Err(error) => return Err(stranger::malformed(head, error)),
     };
     match response.code {
         Some(101) => {}
@@ -284,6 +293,20 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_is_no_http_is_told_once_its_first_bytes_have_come() {
+        let alert = b"\x15\x03\x01\x00\x02\x02\x46";
+        for cut in 0..alert.len() {
+            let mut handshake = handshake(&[]);
+            assert_eq!(handshake.receive(&alert[..cut]), Ok(None), "cut at {cut}");
+            // The connection may end here.
+            let known = (cut > 0).then(|| stranger::fault(&alert[..cut]));
+            assert_eq!(handshake.known_fault(), known, "cut at {cut}");
+            assert_eq!(handshake.receive(&alert[cut..]), Err(stranger::fault(alert)), "cut at {cut}");
+        }
+        assert_eq!(receive(b"x\n"), Err(stranger::fault(b"x\n")));
+    }
+
+    #[test]
     fn bad_answers_are_told_apart() {
         const STATUS: &str = "HTTP/1.1 101 Switching Protocols";
         const UPGRADE: &str = "Upgrade: websocket";
@@ -291,9 +314,10 @@ mod tests {
         const KEY: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
         for (lines, fault) in [
             (&["HTTP/1.1 503 No", "Retry-After: 1"][..], refused(" (Retry-After: 1)")),
-            (&["SSH-2.0-OpenSSH_9"], Fault::HandshakeInvalid("it is not HTTP")),
-            (&["HTTP/1.1 1"], Fault::HandshakeInvalid("it is not HTTP")),
-            (&["nonsense"], Fault::HandshakeInvalid("it is not HTTP")),
+            (&["SSH-2.0-OpenSSH_9"], stranger::fault(b"SSH-2.0-OpenSSH_9")),
+            (&["HTTP/1.1 1"], stranger::malformed(b"HTTP/1.1 1", httparse::Error::Status)),
+            (&[STATUS, "a b: c"], stranger::malformed(STATUS.as_bytes(), httparse::Error::HeaderName)),
+            (&["nonsense"], stranger::fault(b"nonsense")),
             (&[STATUS, CONNECTION, KEY], Fault::HandshakeInvalid("no Upgrade: websocket")),
             (&[STATUS, UPGRADE, KEY], Fault::HandshakeInvalid("no Connection: Upgrade")),
             (

@@ -20,8 +20,8 @@ pub(crate) enum Event {
     Pong(Vec<u8>),
     /// A ping with this payload.
     Ping(Vec<u8>),
-    /// A close frame with this code.
-    Close(Option<u16>),
+    /// A close frame with this code, and this reason as it is told.
+    Close(Option<u16>, Box<Words>),
 }
 
 /// What has come back on a connection.
@@ -231,7 +231,7 @@ impl Messages {
             }
             OpCode::Pong => Some(Event::Pong(payload.to_vec())),
             OpCode::Ping => Some(Event::Ping(payload.to_vec())),
-            OpCode::Close => Some(Event::Close(close::parse(payload)?)),
+            OpCode::Close => Some(close_event(payload)?),
             _ => None,
         })
     }
@@ -395,6 +395,13 @@ impl Bytes {
         let taken = self.0.check(traffic, bytes)?;
         Ok((taken, (self.0.messages() != messages).then_some(Event::Echo)))
     }
+}
+
+/// What a close frame with this payload is.
+pub(super) fn close_event(payload: &[u8]) -> Result<Event, ProtocolError> {
+    let code = close::parse(payload)?;
+    let reason = excerpt(payload.get(size_of::<u16>()..).unwrap_or_default(), CONTROL_PAYLOAD_MAX);
+    Ok(Event::Close(code, Box::new(Words(reason))))
 }
 
 /// That this came, of so many bytes, and answers nothing; `beginning` has the first of them.

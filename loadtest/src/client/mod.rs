@@ -16,6 +16,7 @@ mod ping;
 mod refused;
 pub(crate) mod request;
 pub(crate) mod sizes;
+mod stranger;
 pub(crate) mod traffic;
 mod words;
 
@@ -241,7 +242,7 @@ impl Client {
     /// The fault that is known, though its last words have not come.
     fn known_fault(&self) -> Option<Fault> {
         match &self.stage {
-            Stage::Handshake(handshake) => handshake.refusal(),
+            Stage::Handshake(handshake) => handshake.known_fault(),
             Stage::Done => None,
             _ => self.incoming.pending_fault(),
         }
@@ -291,7 +292,7 @@ impl Client {
                     self.stage = Stage::Open;
                 }
                 return match event {
-                    Some(Event::Close(code)) => Err(Fault::UnexpectedClose(code)),
+                    Some(Event::Close(code, reason)) => Err(Fault::UnexpectedClose(code, reason)),
                     Some(Event::Ping(payload)) => {
                         self.outgoing.push_pong(payload, &mut self.random);
                         Ok(taken)
@@ -314,10 +315,10 @@ impl Client {
                 self.outgoing.push_pong(payload, &mut self.random);
             }
             Some(Event::Ping(_)) => {}
-            Some(Event::Close(None | Some(close::NORMAL))) if matches!(self.stage, Stage::Closing) => {
+            Some(Event::Close(None | Some(close::NORMAL), _)) if matches!(self.stage, Stage::Closing) => {
                 self.stage = Stage::Closed;
             }
-            Some(Event::Close(code)) => return Err(Fault::UnexpectedClose(code)),
+            Some(Event::Close(code, reason)) => return Err(Fault::UnexpectedClose(code, reason)),
         }
         Ok(taken)
     }

@@ -306,11 +306,12 @@ on running.
 
 The messages of 10,000 connections go round in some 100 ms, or much more: give them --slice 2s --warmup 1s.
 
-SIGINT, SIGTERM or SIGHUP ends it early: the rounds that are complete are told, in every form that was asked for. A second
-one kills the servers and ends it at once.
+SIGINT, SIGTERM, SIGQUIT or SIGHUP ends it early: the rounds that are complete are told, in every form that was asked for.
+A second one kills the servers and ends it at once.
 
 Exit status: 0 there is a result, 1 an echo was wrong, 64 usage, 69 a server or a visit failed, 71 the system refuses what
-is needed, 74 a file cannot be written; 130, 143 or 129 where SIGINT, SIGTERM or SIGHUP has ended it.";
+is needed, 74 a file cannot be written; 129, 130, 131, 143 or 152 where SIGHUP, SIGINT, SIGQUIT, SIGTERM or SIGXCPU has
+ended it.";
 
 const CELLS: &str = "text:64:64:1,text:64:64:16,text:16:16KiB:1,utf8:16:16KiB:1,binary:4:1MiB:1";
 

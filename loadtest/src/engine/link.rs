@@ -250,7 +250,7 @@ impl Link {
         let (index, echoed) = (self.attempt.index, self.client.echoed());
         let mut tally = self.load.tally.borrow_mut();
         if is_end {
-            tally.ended(fault);
+            tally.ended(fault, index, echoed);
         } else {
             tally.fault(fault, count, index, echoed, now);
         }

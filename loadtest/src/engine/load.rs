@@ -152,7 +152,7 @@ impl Load {
         let now = self.now();
         let mut tally = self.tally.borrow_mut();
         if attempt.is_reopened {
-            tally.ended(&fault);
+            tally.ended(&fault, attempt.index, 0);
         } else {
             tally.fault(&fault, 1, attempt.index, 0, now);
         }

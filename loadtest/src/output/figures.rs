@@ -22,19 +22,50 @@ impl fmt::Display for Micros {
             value if value >= 9.995 => 1,
             _ => 2,
         };
-        let shown = format!("{value:.digits$}");
-        let shown = if digits > 0 { shown.trim_end_matches('0').trim_end_matches('.') } else { &shown };
-        f.pad(&format!("{shown} {unit}"))
+        f.pad(&format!("{} {unit}", rounded(value, digits)))
     }
 }
 
-/// A number of things without its fraction, in groups of three digits.
+/// A time in seconds, rounded to milliseconds, without a unit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seconds(pub(crate) f64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Microseconds, where milliseconds would show none of it.
+        f.pad(&rounded(self.0, if self.0 < 0.01 { 6 } else { 3 }))
+    }
+}
+
+/// How many there are in a second: a whole number, but for a few.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rate(pub(crate) f64);
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&rounded(self.0, if self.0 < 9.9995 { 3 } else { 0 }))
+    }
+}
+
+/// A value with so many digits behind the point at most, without zeros at its end.
+fn rounded(value: f64, digits: usize) -> String {
+    let mut shown = format!("{value:.digits$}");
+    if digits > 0 {
+        shown.truncate(shown.trim_end_matches('0').trim_end_matches('.').len());
+    }
+    shown
+}
+
+/// A number of things, or a rate, as [`Rate`] shows it, in groups of three digits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grouped(pub(crate) f64);
 
 impl fmt::Display for Grouped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = format!("{:.0}", self.0);
+        let digits = if self.0 > 0.0 { Rate(self.0).to_string() } else { format!("{:.0}", self.0) };
+        if digits.contains('.') {
+            return f.pad(&digits);
+        }
         let mut grouped = String::new();
         for (at, digit) in digits.chars().enumerate() {
             if at > 0 && (digits.len() - at).is_multiple_of(3) && !grouped.ends_with('-') {
@@ -86,6 +117,25 @@ mod tests {
     }
 
     #[test]
+    fn seconds_are_rounded_and_so_are_rates() {
+        for (seconds, shown) in [
+            (0.0, "0"),
+            (1.0, "1"),
+            (0.499_448_648, "0.499"),
+            (0.05, "0.05"),
+            (0.000_25, "0.00025"),
+            (31_536_000.0, "31536000"),
+        ] {
+            assert_eq!(Seconds(seconds).to_string(), shown);
+        }
+        for (rate, shown) in
+            [(0.0, "0"), (0.001, "0.001"), (2.5, "2.5"), (9.9996, "10"), (99.5, "100"), (12_345.6, "12346")]
+        {
+            assert_eq!(Rate(rate).to_string(), shown);
+        }
+    }
+
+    #[test]
     fn sentences_begin_with_a_capital() {
         assert_eq!(["it is", "µ", "p50", ""].map(capitalised), ["It is", "Μ", "P50", ""]);
     }
@@ -94,6 +144,7 @@ mod tests {
     fn digits_are_grouped() {
         for (number, shown) in [
             (0.0, "0"),
+            (0.25, "0.25"),
             (999.4, "999"),
             (1000.0, "1,000"),
             (1_234_567.0, "1,234,567"),

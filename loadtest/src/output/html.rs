@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{self, Axis, Colour, Frame, Line};
-use super::figures::{Grouped, Micros, capitalised, quantile_us, us};
+use super::figures::{Grouped, Micros, Seconds, capitalised, quantile_us, us};
 use super::report::{Latency, Report};
 use super::series::{self, Point, Slice};
 use super::text::{BOTTLENECK_UNKNOWN, NOTHING_CAME_BACK};
@@ -60,7 +60,9 @@ pub(crate) fn of_report(report: &Report) -> String {
         title: format!("Load of {}", report.target),
         subtitle: format!(
             "{}, {} s after {} s of warm-up",
-            report.began, report.duration_seconds, report.warmup_seconds
+            report.began,
+            Seconds(report.duration_seconds),
+            Seconds(report.warmup_seconds)
         ),
         warnings,
         headlines: headlines(report),
@@ -233,8 +235,11 @@ fn headlines(report: &Report) -> Vec<(&'static str, String)> {
 
 fn errors(report: &Report) -> Section {
     let counts = report.errors.iter().map(|(kind, count)| (kind.clone(), Grouped(*count as f64).to_string()));
-    let examples = report.error_examples.iter().map(|example| ("for example".to_owned(), example.clone()));
-    Section { title: "Errors", rows: counts.chain(examples).collect() }
+    Section { title: "Errors", rows: counts.chain(examples(&report.error_examples)).collect() }
+}
+
+fn examples(examples: &[String]) -> impl Iterator<Item = (String, String)> {
+    examples.iter().map(|example| ("for example".to_owned(), example.clone()))
 }
 
 fn reconnects(report: &Report) -> Section {
@@ -242,7 +247,7 @@ fn reconnects(report: &Report) -> Section {
     let causes = report.reconnect_causes.iter().map(|(kind, count)| (kind.clone(), *count));
     let rows =
         counts.into_iter().chain(causes).map(|(name, count)| (name, Grouped(count as f64).to_string()));
-    Section { title: "Reconnects", rows: rows.collect() }
+    Section { title: "Reconnects", rows: rows.chain(examples(&report.reconnect_examples)).collect() }
 }
 
 fn search(report: &Report) -> Section {
@@ -280,7 +285,7 @@ fn settings(report: &Report) -> Section {
         ("threads", report.threads.to_string()),
         ("engine", report.engine.clone()),
         ("cores", if cores.is_empty() { "any".into() } else { cores.join(", ") }),
-        ("opened over", format!("{} s", report.ramp_seconds)),
+        ("opened over", format!("{} s", Seconds(report.ramp_seconds))),
         ("local addresses", report.source.clone().unwrap_or_else(|| "the system's choice".into())),
         ("spinning", spinning),
         ("congestion control", report.congestion.clone()),

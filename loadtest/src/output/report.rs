@@ -101,6 +101,8 @@ pub(crate) struct Report {
     pub(super) reconnects: Option<u64>,
     /// Why those had ended, by kind, and why attempts to open others again failed. None of it is in `errors`.
     pub(super) reconnect_causes: BTreeMap<String, u64>,
+    /// The first few of them in words.
+    pub(super) reconnect_examples: Vec<String>,
     /// How many faults of each kind there were, warm-up and end included.
     pub(super) errors: BTreeMap<String, u64>,
     pub(super) errors_total: u64,
@@ -316,7 +318,8 @@ impl Report {
                 is_late,
             },
             reconnects: plan.reconnect.then_some(totals.reconnects),
-            reconnect_causes: totals.reconnect_causes,
+            reconnect_causes: totals.reconnect_causes.counts().clone(),
+            reconnect_examples: totals.reconnect_causes.examples().to_vec(),
             errors: totals.faults.counts().clone(),
             errors_total: totals.faults.total(),
             error_examples: totals.faults.examples().to_vec(),

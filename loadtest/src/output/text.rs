@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::figures::Micros;
+use super::figures::{Micros, Rate, Seconds};
 use super::report::{Latency, Report, Spread};
 use super::series::Slice;
 
@@ -22,22 +22,22 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "window     {} s after {} s of warm-up, {threads} {} by {engine}, {congestion}",
-            self.duration_seconds,
-            self.warmup_seconds,
+            Seconds(self.duration_seconds),
+            Seconds(self.warmup_seconds),
             if *threads == 1 { "thread" } else { "threads" },
         )?;
         if let Some(ended) = self.ended() {
             writeln!(f, "           {ended}")?;
         }
         let each = if unit == "connection" { ", each on a connection of its own" } else { "" };
-        writeln!(f, "messages   {} ({:.0} a second){each}", self.messages, self.messages_per_second)?;
+        writeln!(f, "messages   {} ({} a second){each}", self.messages, Rate(self.messages_per_second))?;
         if let (Some(rate), Some(arrivals)) = (self.rate_target, self.arrivals) {
             let due = self.due.map_or(String::new(), |due| format!(": {due} in the window"));
-            writeln!(f, "           {rate:.0} a second were due, {arrivals} arrivals{due}")?;
+            writeln!(f, "           {} a second were due, {arrivals} arrivals{due}", Rate(rate))?;
         }
         writeln!(f, "payload    {:.1} MB/s each way", self.payload_bytes_per_second / 1e6)?;
         if let Some((min, max)) = rates(&self.raw.slices) {
-            writeln!(f, "           between {min:.0} and {max:.0} in each second")?;
+            writeln!(f, "           between {} and {} in each second", Rate(min), Rate(max))?;
         }
         match self.latency_us {
             Some(latency) => write!(f, "{latency}")?,
@@ -94,6 +94,9 @@ impl fmt::Display for Report {
         for (kind, count) in &self.reconnect_causes {
             writeln!(f, "           {count:>10} {kind}")?;
         }
+        for example in &self.reconnect_examples {
+            writeln!(f, "           {example}")?;
+        }
         if self.errors_total == 0 {
             writeln!(f, "errors     none in {} echoes, the warm-up's included", self.echoes_checked)?;
         } else {
@@ -115,13 +118,13 @@ impl fmt::Display for Report {
 impl Report {
     /// That the window ended early, or the run was ended by hand.
     pub(super) fn ended(&self) -> Option<String> {
-        let seconds = self.duration_seconds;
-        match (self.ended_by_signal, self.duration_planned_seconds) {
+        let seconds = Seconds(self.duration_seconds);
+        match (self.ended_by_signal, self.duration_planned_seconds.map(Seconds)) {
             (Some(signal), Some(planned)) => {
-                Some(format!("{signal} ended the window after {seconds:.3} s of {planned} s"))
+                Some(format!("{signal} ended the window after {seconds} s of {planned} s"))
             }
             (Some(signal), None) => Some(format!("{signal} ended the run, and not this window")),
-            (None, Some(_)) => Some(format!("the window ended after {seconds:.3} s: no connection was left")),
+            (None, Some(_)) => Some(format!("the window ended after {seconds} s: no connection was left")),
             (None, None) => None,
         }
     }

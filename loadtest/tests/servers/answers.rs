@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use ringback::proto::frame::OpCode;
 
-use crate::support::{ENGINES, Peer, Ran, frame, good_answer, load_ws, serve};
+use crate::support::{ENGINES, Peer, Ran, frame, good_answer, load_ws, serve, serve_bytes};
 
 /// A server that answers the handshake with this, and echoes if the connection goes on.
 fn serve_answer(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> SocketAddr {
@@ -73,6 +73,40 @@ fn a_refusal_is_told_with_what_it_says() {
         let example = ran.json()["error_examples"][0].as_str().expect("words").to_owned();
         assert!(example.ends_with(&format!("refused with status {kind} {told}")), "{example}");
     }
+}
+
+#[test]
+fn an_answer_that_is_no_http_is_told_with_its_first_bytes() {
+    const TLS: &str = "the bytes 15 03 01 00 02 02 46; this is TLS, which loadtest does not speak";
+    for (answer, told) in [
+        (&b"SSH-2.0-OpenSSH_9.6\r\n"[..], "\"SSH-2.0-OpenSSH_9.6\"; an SSH server listens there"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", TLS),
+        (b"220 mail ESMTP\x1b[2J\r\n", "the bytes 32 32 30 20"),
+        (b"-ERR unknown command\r\n", "\"-ERR unknown command\""),
+        // It is gone before more of it has come.
+        (b"\x15\x03", "the bytes 15 03; this is TLS"),
+        (b"no", "\"no\""),
+    ] {
+        for engine in ENGINES {
+            let address = serve(move |stream| {
+                drop(Peer::handshake(stream, |_| String::new()).and_then(|mut peer| peer.send(answer)));
+            });
+            let ran = load_ws(address, &["-c", "2", "--engine", engine]);
+            assert_eq!((ran.code, ran.errors("handshake_invalid")), (1, 2), "{}", ran.stdout);
+            let example = ran.json()["error_examples"][0].as_str().expect("words").to_owned();
+            let told = format!("the handshake's answer is not HTTP: it begins with {told}");
+            assert!(example.contains(&told), "{told} in {example}");
+        }
+    }
+    let ran = load_ws(serve_bytes(), &["-c", "1"]);
+    assert!(ran.stdout.contains("if it echoes bytes, give tcp://HOST:PORT"), "{}", ran.stdout);
+    // It stays, and says no more.
+    let silent = serve(|stream| {
+        let _ = Peer::handshake(stream, |_| "SSH-".into()).and_then(|mut peer| peer.frame());
+    });
+    let ran = load_ws(silent, &["-c", "1", "--connect-timeout", "500ms"]);
+    assert_eq!((ran.code, ran.errors("handshake_invalid")), (1, 1), "{}", ran.stdout);
+    assert!(ran.stdout.contains("an SSH server listens there"), "{}", ran.stdout);
 }
 
 /// A server that says this first, and echoes then.

@@ -61,9 +61,12 @@ fn is_ignored(signal: Signal) -> bool {
 
 #[test]
 fn a_signal_ends_the_window_and_what_there_is_gets_told() {
-    for (signal, name, code) in
-        [(Signal::INT, "SIGINT", 130), (Signal::TERM, "SIGTERM", 143), (Signal::HUP, "SIGHUP", 129)]
-    {
+    for (signal, name, code) in [
+        (Signal::INT, "SIGINT", 130),
+        (Signal::TERM, "SIGTERM", 143),
+        (Signal::QUIT, "SIGQUIT", 131),
+        (Signal::HUP, "SIGHUP", 129),
+    ] {
         if is_ignored(signal) {
             println!("SKIPPED: {name} is ignored by whoever started the tests, and so by all");
             continue;
@@ -151,6 +154,96 @@ fn every_mode_tells_what_there_is() {
             assert!(messages.abs_diff(due) <= 4 + due / 2, "{mode:?}: {json}");
         }
     }
+}
+
+#[test]
+fn the_report_rounds_its_times_and_rates() {
+    let (address, told) = serve_telling();
+    let url = format!("ws://{address}/");
+    let folder = tempfile::tempdir().expect("a folder");
+    let html = folder.path().join("a.html");
+    let html = html.to_str().expect("text");
+    let child = start(&[
+        &url,
+        "-c",
+        "1",
+        "-d",
+        "1h",
+        "--warmup",
+        "1234567ns",
+        "--rate",
+        "2.5",
+        "--grace",
+        "60s",
+        "--html",
+        html,
+    ]);
+    for _ in 0..3 {
+        told.recv_timeout(PATIENCE).expect("a message");
+    }
+    send(&child, Signal::TERM);
+    let output = child.wait_with_output().expect("it ends");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(143), "{text}");
+    let page = fs::read_to_string(html).expect("a page");
+    for part in [" s after 0.001235 s of warm-up", " s of 3600 s"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(page.contains(" s after 0.001235 s of warm-up"), "{page}");
+    assert!(text.contains(" 2.5 a second were due"), "{text}");
+    assert!(page.contains(", 2.5 a second, "), "{page}");
+    // No time has more than three digits behind its point, unless it would be 0.
+    for line in text.lines().filter(|line| line.starts_with("window ") || line.contains("ended the window")) {
+        let times: Vec<_> = line.split(' ').filter(|word| word.parse::<f64>().is_ok()).collect();
+        let digits = |time: &str| time.split_once('.').map_or(0, |(_, digits)| digits.len());
+        assert!(
+            times.len() >= 2 && times.iter().all(|time| *time == "0.001235" || digits(time) <= 3),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn other_signals_end_nothing() {
+    let signals = "USR1 USR2 ALRM VTALRM PROF IO PWR STKFLT XFSZ RTMIN RTMIN+7 RTMAX";
+    for engine in ENGINES {
+        for mode in [&[][..], &["--rate", "500"], &["--churn"], &["--reconnect", "--threads", "2"]] {
+            let (address, told) = serve_telling();
+            let url = format!("ws://{address}/");
+            let args = [&url, "-c", "2", "-d", "1h", "--json", "--grace", "60s", "--engine", engine];
+            let child = start(&[&args, mode].concat());
+            told.recv_timeout(PATIENCE).expect("a message");
+            let script = format!("for signal in {signals}; do kill -s $signal $0 || exit; done");
+            let status = Command::new("bash").args(["-c", &script, &child.id().to_string()]).status();
+            assert!(status.expect("a shell").success());
+            for _ in 0..100 {
+                told.recv_timeout(PATIENCE).expect("it goes on");
+            }
+            send(&child, Signal::TERM);
+            let (code, json) = finish(child);
+            assert_eq!((code, &json["ended_by_signal"]), (Some(143), &"SIGTERM".into()), "{mode:?}: {json}");
+            assert_eq!(json["errors_total"], 0, "{mode:?}: {json}");
+        }
+    }
+}
+
+#[test]
+fn limits_of_the_shell_leave_a_report() {
+    let (address, _told) = serve_telling();
+    let under = |limit: &str, args: &str| {
+        let script = format!("ulimit {limit} && exec \"$0\" ws://{address}/ -c 1 --json --grace 60s {args}");
+        let mut command = Command::new("bash");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_loadtest")]);
+        finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a shell"))
+    };
+    // A thread that spins has had its second of CPU time in a second or two.
+    let (code, json) = under("-St 1", "-d 1h --spin");
+    assert_eq!((code, &json["ended_by_signal"]), (Some(152), &"SIGXCPU".into()), "{json}");
+    assert_eq!(json["errors_total"], 0, "{json}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("a.hdr");
+    let (code, json) = under("-f 0", &format!("-d 200ms --warmup 0s --hdr {}", log.display()));
+    assert_eq!((code, &json["errors_total"]), (Some(74), &0.into()), "{json}");
 }
 
 #[test]

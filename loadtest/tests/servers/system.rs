@@ -1,5 +1,7 @@
 //! What the system and the environment say no to, and how that is told.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::process::{Command, Output};
 
 use crate::support::{Ran, load_ws, serve_tungstenite};
@@ -71,4 +73,68 @@ fn a_wrong_environment_is_told_with_its_name_and_an_empty_one_is_none() {
         assert_eq!(ran.status.code(), Some(0), "{value}: {}", String::from_utf8_lossy(&ran.stderr));
     }
     assert_eq!(load_ws(address, &["-c", "1", "--engine", "epoll"]).json()["engine"], "epoll");
+}
+
+/// Runs the program with these variables, and without a server.
+fn with(variables: &[(&str, &str)], args: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
+    let Output { status, stdout, stderr } =
+        command.args(args).envs(variables.iter().copied()).output().expect("it is built");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Ran { code: status.code().expect("no signal"), stdout: text(stdout), stderr: text(stderr) }
+}
+
+#[test]
+fn a_wrong_variable_is_told_whatever_the_command_line_says() {
+    let load = &["ws://127.0.0.1:1/", "-c", "1", "--json", "--engine", "epoll"][..];
+    for (name, value, told) in [
+        ("LOADTEST_ENGINE", "x", "LOADTEST_ENGINE=x: auto, ring or epoll is needed, or nothing"),
+        (
+            "LOADTEST_ENGIN",
+            "ring",
+            "LOADTEST_ENGIN: no option has this variable; the only one is LOADTEST_ENGINE",
+        ),
+        ("LOADTEST_CONNECTIONS", "", "LOADTEST_CONNECTIONS: no option has this variable"),
+        ("RINGBACK_MASK", "mmx", "RINGBACK_MASK=\"mmx\": "),
+    ] {
+        assert_told(&with(&[(name, value)], load), 64, told);
+        assert_told(&with(&[(name, value)], &["merge", "--json", "/nonexistent.hdr"]), 64, told);
+        for command in [&["compare", "a=b {port}"][..], &["demo"]] {
+            let ran = with(&[(name, value)], command);
+            assert!(ran.code == 64 && ran.stderr.contains(told), "{name}, {command:?}: {}", ran.stderr);
+        }
+    }
+    // Nobody listens there: it gets that far.
+    for (name, value) in
+        [("LOADTEST_SERVICE_HOST", "10.0.0.1"), ("LOADTEST_ENGINE", ""), ("RINGBACK_MASK", "")]
+    {
+        assert_eq!(with(&[(name, value)], load).code, 69, "{name}");
+    }
+}
+
+/// The numbers in a text that may be exit codes.
+fn numbers(text: &str) -> BTreeSet<u8> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    words.filter_map(|word| word.parse().ok()).collect()
+}
+
+#[test]
+fn the_exit_codes_are_in_one_table_and_the_help_agrees() {
+    let file = |name: &str| {
+        fs::read_to_string(format!("{}/../{name}", env!("CARGO_MANIFEST_DIR"))).expect("it is there")
+    };
+    let manual = file("docs/LOADTEST.md");
+    let (_, section) = manual.split_once("\n## Exit codes\n").expect("a section");
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let codes: BTreeSet<_> = rows.flat_map(|(codes, _)| numbers(codes)).collect();
+    assert!(codes.len() > 6, "{codes:?}");
+    for command in [&["--help"][..], &["compare", "--help"]] {
+        let ran = with(&[], command);
+        assert_eq!(ran.code, 0);
+        let (_, status) = ran.stdout.split_once("Exit status:").expect("it is told");
+        let status = status.split("\n\n").next().unwrap_or_default();
+        assert_eq!(numbers(status), codes, "{command:?}");
+    }
+    let read_me = file("README.md");
+    assert!(read_me.contains("](docs/LOADTEST.md#exit-codes)") && !read_me.contains("`loadtest` ends with"));
 }

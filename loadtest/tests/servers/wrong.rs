@@ -3,7 +3,9 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::support::{Peer, Ran, frame, good_answer, load, load_ws, loadtest, serve, serve_tungstenite};
+use crate::support::{
+    ENGINES, Peer, Ran, frame, good_answer, load, load_ws, loadtest, serve, serve_tungstenite,
+};
 use ringback::proto::frame::OpCode;
 
 /// The message at which the servers go wrong: few enough come before it for the slowest machine.
@@ -153,6 +155,53 @@ fn a_connection_that_is_cut() {
 fn a_close_that_nobody_asked_for() {
     let address = serve_fault(|_, _| frame(true, OpCode::Close, &1001_u16.to_be_bytes()));
     assert_found(&load_ws(address, &["-c", "2"]), "unexpected_close_1001", 2);
+}
+
+/// A Close with this code, and a reason as long as one may be, with what a terminal would not show.
+fn close_with_a_reason(code: u16) -> Vec<u8> {
+    let reason = format!("go away \"please\"\x1b[2J{}", "é".repeat(51));
+    frame(true, OpCode::Close, &[&code.to_be_bytes()[..], reason.as_bytes()].concat())
+}
+
+#[test]
+fn the_reason_of_a_close_is_told_wherever_it_comes() {
+    let told = |code: u16| {
+        format!("the server closed with code {code}: \"go away \"please\"\\u{{1b}}[2J{}\"", "é".repeat(51))
+    };
+    let at_once = serve(|stream| {
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        let _ = peer.send(&close_with_a_reason(1011)).and_then(|()| peer.frame());
+    });
+    let later = serve_fault(|_, _| close_with_a_reason(4000));
+    let at_the_end = serve(|stream| {
+        let mut peer = Peer::accept(stream).expect("a handshake");
+        while let Ok((opcode, payload)) = peer.frame() {
+            let is_close = opcode == OpCode::Close;
+            let reply = if is_close { close_with_a_reason(1012) } else { frame(true, opcode, &payload) };
+            if peer.send(&reply).is_err() || is_close {
+                break;
+            }
+        }
+    });
+    for (address, code) in [(at_once, 1011), (later, 4000), (at_the_end, 1012)] {
+        for engine in ENGINES {
+            let ran = load_ws(address, &["-c", "1", "--engine", engine]);
+            assert_found(&ran, &format!("unexpected_close_{code}"), 1);
+            let examples = &ran.json()["error_examples"];
+            assert!(examples[0].as_str().is_some_and(|it| it.ends_with(&told(code))), "{examples}");
+        }
+    }
+    for (address, code) in [(at_once, 1011), (later, 4000)] {
+        // There it is no error, and the reason is wanted as much.
+        let ran = load_ws(address, &["-c", "1", "--reconnect"]);
+        let (kind, json) = (format!("unexpected_close_{code}"), ran.json());
+        assert!(json["reconnect_causes"][&kind].as_u64() > Some(0), "{json}");
+        let examples = &json["reconnect_examples"];
+        assert!(examples[0].as_str().is_some_and(|it| it.ends_with(&told(code))), "{examples}");
+        assert!(examples.as_array().is_some_and(|it| it.len() <= 5), "{examples}");
+    }
+    let ran = load_ws(at_once, &["-c", "1", "--skip", "1"]);
+    assert!(ran.stdout.contains("code 1011: \\\"go away"), "{}", ran.stdout);
 }
 
 #[test]
