@@ -173,7 +173,7 @@ fn heads_that_break_off_are_counted(engine: &str) {
             client.expect_end();
         },
         |client| {
-            socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("a TCP socket")
+            socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("a TCP socket");
         },
     ];
     let server = Server::start(engine, &[]);
