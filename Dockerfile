@@ -21,4 +21,4 @@ EXPOSE 9001
 # Stop accepting, finish what was received, Close(1001), end: give it longer than its drain time with `stop --time`.
 STOPSIGNAL SIGTERM
 # Defaults by environment, so that the environment and then arguments replace them. The server takes the shell's place.
-ENTRYPOINT ["/bin/sh", "-c", "export RINGBACK_LISTEN=\"${RINGBACK_LISTEN:-0.0.0.0:${PORT:-9001}}\"; exec ringback \"$@\"", "ringback"]
+ENTRYPOINT ["/bin/sh", "-c", "if [ -z \"$RINGBACK_LISTEN\" ]; then port=\"${PORT:-9001}\"; is_port=; case \"$port\" in *[!0-9]*|??????*) ;; *) [ \"$port\" -le 65535 ] && is_port=1;; esac; if [ -z \"$is_port\" ]; then echo \"ringback: PORT=$port: a port is 0 to 65535\" >&2; exit 64; fi; export RINGBACK_LISTEN=\"0.0.0.0:$port\"; fi; exec ringback \"$@\"", "ringback"]

@@ -247,10 +247,16 @@ fn the_image_listens_where_it_is_told_to() {
         server.signal(Signal::TERM);
         assert_eq!(server.wait().0.code(), Some(0));
     }
-    let wrong = in_the_image(&[]).env("PORT", "tcp://10.0.0.1:80").output().expect("the binary runs");
-    let said = String::from_utf8_lossy(&wrong.stderr);
-    assert_eq!(wrong.status.code(), Some(64), "{said}");
-    assert!(said.contains("RINGBACK_LISTEN") && said.contains("tcp://10.0.0.1:80"), "{said}");
+    for port in ["tcp://10.0.0.1:80", "abc", "65536", "-1", "123456", "80 "] {
+        let wrong = in_the_image(&[]).env("PORT", port).output().expect("the binary runs");
+        let said = String::from_utf8_lossy(&wrong.stderr);
+        assert_eq!(wrong.status.code(), Some(64), "{said}");
+        assert_eq!(said, format!("ringback: PORT={port}: a port is 0 to 65535\n"));
+        // It is not asked for where the address is given.
+        let mut given = in_the_image(&["--print-config"]);
+        let given = given.env("PORT", port).env("RINGBACK_LISTEN", "127.0.0.1:0").output().expect("it runs");
+        assert_eq!(given.status.code(), Some(0), "{port}");
+    }
 }
 
 /// What a container of the image runs, with these arguments behind its name.
