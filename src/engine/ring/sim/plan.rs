@@ -205,7 +205,8 @@ fn odds(rng: &mut Rng) -> Odds {
         deferred: odd(),
         shutdown_delay: one_of(rng, &[0, 100, 100_000]),
         is_old: rng.u8(0..4) == 0,
-        is_impatient: rng.u8(0..3) == 0,
+        is_impatient: rng.bool(),
+        is_nonblocking: rng.bool(),
     }
 }
 
