@@ -84,6 +84,12 @@ impl Group {
         self.0.available.get() + self.0.due()
     }
 
+    /// How many buffers the kernel has.
+    #[cfg(test)]
+    pub(super) fn given(&self) -> u16 {
+        self.0.available.get()
+    }
+
     /// How many buffers there are.
     pub(super) fn count(&self) -> usize {
         self.0.count.into()

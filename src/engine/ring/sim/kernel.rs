@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::super::WITH_PEER;
 use super::super::event::Wait;
 use super::super::queues::{Completion, Operation, Queues, Verb};
-use super::super::token::Token;
+use super::super::token::{Op, Token};
 use super::memory::{Buffers, Sending};
 use super::world::{Readable, World};
 use crate::engine::Phase;
@@ -245,6 +245,16 @@ impl Kernel {
         }
         let files = self.files.iter().flatten().count();
         if files > 0 { Err(format!("{files} files are left")) } else { Ok(()) }
+    }
+
+    /// How many buffers of each group it has, or has filled with what the ring has not seen yet.
+    pub(super) fn buffers(&self) -> [usize; 2] {
+        [Op::ReceiveSmall, Op::ReceiveBig].map(|op| {
+            let unseen = self.completions.iter().chain(&self.overflow).filter(|completion| {
+                completion.buffer.is_some() && completion.token.is_some_and(|token| token.op == op)
+            });
+            self.groups[usize::from(op == Op::ReceiveBig)].len() + unseen.count()
+        })
     }
 
     /// Whether a socket is at a place of the table.

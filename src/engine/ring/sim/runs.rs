@@ -171,9 +171,16 @@ impl Run {
             }
             self.world.borrow_mut().net.forget_arrivals();
             self.worker.turn(None)?;
+            self.check_turn().map_err(io::Error::other)?;
         }
         let world = self.world.borrow();
         world.violation.clone().map_or(Ok(()), |violation| Err(io::Error::other(violation)))
+    }
+
+    /// Each buffer is somebody's, and the ring and the kernel agree whose.
+    fn check_turn(&self) -> Result<(), String> {
+        let (given, has) = (self.worker.given(), self.worker.queues().kernel.buffers());
+        if given == has { Ok(()) } else { Err(format!("the kernel has {has:?} buffers and not {given:?}")) }
     }
 
     /// Everything must have come back.
