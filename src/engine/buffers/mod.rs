@@ -109,6 +109,12 @@ impl Group {
         self.0.plan.count as usize
     }
 
+    /// How many buffers the kernel has.
+    #[cfg(test)]
+    pub(super) fn given(&self) -> usize {
+        self.0.available.get() as usize
+    }
+
     /// How many of them are lent.
     #[cfg(test)]
     pub(super) fn lent(&self) -> usize {

@@ -37,6 +37,11 @@ impl<Q: Queues> Ring<Q> {
         }
     }
 
+    /// How many buffers of each class the kernel has.
+    pub(in crate::engine::ring) fn given(&self) -> [usize; 2] {
+        [&self.small, &self.big].map(Group::given)
+    }
+
     pub(in crate::engine::ring) const fn queues(&self) -> &Q {
         &self.queues
     }

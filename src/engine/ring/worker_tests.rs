@@ -30,6 +30,11 @@ impl<S: Service, Q: Queues> Worker<S, Q> {
         }
     }
 
+    /// How many buffers of each class the kernel has, as the ring has it.
+    pub(in crate::engine::ring) fn given(&self) -> [usize; 2] {
+        self.driver.ring.given()
+    }
+
     pub(in crate::engine::ring) fn queues(&self) -> &Q {
         self.driver.ring.queues()
     }

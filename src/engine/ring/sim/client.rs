@@ -18,6 +18,9 @@ pub(super) struct Client {
     pub(super) socket: Option<usize>,
     listener: usize,
     conduct: Conduct,
+    /// When it last wrote, and how long after that the server may wait for a client that reads nothing more.
+    wrote: Duration,
+    patience: Option<Duration>,
     plan: VecDeque<Act>,
     stage: Stage,
     /// Before this time it does nothing further of its plan, and reads nothing.
@@ -120,6 +123,8 @@ impl Client {
             socket: None,
             listener,
             conduct,
+            wrote: Duration::ZERO,
+            patience: None,
             plan,
             stage: Stage::Waiting,
             wakes: begins,
@@ -146,6 +151,16 @@ impl Client {
     /// The same, but it connects at this time.
     pub(super) fn beginning(self, begins: Duration) -> Self {
         Self { wakes: begins, ..self }
+    }
+
+    /// The same, but it reads so many bytes at a time, and rests then.
+    pub(super) fn reading(self, reads_at_once: usize, rests: Duration) -> Self {
+        Self { conduct: Conduct { reads_at_once, rests, ..self.conduct }, ..self }
+    }
+
+    /// The same, and the server may wait so long for it once it reads nothing more.
+    pub(super) fn given(self, patience: Option<Duration>) -> Self {
+        Self { patience, ..self }
     }
 
     pub(super) fn is_ready(&self, net: &Net, now: Duration) -> bool {
@@ -199,6 +214,7 @@ impl Client {
             let count = rng.usize(1..=self.writing.len().min(2048));
             let bytes: Vec<u8> = self.writing.iter().take(count).copied().collect();
             let taken = socket.write(&bytes);
+            self.wrote = now;
             self.writing.drain(..taken);
             self.written += taken as u64;
             return Ok(());
@@ -209,6 +225,8 @@ impl Client {
 
     /// The server begins to drain: what it has by now it must answer.
     pub(super) fn on_drain(&mut self, net: &Net) {
+        // Now it may wait as long as the drain lasts.
+        self.patience = None;
         // A connection that was not accepted yet is refused, and a slow reader is told before all it has sent is read.
         if self.stage == Stage::Open
             && self.conduct.is_polite
@@ -224,6 +242,12 @@ impl Client {
     ///
     /// What it waits for.
     pub(super) fn check_quiet(&self, socket: &Socket, now: Duration) -> Result<(), String> {
+        let is_deaf = self.conduct.deaf_until == Duration::MAX && !socket.tx.is_empty() && !socket.tx_end;
+        let since = socket.accepted.unwrap_or_default().max(self.wrote);
+        let is_forgotten = self.patience.is_some_and(|patience| now > since + patience);
+        if is_deaf && is_forgotten && !socket.is_reset && !socket.client_reset {
+            return Err("it takes nothing and is not given up".to_owned());
+        }
         if self.stage == Stage::Ended || !socket.tx.is_empty() || socket.is_reset || socket.client_reset {
             return Ok(());
         }

@@ -16,7 +16,7 @@ use rustix::net::SendFlags;
 
 use super::super::event::Wait;
 use super::super::queues::{Completion, Operation, Queues, Verb};
-use super::super::token::{Op, Token};
+use super::super::token::{Key, Op, Token};
 use super::kernel::Kernel;
 
 /// Something that is wrong on purpose.
@@ -42,6 +42,12 @@ pub(in crate::engine::ring) enum Fault {
     ShortIsWhole,
     /// A send that waits for the peer does not wait.
     SendDoesNotWait,
+    /// What a peer has not confirmed is asked for in vain.
+    AnswerIsLost,
+    /// An accept is begun at once in place of when a connection is queued.
+    AwaitIsLost,
+    /// A completion is said to be of an operation that there never was.
+    TokenIsWrong,
     /// The socket is not shut, and is said to be.
     ShutdownIsLost,
     /// A shutdown is said to be done before it is: the place is free when it comes.
@@ -160,6 +166,7 @@ impl Faulty {
                 completion.result = i32::MAX;
             }
             Op::Wake if self.fault == Some(Fault::WakeIsLost) => return None,
+            Op::Untaken if self.fault == Some(Fault::AnswerIsLost) => return None,
             Op::Alarm if self.fault == Some(Fault::AlarmIsLost) => return None,
             Op::Shutdown => {
                 if let Some(at) = self.early.iter().position(|early| *early == token) {
@@ -168,6 +175,10 @@ impl Faulty {
                 }
             }
             _ => {}
+        }
+        if token.op == Op::Send && self.is(Fault::TokenIsWrong) {
+            let key = Key { generation: token.key.generation ^ 1, ..token.key };
+            completion.token = Some(Token { key, ..token });
         }
         let is_swapped = match self.fault {
             Some(Fault::ReceivesAreSwapped | Fault::BuffersAreSwapped) => has_bytes && !completion.is_last,
@@ -213,10 +224,11 @@ impl Queues for Faulty {
             Verb::Send { is_silent, flags, .. } | Verb::SendMessage { is_silent, flags, .. } => {
                 if flags.contains(SendFlags::DONTWAIT) {
                     *is_silent |= self.fault == Some(Fault::SendIsSilent);
-                } else if self.is(Fault::SendDoesNotWait) {
+                } else if self.fault == Some(Fault::SendDoesNotWait) {
                     *flags |= SendFlags::DONTWAIT;
                 }
             }
+            Verb::AwaitQueued { .. } if self.fault == Some(Fault::AwaitIsLost) => return true,
             Verb::Shutdown { how: Shutdown::Write, .. } if self.is(Fault::ShutdownIsLost) => {
                 self.invent(token);
                 return true;

@@ -89,3 +89,19 @@ fn a_drain_does_not_wait_for_a_connection_that_another_worker_took() {
             .collect()
     });
 }
+
+/// A send that waits goes on when a third of the socket's buffer is free. A peer that reads slowly may take longer for that
+/// than it is given; where the kernel cannot tell what it has confirmed, it was cut.
+#[test]
+fn a_peer_that_reads_slowly_gets_everything_from_a_kernel_that_cannot_tell() {
+    let timetable = [(300, Phase::Draining), (400, Phase::Stopping)];
+    let timetable = timetable.map(|(secs, phase)| (Duration::from_secs(secs), phase)).into();
+    let mut setting = Setting { timetable, ..Setting::plain(12) };
+    setting.odds.is_old = true;
+    setting.config.keep_alive.interval = Duration::ZERO;
+    let message = Act::Frame { opcode: OpCode::Binary, fin: true, payload: vec![7; 12_000] };
+    assert_holds(&setting, |_| {
+        let slow = client(0, Duration::ZERO, [message.clone(), Act::Close(1000), Act::AwaitEnd]);
+        vec![slow.reading(40, Duration::from_millis(200))]
+    });
+}

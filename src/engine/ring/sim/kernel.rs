@@ -18,12 +18,12 @@ use rustix::io::Errno;
 use super::super::WITH_PEER;
 use super::super::event::Wait;
 use super::super::queues::{Completion, Operation, Queues, Verb};
-use super::super::token::Token;
+use super::super::token::{Op, Token};
 use super::memory::{Buffers, Sending};
 use super::world::{Readable, World};
 use crate::engine::Phase;
 
-/// How many enters in a row may neither submit nor complete anything.
+/// How many enters in a row the worker may make while nothing happens outside.
 const IDLE_ENTERS_MAX: u32 = 3000;
 
 /// How many completions a multishot operation makes before others have their turn.
@@ -88,6 +88,7 @@ pub(super) enum Work {
         socket: usize,
         sending: Sending,
         sent: usize,
+        is_tried: bool,
     },
     /// `meant` is the socket that had the place when the operation was submitted.
     Shutdown {
@@ -144,7 +145,6 @@ impl Kernel {
     fn post(&mut self, world: &mut World, token: Token, result: i32, is_last: bool, buffer: Option<u16>) {
         let parts = [u64::from(result.cast_unsigned()), is_last.into(), buffer.map_or(u64::MAX, u64::from)];
         world.trace.add([token.to_bits(), parts[0], parts[1], parts[2]]);
-        self.idle_enters = 0;
         world.say(|| format!("< {token:?} {result} {is_last} {buffer:?}"));
         let completion = Completion { token: Some(token), result, is_last, buffer };
         if self.is_full() {
@@ -187,7 +187,6 @@ impl Kernel {
         }
         for _ in 0..count {
             if let Some(queued) = self.submissions.pop_front() {
-                self.idle_enters = 0;
                 self.begin(world, queued);
             }
         }
@@ -203,7 +202,12 @@ impl Kernel {
                     !world.net.listeners[*listener].queue.is_empty()
                 }
                 Work::Receive { socket, .. } => world.net.sockets[*socket].readable() != Readable::Nothing,
-                Work::Send { socket, .. } => world.net.sockets[*socket].room() != Some(0),
+                Work::Send { socket, is_tried, .. } => {
+                    let socket = &world.net.sockets[*socket];
+                    // Once it waits, it waits for a third of the socket's buffer.
+                    let least = if *is_tried { (socket.tx_max / 3).max(1) } else { 1 };
+                    socket.room().is_none_or(|room| room >= least)
+                }
                 Work::Shutdown { at, .. } | Work::Alarm { at } => *at <= world.now(),
                 Work::Watch { seen } => *seen < world.wakes,
                 Work::Connect => true,
@@ -243,6 +247,16 @@ impl Kernel {
         if files > 0 { Err(format!("{files} files are left")) } else { Ok(()) }
     }
 
+    /// How many buffers of each group it has, or has filled with what the ring has not seen yet.
+    pub(super) fn buffers(&self) -> [usize; 2] {
+        [Op::ReceiveSmall, Op::ReceiveBig].map(|op| {
+            let unseen = self.completions.iter().chain(&self.overflow).filter(|completion| {
+                completion.buffer.is_some() && completion.token.is_some_and(|token| token.op == op)
+            });
+            self.groups[usize::from(op == Op::ReceiveBig)].len() + unseen.count()
+        })
+    }
+
     /// Whether a socket is at a place of the table.
     pub(super) fn has_file(&self, socket: usize) -> bool {
         self.files.contains(&Some(socket))
@@ -260,12 +274,19 @@ impl Kernel {
             && let Some(listener) = world.net.listeners.iter_mut().find(|listener| listener.is_shared)
             && let Some(socket) = listener.queue.pop_front()
         {
-            // Another process has it now, and ends it.
+            // Another process has it now, and ends it. It may want the listener not to block.
+            if world.odds.is_nonblocking {
+                operations::make_nonblocking(listener.fd);
+            }
             world.net.sockets[socket].is_stolen = true;
             world.net.sockets[socket].client_reset = true;
             world.net.sockets[socket].release();
         }
-        world.step()
+        let has_happened = world.step();
+        if has_happened {
+            self.idle_enters = 0;
+        }
+        has_happened
     }
 
     fn next_time(&self, world: &World) -> Option<Duration> {
@@ -283,7 +304,6 @@ impl Kernel {
         }
         world.say(|| format!("enter {wait:?}"));
         world.pass_time(20);
-        world.net.forget_arrivals();
         for _ in 0..world.rng.u32(0..3) {
             self.step(world);
         }
@@ -314,6 +334,7 @@ impl Kernel {
                     return world.blame(|| "the worker sleeps for ever".to_owned());
                 };
                 world.time.set(next.max(world.now()));
+                self.idle_enters = 0;
             }
             if until.is_some_and(|until| until <= world.now()) {
                 break;

@@ -44,6 +44,7 @@ impl Setting {
             unsent_limit: one_of(rng, &[100, 2000, 20_000, 16 << 20, 16 << 20, 16 << 20]),
             unsent_total: one_of(rng, &[10_000, 256 << 20, 256 << 20]),
             keep_alive: keep_alive(rng),
+            flush_timeout: Duration::from_secs(one_of(rng, &[2, 10])),
             // So many that nobody is refused: but the accepts ask for addresses.
             access: AccessConfig {
                 max_connections_per_ip: one_of(rng, &[0, 0, 0, 100]),
@@ -68,7 +69,7 @@ impl Setting {
         Self {
             connections_max: if rng.bool() { 1000 } else { sizes.files as usize },
             odds: odds(rng),
-            clients: one_of(rng, &[1, 1, 2, 3, 5, 8, 12]),
+            clients: one_of(rng, &[1, 1, 1, 2, 3, 5, 8, 12]),
             listeners: (0..rng.usize(1..=2)).map(|_| (rng.usize(1..4), rng.u8(0..4) == 0)).collect(),
             timetable: vec![(drains, Phase::Draining), (stops, Phase::Stopping)],
             message_max: one_of(rng, &[50, 300, 3000, 20_000]),
@@ -118,7 +119,14 @@ impl Setting {
         };
         let begins = Duration::from_micros(if rng.bool() { 0 } else { rng.u64(0..300_000) });
         let listener = rng.usize(0..self.listeners.len());
-        Client::new(listener, begins, conduct, self.plan(rng, is_polite))
+        Client::new(listener, begins, conduct, self.plan(rng, is_polite)).given(self.patience())
+    }
+
+    /// How long a client may take nothing, where that is bounded: it is pinged, its last bytes are waited for, and more.
+    fn patience(&self) -> Option<Duration> {
+        let KeepAliveConfig { interval, timeout, .. } = self.config.keep_alive;
+        let once = interval + timeout + self.config.flush_timeout;
+        (!interval.is_zero()).then_some(2 * once + Duration::from_secs(2))
     }
 
     fn plan(&self, rng: &mut Rng, is_polite: bool) -> VecDeque<Act> {
@@ -130,8 +138,12 @@ impl Setting {
             let (front, back) = request.split_at(rng.usize(1..request.len() - 4));
             plan.extend([Act::Raw(front.to_vec()), pause(rng, is_polite), Act::Raw(back.to_vec())]);
         }
+        let awaits_each = rng.u8(0..4) == 0;
         for _ in 0..rng.usize(0..=self.messages_max) {
             self.message(rng, &mut plan);
+            if awaits_each {
+                plan.push_back(Act::AwaitEcho);
+            }
             match rng.u8(0..8) {
                 0 => plan.push_back(Act::AwaitEcho),
                 1 => plan.push_back(pause(rng, is_polite)),
@@ -205,7 +217,8 @@ fn odds(rng: &mut Rng) -> Odds {
         deferred: odd(),
         shutdown_delay: one_of(rng, &[0, 100, 100_000]),
         is_old: rng.u8(0..4) == 0,
-        is_impatient: rng.u8(0..3) == 0,
+        is_impatient: rng.bool(),
+        is_nonblocking: rng.bool(),
     }
 }
 

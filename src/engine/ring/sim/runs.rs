@@ -90,6 +90,9 @@ pub(super) struct Run {
     world: Rc<RefCell<World>>,
     stats: Arc<WorkerCounters>,
     listeners: Vec<Listener>,
+    shared: Arc<ProcessWide>,
+    /// How many connections there may be.
+    places: usize,
 }
 
 impl Run {
@@ -125,6 +128,8 @@ impl Run {
                 arrived: 0,
                 is_shared,
             });
+            let begins_nonblocking = is_shared && setting.odds.is_nonblocking && world.rng.bool();
+            socket.set_nonblocking(begins_nonblocking).map_err(|error| error.to_string())?;
             listeners.push(Listener::new(socket, queue_max, is_shared, None));
         }
         let shared = Arc::new(ProcessWide {
@@ -146,7 +151,7 @@ impl Run {
         let wake = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| error.to_string())?;
         let worker = Worker::over(kernel, &setting.sizes, service, Arc::new(wake), Arc::clone(&stats.engine));
         let worker = worker.map_err(|error| error.to_string())?;
-        Ok(Self { worker, world, stats, listeners })
+        Ok(Self { worker, world, stats, listeners, shared, places: setting.connections_max })
     }
 
     pub(super) fn finish(mut self) -> Result<Done, String> {
@@ -164,10 +169,18 @@ impl Run {
             if turns > TURNS_MAX {
                 return Err(io::Error::other("it does not come to its end"));
             }
+            self.world.borrow_mut().net.forget_arrivals();
             self.worker.turn(None)?;
+            self.check_turn().map_err(io::Error::other)?;
         }
         let world = self.world.borrow();
         world.violation.clone().map_or(Ok(()), |violation| Err(io::Error::other(violation)))
+    }
+
+    /// Each buffer is somebody's, and the ring and the kernel agree whose.
+    fn check_turn(&self) -> Result<(), String> {
+        let (given, has) = (self.worker.given(), self.worker.queues().kernel.buffers());
+        if given == has { Ok(()) } else { Err(format!("the kernel has {has:?} buffers and not {given:?}")) }
     }
 
     /// Everything must have come back.
@@ -179,6 +192,12 @@ impl Run {
             return Err(format!("{unsent} bytes of the budget did not come back"));
         }
         let snapshot = Snapshot::sum([&*self.stats]);
+        let counted = snapshot.levels.connections + snapshot.levels.refusals;
+        let free: Vec<_> = (0..self.places).map_while(|_| self.shared.limits.admit()).collect();
+        if counted > 0 || free.len() < self.places {
+            let taken = self.places - free.len();
+            return Err(format!("{counted} connections are still counted, and {taken} places taken"));
+        }
         if snapshot.engine.stale_completions > 0 {
             return Err(format!("{} completions found nobody", snapshot.engine.stale_completions));
         }

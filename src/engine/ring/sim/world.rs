@@ -65,6 +65,8 @@ pub(super) struct Odds {
     pub(super) is_old: bool,
     /// An accept fails where the listener does not block and nothing is queued, in place of waiting.
     pub(super) is_impatient: bool,
+    /// Other processes that share a listener set O_NONBLOCK.
+    pub(super) is_nonblocking: bool,
 }
 
 impl World {
@@ -169,7 +171,7 @@ pub(super) struct Net {
 }
 
 impl Net {
-    /// The kernel is entered again.
+    /// The worker counts its free places again.
     pub(super) fn forget_arrivals(&mut self) {
         for listener in &mut self.listeners {
             listener.arrived = 0;
@@ -184,7 +186,7 @@ pub(super) struct Listening {
     pub(super) fd: RawFd,
     pub(super) queue: VecDeque<usize>,
     pub(super) queue_max: usize,
-    /// How many have come since the kernel was last entered: no more than the queue has room for.
+    /// How many have come in this turn, or since the worker sleeps: no more than the queue has room for.
     pub(super) arrived: usize,
     pub(super) is_shared: bool,
 }

@@ -102,8 +102,14 @@ impl Kernel {
         }
         self.count += 1;
         self.running.push(Running { number: self.count, token, work, is_cancelled: false });
-        if self.can_go_on(world, self.running.len() - 1) && !world.chance(world.odds.deferred) {
-            self.go_on(world, self.running.len() - 1);
+        let at = self.running.len() - 1;
+        if !self.can_go_on(world, at) {
+            // It has been tried, and waits.
+            if let Work::Send { is_tried, .. } = &mut self.running[at].work {
+                *is_tried = true;
+            }
+        } else if !world.chance(world.odds.deferred) {
+            self.go_on(world, at);
         }
     }
 
@@ -160,7 +166,7 @@ impl Kernel {
             world.blame(|| format!("what {token:?} sends was changed before it was submitted"));
         }
         if !flags.contains(SendFlags::DONTWAIT) {
-            return self.start(world, token, Work::Send { socket, sending, sent: 0 });
+            return self.start(world, token, Work::Send { socket, sending, sent: 0, is_tried: false });
         }
         match self.take(world, socket, &sending, 0) {
             Err(errno) => self.fail(world, token, errno),
@@ -255,7 +261,7 @@ impl Kernel {
                 }
                 self.receive(world, token, socket, group, is_multi)
             }
-            Work::Send { socket, sending, sent } => {
+            Work::Send { socket, sending, sent, is_tried } => {
                 // SAFETY: the memory is good until the send is over.
                 if !unsafe { sending.is_unchanged() } {
                     world.blame(|| format!("what {token:?} sends was changed under way"));
@@ -268,6 +274,7 @@ impl Kernel {
                 match taken {
                     Ok(more) => {
                         *sent += more;
+                        *is_tried = true;
                         if *sent < sending.len {
                             return Fate::GoesOn;
                         }
@@ -447,6 +454,12 @@ impl Kernel {
             }
         }
     }
+}
+
+/// Sets O_NONBLOCK.
+pub(super) fn make_nonblocking(fd: RawFd) {
+    // SAFETY: the call names no memory.
+    unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) };
 }
 
 /// Whether O_NONBLOCK is set.
