@@ -146,7 +146,10 @@ pub const SIGNALS: [(&str, &str); 5] = [
     ("SIGQUIT", "Cut all connections and end, in a drain too. Ends `doctor`."),
     ("SIGUSR1", "Log all counters."),
     ("SIGHUP", "Nothing: options are read at the start only."),
-    ("SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT, SIGPIPE", "Nothing."),
+    (
+        "SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT, SIGXFSZ, SIGPIPE, real-time signals",
+        "Nothing.",
+    ),
 ];
 
 const FILES: [(&str, &str); 2] = [

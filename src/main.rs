@@ -29,8 +29,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// `EX_SOFTWARE` of sysexits.h: the code of a bug.
 const SOFTWARE: u8 = 70;
 
-/// Signals that would end a process which does not take them, and that ask for nothing here.
-const STRAY: [i32; 9] = [
+/// Signals that would end a process which does not take them, and that ask for nothing here: these and the real-time ones.
+/// Behind SIGXFSZ, which comes at the limit of `ulimit -f`, the write of the log fails.
+const STRAY: [i32; 10] = [
     libc::SIGHUP,
     libc::SIGUSR1,
     libc::SIGUSR2,
@@ -40,6 +41,7 @@ const STRAY: [i32; 9] = [
     libc::SIGIO,
     libc::SIGPWR,
     libc::SIGSTKFLT,
+    libc::SIGXFSZ,
 ];
 
 /// How long a line on standard output is waited with, where nobody takes it.
@@ -68,7 +70,7 @@ fn main() -> ExitCode {
 
 /// Takes the signals that nobody sends for a purpose, from the first moment on. SIGPIPE is ignored by Rust.
 fn take_stray_signals() {
-    for signal in STRAY {
+    for signal in STRAY.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
         // Where the kernel refuses that, the signal does what it always does.
         let _ = flag::register(signal, Arc::default());
     }

@@ -208,10 +208,14 @@ fn no_signal_ends_a_server_by_accident(engine: &str) {
             Signal::IO,
             Signal::POWER,
             Signal::STKFLT,
+            Signal::XFSZ,
             Signal::PIPE,
         ] {
             server.signal(signal);
         }
+        let pid = server.pid().as_raw_nonzero().to_string();
+        let sent = Command::new("kill").args(["-s", "RTMIN", &pid]).status();
+        assert!(sent.expect("kill(1)").success());
     };
     let mut client = server.connect();
     stray();
