@@ -36,7 +36,7 @@ use crate::session::{ProcessWide, Serving, WorkerWide};
 const SEEDS: u64 = 500;
 const SEEDS_VARIABLE: &str = "RINGBACK_SIM_SEEDS";
 
-/// By so many every planted fault is found.
+/// By so many seeds every planted fault is found.
 const SEEDS_FOR_ALL: u64 = 10_000;
 
 /// Names the one seed to run.
@@ -306,21 +306,40 @@ fn the_runs_meet_whatever_can_run_short() {
     assert!(missed.is_empty(), "nothing was short of {missed:?}");
 }
 
-/// Prints by which seed each fault is found first. Some take thousands, which only `.ci/run` runs.
+/// A fault may be found by another seed than the document says as soon as anything changes.
 #[test]
 fn planted_faults_are_found() {
-    let seeds = from_environment(SEEDS_VARIABLE).unwrap_or(SEEDS);
     let mut missed = Vec::new();
     for &fault in Fault::VARIANTS {
-        let (_, found) = run_seeds(0.., Some(fault), 1, |seed| seed < seeds);
-        let Some((seed, what)) = found.first_key_value() else {
-            missed.push(fault);
+        let listed = seed_of(fault).unwrap_or_else(|| panic!("docs/SIMULATION.md does not list {fault:?}"));
+        if run(listed, Some(fault)).is_err() {
             continue;
-        };
-        let what: String = what.chars().take(100).collect();
+        }
+        match first_found(fault) {
+            Some((seed, _)) => println!("{fault:?} is found by the seed {seed}, no longer by {listed}"),
+            None => missed.push(fault),
+        }
+    }
+    assert!(missed.is_empty(), "{missed:?} are not found by {SEEDS_FOR_ALL} seeds");
+}
+
+/// Prints the seeds of the table in docs/SIMULATION.md.
+#[test]
+#[ignore = "prints what the document lists"]
+fn every_fault_is_found_by_a_seed() {
+    for &fault in Fault::VARIANTS {
+        let (seed, what) = first_found(fault).unwrap_or_else(|| panic!("{fault:?} is not found"));
         println!("| `{fault:?}` | {seed} | {what} |");
     }
-    println!("not found by {seeds} seeds: {missed:?}");
-    let missed_max = if seeds < SEEDS_FOR_ALL { Fault::VARIANTS.len() / 5 } else { 0 };
-    assert!(missed.len() <= missed_max, "{missed:?} are not found by {seeds} seeds");
+}
+
+fn first_found(fault: Fault) -> Option<(u64, String)> {
+    run_seeds(0.., Some(fault), 1, |seed| seed < SEEDS_FOR_ALL).1.pop_first()
+}
+
+/// The seed that the document lists for a fault.
+fn seed_of(fault: Fault) -> Option<u64> {
+    let document = include_str!("../../../../docs/SIMULATION.md");
+    let row = document.lines().find_map(|line| line.strip_prefix(&format!("| `{fault:?}` | ")))?;
+    row.trim_end_matches(" |").rsplit(" | ").next()?.parse().ok()
 }
