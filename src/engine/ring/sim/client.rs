@@ -448,11 +448,10 @@ impl Client {
     fn end_frame(&mut self, rng: &mut Rng, frame: &Incoming) -> Result<(), String> {
         let control = frame.control.iter().map(|&byte| u16::from(byte));
         match frame.header.opcode {
-            OpCode::Ping => {
-                if self.conduct.answers && !self.has_sent_close && !self.has_half_closed {
-                    self.answer(rng, OpCode::Pong, &frame.control);
-                }
+            OpCode::Ping if self.conduct.answers && !self.has_sent_close && !self.has_half_closed => {
+                self.answer(rng, OpCode::Pong, &frame.control);
             }
+            OpCode::Ping => {}
             OpCode::Pong => {
                 for mark in [PONG].into_iter().chain(control).chain([CONTROL_END]) {
                     self.compare(mark)?;

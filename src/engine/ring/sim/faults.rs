@@ -149,10 +149,10 @@ impl Faulty {
                 completion.is_last = false;
             }
             _ if has_bytes && !completion.is_last && self.is(Fault::EndIsInvented) => {
-                completion.is_last = true
+                completion.is_last = true;
             }
             _ if is_receive && is_errno(Errno::NOBUFS) && self.is(Fault::NoBufferIsEnd) => {
-                completion.result = 0
+                completion.result = 0;
             }
             _ if is_receive && is_errno(Errno::NOBUFS) && self.is(Fault::NoBufferIsLost) => return None,
             _ if is_receive && is_errno(Errno::CANCELED) && self.is(Fault::CancelledIsReset) => {
