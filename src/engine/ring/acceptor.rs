@@ -153,8 +153,8 @@ impl Acceptors {
                         unclaimed -= 1;
                         listener.state = State::Last;
                         ring.accept(index, socket.as_fd(), one);
-                        // Another worker may take the connection first, and then there is nothing to wait for. The kernel
-                        // waits all the same, even if the listener does not block.
+                        // Another worker may take the connection first, and then there is nothing to wait for. Some
+                        // kernels wait even if the listener does not block.
                         ring.cancel_accept(index);
                     }
                 }
