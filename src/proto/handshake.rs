@@ -12,7 +12,6 @@ use std::rc::Rc;
 
 use super::fields::is_token_byte;
 pub use super::page::{Document, Page, options_response, page_response};
-use super::proxy;
 use crate::memory::{Budget, Charge};
 pub use answer::accept_key;
 use answer::{Answer, accept_response, answer};
@@ -217,7 +216,7 @@ fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Refused> {
     if scanned == 0
         && let Some(&first) = bytes.first().filter(|&&first| !is_token_byte(first))
     {
-        return Err(bad_beginning(first, bytes));
+        return Err(bad_beginning(first));
     }
     let unseen = bytes.get(scanned..).unwrap_or_default();
     for newline in memchr::memchr_iter(b'\n', unseen) {
@@ -232,12 +231,13 @@ fn find_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Refused> {
 }
 
 #[cold]
-fn bad_beginning(first: u8, bytes: &[u8]) -> Refused {
+fn bad_beginning(first: u8) -> Refused {
     Refusal::Malformed.because(match first {
-        _ if proxy::is_v2(bytes) => {
-            "a header of the PROXY protocol stands before the request: start the server with --proxy-protocol v2".to_owned()
-        }
-        b'\r' | b'\n' => format!("an empty line (the byte 0x{first:02X}) stands before the request: begin with the method"),
+        // The answer does not wait for more, so that it is the same however the bytes are cut.
+        b'\r' => "an empty line (the byte 0x0D) stands before the request: begin with the method, or start the server with \
+                  --proxy-protocol v2 if this is a PROXY header"
+            .to_owned(),
+        b'\n' => "an empty line (the byte 0x0A) stands before the request: begin with the method".to_owned(),
         0x16 => "the connection begins with the byte 0x16, as TLS does: use ws:// and http:// here, or a proxy that ends TLS"
             .to_owned(),
         _ => format!("the request begins with the byte 0x{first:02X}: begin with the method, such as GET"),

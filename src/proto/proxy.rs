@@ -25,12 +25,6 @@ const V2_HEAD: usize = 16;
 /// With what each header of version 1 begins.
 const V1_PREFIX: &[u8; 6] = b"PROXY ";
 
-/// Whether the bytes begin as a header of version 2 does, and no request: as far as they go, its NUL among them.
-pub(super) fn is_v2(bytes: &[u8]) -> bool {
-    let begun = bytes.get(..SIGNATURE.len()).unwrap_or(bytes);
-    begun.contains(&0) && SIGNATURE.starts_with(begun)
-}
-
 /// Which versions are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versions {

@@ -159,6 +159,10 @@ pub(crate) fn check_fed(
         Step::Page { html, is_head } => (page_response(&rules.page, html, is_head, DATE), 200),
         Step::Options => (options_response(DATE), 204),
         Step::Refused(refused) => {
+            let (Step::Refused(uncut), ..) = feed(&stream[..row_len], rules, |_| usize::MAX) else {
+                panic!("{:?} is refused as soon as it is cut", row());
+            };
+            assert_eq!(refused.why(), uncut.why(), "{:?} in a piece of {piece} at {before}", row());
             check_sentence(refused.why());
             (refused.response(DATE), refused.cause().status())
         }
