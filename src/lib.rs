@@ -30,5 +30,5 @@ pub mod proto;
 pub mod server;
 mod session;
 mod settings;
-mod system;
+pub mod system;
 pub mod variables;

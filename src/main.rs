@@ -16,7 +16,7 @@ use ringback::logging::{self, Log, LogFormat, complain};
 use ringback::proto::handshake::ANY;
 use ringback::server::admin::Admin;
 use ringback::server::{Inherited, Server, StartError, check_resources, inherited};
-use ringback::variables;
+use ringback::{system, variables};
 use sd_notify::NotifyState;
 use signal_hook::flag;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,21 +28,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// `EX_SOFTWARE` of sysexits.h: the code of a bug.
 const SOFTWARE: u8 = 70;
-
-/// Signals that would end a process which does not take them, and that ask for nothing here: these and the real-time ones.
-/// Behind SIGXFSZ, which comes at the limit of `ulimit -f`, the write of the log fails.
-const STRAY: [i32; 10] = [
-    libc::SIGHUP,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-    libc::SIGALRM,
-    libc::SIGVTALRM,
-    libc::SIGPROF,
-    libc::SIGIO,
-    libc::SIGPWR,
-    libc::SIGSTKFLT,
-    libc::SIGXFSZ,
-];
 
 /// How long a line on standard output is waited with, where nobody takes it.
 const STDOUT_TIMEOUT: Duration = Duration::from_millis(200);
@@ -68,9 +53,9 @@ fn main() -> ExitCode {
     })
 }
 
-/// Takes the signals that nobody sends for a purpose, from the first moment on. SIGPIPE is ignored by Rust.
+/// Takes the signals that end nothing here, from the first moment on. SIGPIPE is ignored by Rust.
 fn take_stray_signals() {
-    for signal in STRAY.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
+    for signal in system::stray_signals().chain([libc::SIGHUP]) {
         // Where the kernel refuses that, the signal does what it always does.
         let _ = flag::register(signal, Arc::default());
     }

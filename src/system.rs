@@ -1,4 +1,4 @@
-//! What the kernel says about itself and about this process, in `/proc` and by uname(2).
+//! What the kernel says about itself and about this process, in `/proc` and by uname(2), and the signals that it sends.
 
 use std::fs;
 
@@ -9,6 +9,23 @@ pub(crate) const KERNEL_MIN: Release = Release { major: 6, minor: 1 };
 pub(crate) const CAP_IPC_LOCK: u32 = 14;
 /// `CAP_SYS_ADMIN`, which `kernel.io_uring_disabled = 1` exempts.
 pub(crate) const CAP_SYS_ADMIN: u32 = 21;
+
+/// The signals that end a process which does not take them, and that ask a server or a load generator for nothing
+/// (signal(7)). Behind SIGXFSZ, which comes at the limit of `ulimit -f`, the write itself fails.
+pub fn stray_signals() -> impl Iterator<Item = i32> {
+    let named = [
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGALRM,
+        libc::SIGVTALRM,
+        libc::SIGPROF,
+        libc::SIGIO,
+        libc::SIGPWR,
+        libc::SIGSTKFLT,
+        libc::SIGXFSZ,
+    ];
+    named.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
+}
 
 /// A kernel's release, as far as it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

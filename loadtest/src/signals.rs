@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXCPU};
+use ringback::system::stray_signals;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread};
 use signal_hook::{flag, low_level};
@@ -20,26 +21,13 @@ use crate::run::Word;
 /// SIGPIPE is ignored by Rust.
 pub(crate) fn take_stray() {
     let ignored = ignored();
-    for signal in STRAY.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
+    for signal in stray_signals() {
         if ignored >> (signal - 1) & 1 == 0 {
             // Where the kernel refuses that, the signal does what it always does.
             let _ = flag::register(signal, Arc::default());
         }
     }
 }
-
-/// Beside the real-time ones. Behind SIGXFSZ, which comes at the limit of `ulimit -f`, the write itself fails.
-const STRAY: [i32; 9] = [
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-    libc::SIGALRM,
-    libc::SIGVTALRM,
-    libc::SIGPROF,
-    libc::SIGIO,
-    libc::SIGPWR,
-    libc::SIGSTKFLT,
-    libc::SIGXFSZ,
-];
 
 /// The signals that end a run, for as long as this process lives.
 #[derive(Clone, Debug)]

@@ -144,6 +144,7 @@ const OUTSIDE: [(&str, &[&str]); 4] = [
         "loadtest/src",
         &[
             "allocator",
+            "system",
             "engine",
             "memory",
             "mask",
