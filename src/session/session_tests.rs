@@ -62,9 +62,7 @@ fn take(session: &Session) -> Buffer {
 
 /// Has the session receive `bytes`, a buffer at a time.
 fn feed(session: &mut Session, bytes: &[u8]) {
-    feed_with(session, bytes, |session| {
-        session.presence.context.common.pool.take(session.class()).expect("there is memory")
-    });
+    feed_with(session, bytes, take);
 }
 
 fn feed_with(session: &mut Session, bytes: &[u8], take: impl Fn(&Session) -> Buffer) {
@@ -294,9 +292,7 @@ const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xE9];
 fn watched(interval: u64, timeout: u64, idle: u64) -> Session {
     let [interval, timeout, idle] = [interval, timeout, idle].map(Duration::from_secs);
     let keep_alive = KeepAliveConfig { interval, timeout, idle };
-    open_by(Config { keep_alive, ..Config::default() }, |session| {
-        session.presence.context.common.pool.take(session.class()).expect("there is memory")
-    })
+    open_by(Config { keep_alive, ..Config::default() }, take)
 }
 
 /// Lets time pass, a tenth of a second after the other, as an engine does; gives what is sent meanwhile and when, in

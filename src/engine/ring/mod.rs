@@ -2,8 +2,8 @@
 //!
 //! From the outside in: [`Worker`] is the loop, [`Handler`] what it drives; `acceptor` decides when to accept; `ring` is the
 //! safe surface over the kernel's queues, which lie below it in `queues`, with `slots`, the tables that completions are found
-//! in, and `token`, how they are. `probe` finds out
-//! whether all of it can run here, and `obstacle` what would help where it cannot.
+//! in, and `token`, how they are. `probe` finds out whether all of it can run here, and `obstacle` what would help where it
+//! cannot.
 
 /// Whether a test has planted this fault in the code (see `sim::Fault`): in a server never.
 #[cfg(test)]

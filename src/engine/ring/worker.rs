@@ -21,8 +21,7 @@ use rustix::io::Errno;
 use socket2::SockAddr;
 
 use super::super::buffers::Class;
-use super::super::handler::Handler;
-use super::super::handler::Received;
+use super::super::handler::{Handler, Received};
 use super::super::wheel::{TICK, Wheel};
 use super::Sizes;
 use super::acceptor::Acceptors;

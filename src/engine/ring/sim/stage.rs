@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
@@ -44,9 +44,7 @@ pub(super) trait Rig {
     type Kernel: Queues;
 
     fn kernel(&mut self) -> &mut Self::Kernel;
-    fn listener(&self) -> RawFd;
-    fn eventfd(&self) -> RawFd;
-    fn set_nonblocking(&mut self, is_nonblocking: bool);
+    fn descriptors(&self) -> &Descriptors;
     /// A client connects; gives its number.
     fn connect(&mut self) -> usize;
     fn write(&mut self, client: usize, bytes: &[u8]);
@@ -57,25 +55,42 @@ pub(super) trait Rig {
     fn wake(&mut self);
     /// Lets some time pass.
     fn pause(&mut self);
+
+    fn listener(&self) -> RawFd {
+        self.descriptors().listener.as_raw_fd()
+    }
+
+    fn eventfd(&self) -> RawFd {
+        self.descriptors().eventfd.as_raw_fd()
+    }
+
+    fn set_nonblocking(&self, is_nonblocking: bool) {
+        self.descriptors().listener.set_nonblocking(is_nonblocking).expect("a socket");
+    }
+}
+
+/// What a kernel is told of by number.
+pub(super) struct Descriptors {
+    listener: Socket2,
+    eventfd: OwnedFd,
 }
 
 /// Linux.
 pub(super) struct Real {
     kernel: Uring,
-    listener: TcpListener,
-    eventfd: OwnedFd,
+    descriptors: Descriptors,
     clients: Vec<Option<TcpStream>>,
 }
 
 impl Real {
     pub(super) fn new() -> io::Result<Self> {
         let sizes = Sizes { submissions: SUBMISSIONS, completions: COMPLETIONS, ..Sizes::new(BIG, 1) };
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        SockRef::from(&listener).set_send_buffer_size(16 << 10)?;
+        let listener = Socket2::from(TcpListener::bind("127.0.0.1:0")?);
+        listener.set_send_buffer_size(16 << 10)?;
+        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self {
             kernel: Uring::set_up(&sizes)?,
-            listener,
-            eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            descriptors: Descriptors { listener, eventfd },
             clients: Vec::new(),
         })
     }
@@ -92,23 +107,15 @@ impl Rig for Real {
         &mut self.kernel
     }
 
-    fn listener(&self) -> RawFd {
-        self.listener.as_raw_fd()
-    }
-
-    fn eventfd(&self) -> RawFd {
-        self.eventfd.as_raw_fd()
-    }
-
-    fn set_nonblocking(&mut self, is_nonblocking: bool) {
-        self.listener.set_nonblocking(is_nonblocking).expect("a socket");
+    fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
     }
 
     fn connect(&mut self) -> usize {
         let socket = Socket2::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(16 << 10).expect("an option of sockets");
-        let address: SocketAddr = self.listener.local_addr().expect("it is bound");
-        socket.connect(&address.into()).expect("it listens");
+        let address = self.descriptors.listener.local_addr().expect("it is bound");
+        socket.connect(&address).expect("it listens");
         self.clients.push(Some(socket.into()));
         self.clients.len() - 1
     }
@@ -133,7 +140,7 @@ impl Rig for Real {
     }
 
     fn wake(&mut self) {
-        rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes()).expect("an eventfd");
+        rustix::io::write(&self.descriptors.eventfd, &1_u64.to_ne_bytes()).expect("an eventfd");
     }
 
     fn pause(&mut self) {
@@ -145,8 +152,7 @@ impl Rig for Real {
 pub(super) struct Simulated {
     kernel: Kernel,
     world: Rc<RefCell<World>>,
-    listener: Socket2,
-    eventfd: OwnedFd,
+    descriptors: Descriptors,
     clients: Vec<usize>,
 }
 
@@ -166,8 +172,7 @@ impl Simulated {
         Ok(Self {
             kernel: Kernel::new(Rc::clone(&world), SUBMISSIONS, COMPLETIONS),
             world,
-            listener,
-            eventfd: eventfd(0, EventfdFlags::CLOEXEC)?,
+            descriptors: Descriptors { listener, eventfd: eventfd(0, EventfdFlags::CLOEXEC)? },
             clients: Vec::new(),
         })
     }
@@ -184,16 +189,8 @@ impl Rig for Simulated {
         &mut self.kernel
     }
 
-    fn listener(&self) -> RawFd {
-        self.listener.as_raw_fd()
-    }
-
-    fn eventfd(&self) -> RawFd {
-        self.eventfd.as_raw_fd()
-    }
-
-    fn set_nonblocking(&mut self, is_nonblocking: bool) {
-        self.listener.set_nonblocking(is_nonblocking).expect("a socket");
+    fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
     }
 
     fn connect(&mut self) -> usize {
