@@ -41,7 +41,7 @@ pub(crate) enum Fault {
     Protocol(ProtocolError),
     /// The connection broke, or ended without a close frame.
     ConnectionLost(io::ErrorKind),
-    /// A close frame that we did not ask for, or that answers ours with another code: its code, and its reason as it is told.
+    /// A close frame that we did not ask for, or that answers ours with another code: its code, and its reason as the report shows it.
     UnexpectedClose(Option<u16>, Box<Words>),
     /// No close frame in answer to ours in time.
     CloseMissing,

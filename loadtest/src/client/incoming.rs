@@ -20,7 +20,7 @@ pub(crate) enum Event {
     Pong(Vec<u8>),
     /// A ping with this payload.
     Ping(Vec<u8>),
-    /// A close frame with this code, and this reason as it is told.
+    /// A close frame with this code, and this reason as the report shows it.
     Close(Option<u16>, Box<Words>),
 }
 

@@ -55,10 +55,10 @@ const fn what(bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// How many bytes are awaited before anything is told: those of a TLS alert.
+/// How many bytes the client waits for before it reports: a TLS alert has so many.
 pub(crate) const TELLING_LEN: usize = 7;
 
-/// How much of a line is told, and looked at to see whether it is text.
+/// How much of a line the report shows. The client looks at as much to see whether it is text.
 const TEXT_CHARS: usize = 80;
 const TEXT_LEN: usize = 4 * TEXT_CHARS;
 
