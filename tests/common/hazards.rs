@@ -96,7 +96,7 @@ pub(crate) fn places_used_again_and_again(count: usize) {
             });
         }
     });
-    wait_until_none_is_open(&server);
+    server.wait_until_open(0);
     let (accepted, stale) = (server.counter("accepted"), server.counter("stale_completions"));
     println!("{accepted} connections over 64 places");
     assert_eq!(stale, 0, "a connection stays until nothing is under way");
@@ -134,7 +134,7 @@ pub(crate) fn connections_that_are_cut_end(count: usize) {
             client.send(OpCode::Continuation, b"of nothing");
             assert_eq!(client.read_close(), 1002);
         }
-        wait_until_none_is_open(&server);
+        server.wait_until_open(0);
         assert_eq!(server.counter("cuts"), ((round + 1) * AT_ONCE) as u64);
         for client in &mut clients {
             // What this is answered with, the next one is told.
@@ -163,7 +163,7 @@ pub(crate) fn sends_that_wait_for_ever_are_cut(clients: usize) {
     }
     server.wait_for_counter("protocol_errors", clients.len() as u64);
     assert_eq!(server.counter("ended"), 0, "they have time to read their Close");
-    wait_until_none_is_open(&server);
+    server.wait_until_open(0);
     assert_eq!((server.counter("cuts"), server.counter("stale_completions")), (clients.len() as u64, 0));
 }
 
@@ -179,14 +179,6 @@ fn small_window() -> Socket {
 /// Closing sends RST, whatever is unsent or unread (socket(7)).
 fn reset(client: &Client) {
     SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("a socket");
-}
-
-fn wait_until_none_is_open(server: &Server) {
-    let deadline = Instant::now() + DEADLINE;
-    while server.counter("ended") < server.counter("accepted") {
-        assert!(Instant::now() < deadline, "connections do not end");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// What so many clients sent while the server was stopped is echoed by a completion queue of 16 entries.
@@ -275,7 +267,7 @@ pub(crate) fn connections_beyond_the_table(rounds: usize, at_once: usize) {
     }
     println!("{} pauses for {} connections", server.counter("accept_pauses"), rounds * at_once);
     assert!(server.counter("accept_pauses") > 0);
-    wait_until_none_is_open(&server);
+    server.wait_until_open(0);
     assert_eq!(server.counter("accepted"), (rounds * at_once) as u64);
 }
 

@@ -197,6 +197,22 @@ impl Server {
         }
     }
 
+    /// Waits until the server has no more than `open` connections. One whose client has left with data on its way may end
+    /// only with the next probe of its window, up to two minutes later.
+    pub(crate) fn wait_until_open(&self, open: u64) {
+        let deadline = Instant::now() + 3 * DEADLINE;
+        loop {
+            // In this order: what is accepted in between counts as open.
+            let ended = self.counter("ended");
+            let accepted = self.counter("accepted");
+            if accepted - ended <= open {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{accepted} connections were accepted, {ended} have ended");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Kills it by SIGKILL and waits until the process is no more.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it runs");

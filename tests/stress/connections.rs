@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, Signal, prlimit};
 use crate::common::{
     Client, Server, close_payload, command, counter_in, frame, handshake, limited, pattern, volume,
 };
-use crate::{connections, on_each_engine, wait_until_open};
+use crate::{connections, on_each_engine};
 
 on_each_engine! {
     #[ignore = "volume: a drain of 10,000 busy connections, 15 s"]
@@ -185,7 +185,7 @@ fn connections_beyond_the_limit_of_files_wait_or_get_503(engine: &str) {
         client.echo(OpCode::Text, b"still there");
     }
     drop(all.split_off(admitted / 2));
-    wait_until_open(&server, admitted as u64 / 2);
+    server.wait_until_open(admitted as u64 / 2);
     server.connect().echo(OpCode::Text, b"room again");
 }
 

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::common::{Server, handshake, volume};
-use crate::{MIB, beside_echoes, connections, on_each_engine, percentile, wait_until_open};
+use crate::{MIB, beside_echoes, connections, on_each_engine, percentile};
 
 on_each_engine! {
     #[ignore = "volume: 2 × 15,000 slow handshakes, 20 s"]
@@ -33,7 +33,7 @@ fn slow_handshakes_are_cut_in_time_and_leave_nothing(engine: &str) {
             );
             assert!(first >= Duration::from_millis(4500), "cut early, after {first:?}");
             assert!(most <= Duration::from_millis(5500), "cut late, after {most:?}");
-            wait_until_open(&server, 1);
+            server.wait_until_open(1);
             resident_at_rest(&server)
         })
     });
@@ -48,7 +48,7 @@ fn slow_handshakes_are_cut_in_time_and_leave_nothing(engine: &str) {
     assert!(most <= Duration::from_millis(50), "an honest client's echoes take {most:?}");
     assert_eq!(server.counter("refusals"), 2 * count as u64);
     assert_eq!(server.counter("handshakes"), 1 + 2 * PROBES);
-    wait_until_open(&server, 0);
+    server.wait_until_open(0);
     assert_eq!(server.descriptors(), descriptors);
     let [once, twice] = residents;
     println!("{engine}: resident {} KiB after once, {} KiB after twice", once / 1024, twice / 1024);

@@ -24,7 +24,7 @@ use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Server};
+use common::Server;
 use ringback::proto::frame::{Header, OpCode, Sender};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -64,22 +64,6 @@ fn beside_echoes<T>(server: &Server, work: impl FnOnce() -> T) -> (T, Vec<Durati
     let result = work();
     drop(working);
     (result, echoes.join().expect("the honest client is echoed"))
-}
-
-/// Waits until the server has no more than `open` connections. One whose client has left with data on its way may end only
-/// with the next probe of its window, up to two minutes later.
-fn wait_until_open(server: &Server, open: u64) {
-    let deadline = Instant::now() + 3 * DEADLINE;
-    loop {
-        // In this order: what is accepted in between counts as open.
-        let ended = server.counter("ended");
-        let accepted = server.counter("accepted");
-        if accepted - ended <= open {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{accepted} connections were accepted, {ended} have ended");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Of sorted durations the one that `percent` of them do not exceed.

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::common::{Client, DEADLINE, Server, close_payload, frame, handshake, header, pattern, volume};
-use crate::{MIB, on_each_engine, wait_until_open};
+use crate::{MIB, on_each_engine};
 
 on_each_engine! {
     resets_with_unread_echoes_end,
@@ -150,10 +150,10 @@ fn resets_at_every_stage_leave_nothing(engine: &str) {
                 reset(stage(&server));
             }
             if number % (CONNECTIONS_MAX / STAGES.len() / 2) == 0 {
-                wait_until_open(&server, 0);
+                server.wait_until_open(0);
             }
         }
-        wait_until_open(&server, 0);
+        server.wait_until_open(0);
         server.resident()
     };
     let count = volume(10_000);
@@ -212,7 +212,7 @@ fn resets_with_unread_echoes_end(engine: &str) {
     for _ in 0..100 {
         reset(with_unread_echoes(&server));
     }
-    wait_until_open(&server, 0);
+    server.wait_until_open(0);
 }
 
 /// Closing sends RST, whatever is unsent or unread (socket(7)).

@@ -9,7 +9,7 @@ use ringback::proto::frame::OpCode;
 use socket2::{Domain, Socket, Type};
 
 use crate::common::{Server, frame, pattern, volume};
-use crate::{KIB, MIB, beside_echoes, connections, on_each_engine, percentile, wait_until_open};
+use crate::{KIB, MIB, beside_echoes, connections, on_each_engine, percentile};
 
 on_each_engine! {
     #[ignore = "volume: 1,000 slow readers for 60 s"]
@@ -81,7 +81,7 @@ fn slow_readers_take_bounded_memory(engine: &str) {
         thread::sleep(Duration::from_millis(20));
     }
     drop((slow, never));
-    wait_until_open(&server, 0);
+    server.wait_until_open(0);
     server.connect().echo(OpCode::Binary, &pattern(60_000));
 }
 
