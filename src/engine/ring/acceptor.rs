@@ -167,15 +167,12 @@ impl Acceptors {
                     ring.accept(index, socket.as_fd(), Accepting::Many);
                 }
                 State::Idle if may_accept && unclaimed > 0 => {
-                    let has_begun = if listener.is_nonblocking {
-                        ring.accept_when_ready(index, socket.as_fd(), one)
+                    unclaimed -= 1;
+                    listener.state = State::Single;
+                    if listener.is_nonblocking {
+                        ring.accept_when_ready(index, socket.as_fd(), one);
                     } else {
                         ring.accept(index, socket.as_fd(), one);
-                        true
-                    };
-                    if has_begun {
-                        unclaimed -= 1;
-                        listener.state = State::Single;
                     }
                 }
                 _ => {}

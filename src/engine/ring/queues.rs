@@ -25,6 +25,9 @@ use super::event::Wait;
 use super::setup::set_up;
 use super::token::Token;
 
+/// How many operations are linked at most. The queue of submissions has room for so many: the kernel takes them together.
+pub(super) const LINKED_MAX: u32 = 2;
+
 /// What the ring asks of the kernel. `Uring` in the server.
 pub trait Queues: Sized {
     /// Whether the kernel answers EFAULT where it finds memory out of reach. A debug build takes returned buffers out of
@@ -241,13 +244,15 @@ pub struct Uring {
 }
 
 impl Uring {
-    /// Queues of at most these sizes.
+    /// Queues of at most these sizes, but with room for operations that are linked.
     ///
     /// # Errors
     ///
     /// Those of [`set_up`].
     pub(super) fn set_up(sizes: &Sizes) -> io::Result<Self> {
-        set_up(sizes.submissions, sizes.completions, sizes.patience).map(|(uring, _)| Self::over(uring))
+        let [submissions, completions] =
+            [sizes.submissions, sizes.completions].map(|size| size.max(LINKED_MAX));
+        set_up(submissions, completions, sizes.patience).map(|(uring, _)| Self::over(uring))
     }
 
     /// The queues of this ring.

@@ -28,7 +28,7 @@ use super::Sizes;
 use super::event::{Event, Manner, Pieces, Wait};
 use super::gather::Gather;
 use super::peer::PeerAddress;
-use super::queues::{Completion, Operation, Queues, Uring, Verb};
+use super::queues::{Completion, LINKED_MAX, Operation, Queues, Uring, Verb};
 use super::slots::Slots;
 use super::token::{Key, Op, Token};
 use crate::engine::EngineCounters;
@@ -260,7 +260,10 @@ impl<Q: Queues> Ring<Q> {
     pub(super) fn enter(&mut self, wait: Wait) -> io::Result<()> {
         self.submit_backlog()?;
         self.small.widen();
-        self.enter_once(wait)?;
+        // The kernel may take now what it had no memory for before. The queue has room for the backlog then, and no event
+        // says so.
+        let must_not_wait = !self.backlog.is_empty() && wait != Wait::SubmitOnly;
+        self.enter_once(if must_not_wait { Wait::No } else { wait })?;
         if !self.has_submissions() {
             self.taken = self.at_once.len();
         }
@@ -445,7 +448,7 @@ impl<Q: Queues> Ring<Q> {
     unsafe fn push(&mut self, token: Token, verb: Verb) {
         let operation = Operation { token, verb };
         // SAFETY: as the caller says.
-        if self.backlog.is_empty() && unsafe { self.queues.push(&operation) } {
+        if self.backlog.is_empty() && unsafe { put(&mut self.queues, &operation) } {
             return;
         }
         self.keep(operation);
@@ -466,13 +469,13 @@ impl<Q: Queues> Ring<Q> {
             let before = self.backlog.len();
             while let Some(operation) = self.backlog.front() {
                 // SAFETY: whoever put it into the backlog has answered for it.
-                if !unsafe { self.queues.push(operation) } {
+                if !unsafe { put(&mut self.queues, operation) } {
                     break;
                 }
                 self.backlog.pop_front();
             }
             if self.backlog.len() == before {
-                // The kernel takes nothing before its completions are seen.
+                // The kernel takes nothing before its completions are seen, or has no memory.
                 break;
             }
         }
@@ -516,6 +519,20 @@ impl<Q: Queues> Drop for Ring<Q> {
             self.big.leak();
         }
     }
+}
+
+/// Puts an operation into the queue, unless there is no room for it and for what is linked to it. The kernel has to take
+/// both together: a poll without its accept would swallow a wake-up.
+///
+/// # Safety
+///
+/// As for [`Queues::push`].
+#[inline]
+unsafe fn put<Q: Queues>(queues: &mut Q, operation: &Operation) -> bool {
+    let has_room =
+        !matches!(operation.verb, Verb::AwaitQueued { .. }) || queues.room() >= LINKED_MAX as usize;
+    // SAFETY: as the caller says.
+    has_room && unsafe { queues.push(operation) }
 }
 
 /// MSG_WAITALL: of a stream socket's send, all of it.

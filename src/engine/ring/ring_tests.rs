@@ -249,6 +249,18 @@ fn a_cancelled_receive_has_a_last_event() {
 }
 
 /// The memory of a send outlives the ring, if the kernel is not done with it.
+/// The smallest queue that one can ask for would not hold both.
+#[test]
+fn an_accept_behind_a_poll_finds_room_in_the_smallest_queue() {
+    let Some(mut pair) = Pair::new(1, 1) else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a socket");
+    pair.ring.accept_when_ready(0, listener.as_fd(), Accepting::One);
+    let _peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
+    let event = next(&mut pair.ring);
+    assert!(matches!(event, Event::Accepted { listener: 0, result: Ok(_), .. }), "{event:?}");
+}
+
 #[test]
 fn a_ring_is_dropped_with_operations_under_way() {
     for is_submitted in [true, false] {

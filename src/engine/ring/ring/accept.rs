@@ -5,14 +5,11 @@ use std::ptr;
 
 use rustix::fd::BorrowedFd;
 
-use super::super::event::{Accepting, Wait};
+use super::super::event::Accepting;
 use super::super::peer::PeerAddress;
 use super::super::queues::{Queues, Verb};
 use super::super::token::Token;
 use super::Ring;
-
-/// How many operations an accept takes that a poll is linked to.
-const LINKED: usize = 2;
 
 impl<Q: Queues> Ring<Q> {
     /// Accepts into the table of files. Only one accept may be under way for a number of a listener.
@@ -36,31 +33,15 @@ impl<Q: Queues> Ring<Q> {
 
     /// As [`Self::accept`], of a socket with O_NONBLOCK, whose accepts do not wait: a poll is linked before the accept. One
     /// completion speaks of both: if the first one fails, it is that one's.
-    ///
-    /// Gives `false`, and begins nothing, if the kernel takes no submissions before its completions are seen. Linked
-    /// operations have to be submitted together: a poll that was left alone would swallow a wake-up.
     pub(in super::super) fn accept_when_ready(
         &mut self,
         listener: u32,
         socket: BorrowedFd<'_>,
         how: Accepting,
-    ) -> bool {
-        if !self.has_room_for(LINKED) {
-            // An error comes again at the next enter.
-            let _ = self.enter_once(Wait::SubmitOnly);
-            if !self.has_room_for(LINKED) {
-                return false;
-            }
-        }
+    ) {
         // SAFETY: the operation names no memory.
         unsafe { self.push(Token::accept(listener), Verb::AwaitQueued { listener: socket.as_raw_fd() }) };
         self.accept(listener, socket, how);
-        true
-    }
-
-    /// Whether so many operations go into the submission queue as it is.
-    fn has_room_for(&mut self, operations: usize) -> bool {
-        self.backlog.is_empty() && self.queues.room() >= operations
     }
 
     /// Ends what [`Self::accept`] began; its last event says so.

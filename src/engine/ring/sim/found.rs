@@ -62,6 +62,26 @@ fn a_silent_send_that_is_submitted_late_is_not_slept_on() {
     assert_holds(&setting, |_| vec![client(0, Duration::ZERO, plan.clone())]);
 }
 
+/// The kernel may have no memory for what is submitted, and some a moment later. What had found no room in the queue
+/// meanwhile, a receive or an accept behind a poll, was not begun until something else woke the worker.
+#[test]
+fn what_finds_no_room_in_the_queue_is_not_slept_on() {
+    let mut setting = Setting { listeners: vec![(3, true)], ..Setting::plain(40) };
+    setting.odds.partial_submit = 500;
+    setting.odds.is_impatient = true;
+    setting.odds.is_nonblocking = true;
+    setting.sizes = Sizes { submissions: 2, completions: 64, ..setting.sizes };
+    let message = Act::Frame { opcode: OpCode::Binary, fin: true, payload: vec![7; 10] };
+    assert_holds(&setting, |rng| {
+        (0..12)
+            .map(|_| {
+                let plan = [message.clone(), Act::AwaitEcho, Act::Close(1000), Act::AwaitEnd];
+                client(0, Duration::ZERO, plan).beginning(Duration::from_micros(rng.u64(0..20_000)))
+            })
+            .collect()
+    });
+}
+
 /// A connection that was queued and got a place only when the others were cut was told that the server drains, at
 /// leisure; the worker gave up waiting for it and left it behind.
 #[test]
