@@ -30,6 +30,11 @@ impl<S: Service, Q: Queues> Worker<S, Q> {
         }
     }
 
+    /// Whether something that was received is left for the next turn.
+    pub(in crate::engine::ring) fn has_late(&self) -> bool {
+        !self.late.is_empty()
+    }
+
     /// How many buffers of each class the kernel has, as the ring has it.
     pub(in crate::engine::ring) fn given(&self) -> [usize; 2] {
         self.driver.ring.given()
