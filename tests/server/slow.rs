@@ -1,8 +1,6 @@
 //! Peers that take their last bytes slowly and get all of them, and such as take none; clients that send before they read;
 //! and calls that a signal interrupts.
 
-mod common;
-
 use std::io::Write as _;
 use std::net::Shutdown;
 use std::os::linux::net::SocketAddrExt as _;
@@ -11,10 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Server, close_payload, command, frame, pattern, read_some};
 use ringback::proto::frame::{Header, OpCode, Sender};
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
+
+use crate::common::{self, Client, Server, close_payload, command, frame, pattern, read_some};
+use crate::on_each_engine;
 
 on_each_engine! {
     slow_peers,
