@@ -281,9 +281,10 @@ const UNREAD: [&str; 12] = [
 ];
 
 fn who_sends_on_and_reads_nothing_is_told(place: &Place) {
-    let mut client = place.connect();
+    // Before it connects: to make them takes a busy machine longer than a silent client may stay.
     let payload = pattern(12 << 20);
     let bytes = frame(true, OpCode::Binary, &payload);
+    let mut client = place.connect();
     let mut writer = client.stream.try_clone().expect("a second handle");
     let log = thread::scope(|scope| {
         // It comes to its end once the server has made up its mind to drop what comes.
