@@ -103,6 +103,22 @@ fn unfinished_work_has_an_owner() {
     assert_none(&orphans, "a mark of unfinished work without an owner in parentheses");
 }
 
+/// A file that no `main.rs` declares is not compiled, and its tests do not run.
+#[test]
+fn every_file_of_tests_is_declared() {
+    let folders =
+        ["tests", "loadtest/tests"].map(|folder| fs::read_dir(root().join(folder)).expect("a folder"));
+    let folders = folders.into_iter().flatten().map(|entry| entry.expect("a folder's entry").path());
+    let strays: Vec<_> = folders
+        .filter_map(|folder| Some((fs::read_to_string(folder.join("main.rs")).ok()?, folder)))
+        .flat_map(|(main, folder)| {
+            let others = files(&folder).into_iter().filter(move |file| file.parent() == Some(&folder));
+            others.filter(move |file| is_stray(file, &main)).map(|file| relative(&file))
+        })
+        .collect();
+    assert_none(&strays, "files of tests that their main.rs does not declare");
+}
+
 #[test]
 fn documents_name_paths_that_exist() {
     let missing: Vec<_> = documents()
@@ -224,6 +240,13 @@ fn is_orphan(line: &str) -> bool {
     })
 }
 
+/// Whether this is a Rust file that the text of a `main.rs` does not declare.
+fn is_stray(file: &Path, main: &str) -> bool {
+    let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+    let is_rust = file.extension().is_some_and(|extension| extension == "rs");
+    is_rust && name != "main" && !main.lines().any(|line| line == format!("mod {name};"))
+}
+
 /// The repository's paths that a document has in code spans, in code blocks or as the target of a link.
 fn paths_named(document: &str) -> Vec<String> {
     // Of the pieces between backticks every second one is code; a fence of three leaves two empty pieces and keeps count.
@@ -300,6 +323,9 @@ fn rules_find_what_they_look_for() {
     assert!(is_orphan(&format!("// {mark}: later")));
     assert!(is_orphan(&format!("// {mark}() later")));
     assert!(!is_orphan(&format!("// {mark}(when rustc 1.95 is old): use it")));
+
+    assert!(is_stray(Path::new("a/b.rs"), "mod a;\n// mod b;"));
+    assert!(!is_stray(Path::new("a/b.rs"), "mod b;") && !is_stray(Path::new("a/b.py"), ""));
 
     let document = "`src/a.rs`, `src/b.rs:12` and `cargo test`\n```sh\n./.ci/run --all # src/*.rs\n```\n\
         [c](docs/c.md#top) src/not-code.rs `tests/d e`";

@@ -9,19 +9,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use fantoccini::elements::Element;
-use fantoccini::wd::WebDriverCompatibleCommand;
-use fantoccini::{Client, ClientBuilder, Locator};
 use futures_util::FutureExt as _;
-use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::common::DEADLINE;
+use crate::webdriver::{Element, Session};
 
 /// A browser with a profile of its own.
 pub(crate) struct Browser {
-    client: Client,
+    session: Session,
     folder: PathBuf,
 }
 
@@ -48,7 +45,7 @@ pub(crate) fn browse(test: impl AsyncFnOnce(&Browser)) {
         let browser = Browser::start(&driver, &chromium, folder.clone()).await;
         let outcome = AssertUnwindSafe(test(&browser)).catch_unwind().await;
         // The driver ends Chromium with the session, and with nothing else.
-        browser.client.close().await.expect("the session ends");
+        browser.session.end().await.expect("the session ends");
         outcome
     });
     driver.end();
@@ -84,13 +81,8 @@ impl Browser {
             },
             "goog:loggingPrefs": { "browser": "ALL" },
         });
-        let Value::Object(capabilities) = capabilities else { unreachable!("an object") };
-        let client = ClientBuilder::new(HttpConnector::new())
-            .capabilities(capabilities)
-            .connect(&format!("http://127.0.0.1:{}", driver.port))
-            .await
-            .expect("chromedriver starts chromium");
-        Self { client, folder }
+        let session = Session::start(driver.port, capabilities).await.expect("chromedriver starts chromium");
+        Self { session, folder }
     }
 
     /// Where a test may put files that end with the browser.
@@ -99,11 +91,11 @@ impl Browser {
     }
 
     pub(crate) async fn open(&self, url: &str) {
-        self.client.goto(url).await.expect("the page loads");
+        self.session.open(url).await.expect("the page loads");
     }
 
-    pub(crate) async fn element(&self, css: &str) -> Element {
-        self.client.find(Locator::Css(css)).await.unwrap_or_else(|error| panic!("{css}: {error}"))
+    pub(crate) async fn element(&self, css: &str) -> Element<'_> {
+        self.session.find(css).await.unwrap_or_else(|error| panic!("{css}: {error}"))
     }
 
     pub(crate) async fn click(&self, css: &str) {
@@ -122,12 +114,12 @@ impl Browser {
 
     /// Types into whatever has the focus.
     pub(crate) async fn press(&self, keys: &str) {
-        self.client.active_element().await.expect("a page").send_keys(keys).await.expect("a page");
+        self.session.active().await.expect("a page").send_keys(keys).await.expect("a page");
     }
 
     /// The value of an expression in the page.
     pub(crate) async fn value(&self, expression: &str) -> Value {
-        let value = self.client.execute(&format!("return {expression};"), Vec::new()).await;
+        let value = self.session.execute(&format!("return {expression};")).await;
         value.unwrap_or_else(|error| panic!("{expression}: {error}"))
     }
 
@@ -183,7 +175,7 @@ impl Browser {
 
     /// Keeps what is to be seen under `target/`.
     pub(crate) async fn keep_screenshot(&self, name: &str) {
-        let png = self.client.screenshot().await.expect("a screenshot");
+        let png = self.session.screenshot().await.expect("a screenshot");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
         fs::create_dir_all(&folder).expect("a folder in target");
         fs::write(folder.join(name), png).expect("a file in target");
@@ -201,25 +193,9 @@ impl Browser {
         fs::read_to_string(path).expect("text")
     }
 
-    async fn vendor(&self, path: &'static str, body: Value) -> Value {
-        self.client.issue_cmd(Vendor { path, body }).await.unwrap_or_else(|error| panic!("{path}: {error}"))
-    }
-}
-
-/// A command of chromedriver's own.
-#[derive(Debug)]
-struct Vendor {
-    path: &'static str,
-    body: Value,
-}
-
-impl WebDriverCompatibleCommand for Vendor {
-    fn endpoint(&self, base: &url::Url, session: Option<&str>) -> Result<url::Url, url::ParseError> {
-        base.join(&format!("session/{}/{}", session.unwrap_or_default(), self.path))
-    }
-
-    fn method_and_body(&self, _: &url::Url) -> (::http::Method, Option<String>) {
-        (::http::Method::POST, Some(self.body.to_string()))
+    /// A command of chromedriver's own.
+    async fn vendor(&self, path: &str, parameters: Value) -> Value {
+        self.session.post(path, parameters).await.unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 }
 

@@ -1,5 +1,4 @@
 //! Requests, and what comes of them: each row alone, with bytes behind it, cut at every byte and byte by byte.
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use ringback::memory::{Budget, Total};
 use ringback::proto::handshake::{

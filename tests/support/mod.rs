@@ -3,9 +3,11 @@
 //! * [`client`] writes frames as a client does, the wrong ones too;
 //! * [`replies`] reads what the server sends, strictly;
 //! * [`pair`] joins a client to a [`Connection`](ringback::proto::Connection), with cuts where a test wants them;
+//! * [`handshakes`] has requests and what comes of them;
 //! * [`model`] says slowly and naively what must come out.
 
 pub(crate) mod client;
+pub(crate) mod handshakes;
 pub(crate) mod model;
 pub(crate) mod pair;
 pub(crate) mod replies;

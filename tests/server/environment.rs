@@ -1,14 +1,13 @@
 //! The environment of the `ringback` binary: an empty variable is unset, a wrong one ends with 64, its name and its value.
 
-mod common;
-
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt as _;
 use std::process::{Command, Output};
 
-use common::{Server, command};
 use ringback::cli;
 use ringback::proto::frame::OpCode;
+
+use crate::common::{Server, command};
 
 /// Those that are no options.
 const OTHERS: [&str; 7] =

@@ -1,16 +1,16 @@
 //! What operators meet: where a server runs, what it looks like to the system, and its limits.
 
-mod common;
-
 use std::fs;
 use std::process::{Output, Stdio};
 
-use common::{Server, command, filter, handshake};
 use ringback::proto::frame::OpCode;
 use rustix::thread::{CpuSet, sched_getaffinity};
 use seccompiler::{
     SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition as Condition, SeccompRule,
 };
+
+use crate::common::{self, Server, command, filter, handshake};
+use crate::on_each_engine;
 
 on_each_engine! {
     a_wait_for_clients_is_none_for_a_disk,

@@ -1,8 +1,6 @@
 //! Peers that take their last bytes slowly and get all of them, and such as take none; clients that send before they read;
 //! and calls that a signal interrupts.
 
-mod common;
-
 use std::io::Write as _;
 use std::net::Shutdown;
 use std::os::linux::net::SocketAddrExt as _;
@@ -11,10 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Server, close_payload, command, frame, pattern, read_some};
 use ringback::proto::frame::{Header, OpCode, Sender};
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
+
+use crate::common::{self, Client, Server, close_payload, command, frame, pattern, read_some};
+use crate::on_each_engine;
 
 on_each_engine! {
     slow_peers,
@@ -281,9 +281,10 @@ const UNREAD: [&str; 12] = [
 ];
 
 fn who_sends_on_and_reads_nothing_is_told(place: &Place) {
-    let mut client = place.connect();
+    // Before it connects: to make them takes a busy machine longer than a silent client may stay.
     let payload = pattern(12 << 20);
     let bytes = frame(true, OpCode::Binary, &payload);
+    let mut client = place.connect();
     let mut writer = client.stream.try_clone().expect("a second handle");
     let log = thread::scope(|scope| {
         // It comes to its end once the server has made up its mind to drop what comes.

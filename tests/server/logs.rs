@@ -1,17 +1,17 @@
 //! What the log says, and that nobody who reads it, or does not, holds the server up.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
 use std::net::{Shutdown, SocketAddr};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Client, DEADLINE, Server, announced, command, frame, handshake, header};
 use ringback::proto::frame::OpCode;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+
+use crate::common::{Client, DEADLINE, Server, announced, command, frame, handshake, header};
+use crate::on_each_engine;
 
 on_each_engine! {
     every_line_of_a_session_has_the_fields_that_are_documented,

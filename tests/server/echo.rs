@@ -1,13 +1,13 @@
 //! What a client gets back, over each engine and real sockets.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Received, Server, close_payload, frame, handshake, multibyte, pattern};
 use futures_util::{SinkExt as _, StreamExt as _};
 use ringback::proto::frame::OpCode;
 use tokio_tungstenite::tungstenite::Message;
+
+use crate::common::{self, Received, Server, close_payload, frame, handshake, multibyte, pattern};
+use crate::on_each_engine;
 
 on_each_engine! {
     messages_of_all_sizes_come_back,

@@ -1,19 +1,19 @@
 //! Every counter after a script of known events: in /metrics, in /stats.json and in the log, which agree. Each event happens
 //! another number of times, so that no two counters can be taken for each other.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{
-    Client, DEADLINE, Server, admin, close_payload, counter_in, frame, handshake, header, last_counters,
-};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 use serde_json::Value;
+
+use crate::common::{
+    Client, DEADLINE, Server, admin, close_payload, counter_in, frame, handshake, header, last_counters,
+};
+use crate::on_each_engine;
 
 on_each_engine! {
     each_event_is_counted_once_and_everywhere,

@@ -1,14 +1,12 @@
 //! Health behind clients of the admin listener that are silent, slow, or many.
 
-mod common;
-
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, admin};
+use crate::common::{DEADLINE, admin};
 
 /// As long as a silent client may stay where there is room: whoever waits for that waits for longer.
 const SILENCE: Duration = Duration::from_secs(9);

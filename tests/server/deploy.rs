@@ -1,7 +1,5 @@
 //! The files in `deploy/`: they parse, agree with each other and with the server, and the server runs under them.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -10,7 +8,6 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Server, admin, command, filter};
 use ringback::config::Config;
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
@@ -19,6 +16,8 @@ use seccompiler::{
 };
 use serde_json::Value;
 use yaml_rust2::{Yaml, YamlLoader};
+
+use crate::common::{self, DEADLINE, Server, admin, command, filter};
 
 const IO_URING: [&str; 3] = ["io_uring_setup", "io_uring_enter", "io_uring_register"];
 

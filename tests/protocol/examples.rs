@@ -1,9 +1,5 @@
 //! The examples, as their own processes: each does what it promises.
 
-#[expect(clippy::allow_attributes, reason = "what is dead differs from one test crate to another")]
-#[allow(dead_code, reason = "each test crate uses its part")]
-mod support;
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -13,7 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use ringback::proto::frame::{Header, Sender};
-use support::client::{BINARY, CLOSE, CONT, FIN, PING, PONG, TEXT, close, frame, text};
+
+use crate::support::client::{BINARY, CLOSE, CONT, FIN, PING, PONG, TEXT, close, frame, text};
 
 /// A running example, which is killed in the end.
 struct Example {

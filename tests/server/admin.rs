@@ -1,7 +1,5 @@
 //! What the admin listener says: health, readiness, and every number.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -11,13 +9,20 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::admin::{ask, get, start};
-use common::{DEADLINE, Server, close_payload, command, counter_in, filter, frame, handshake, read_some};
 use openmetrics_parser::{MetricFamily, openmetrics, prometheus};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 use serde_json::Value;
+
+use crate::common::{
+    self,
+    admin::{ask, get, start},
+};
+use crate::common::{
+    DEADLINE, Server, close_payload, command, counter_in, filter, frame, handshake, read_some,
+};
+use crate::on_each_engine;
 
 on_each_engine! {
     every_number_is_exact,

@@ -1,7 +1,5 @@
 //! Where a server listens: ports, unix sockets, and sockets that it is handed.
 
-mod common;
-
 use std::fs;
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -14,10 +12,12 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt as _, FdMapping};
-use common::{Client, DEADLINE, Server, announced, close_payload, command, frame, pattern};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 use socket2::Socket;
+
+use crate::common::{self, Client, DEADLINE, Server, announced, close_payload, command, frame, pattern};
+use crate::on_each_engine;
 
 on_each_engine! {
     a_unix_socket_is_served_and_its_file_removed,

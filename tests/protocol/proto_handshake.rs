@@ -1,15 +1,13 @@
 //! Requests, good and bad: each row alone, with bytes behind it, cut at every byte and byte by byte.
 
-#[path = "support/handshakes.rs"]
-mod handshakes;
+use ringback::memory::{Budget, Total};
+use ringback::proto::handshake::{HEAD_MAX, Handshake, Refusal, Rules, Step, accept_key};
 
-use handshakes::Outcome::{self, Accepted, HeadOfPage, HtmlPage, Options, Page, Refused};
-use handshakes::{
+use crate::support::handshakes::Outcome::{self, Accepted, HeadOfPage, HtmlPage, Options, Page, Refused};
+use crate::support::handshakes::{
     CONNECTION, DATE, HOST, KEY, KEY_LINE, UPGRADE, VERSION, accepting, check_row, feed, head, of_length, on,
     plus, read_response, rules, with, with_fields, without,
 };
-use ringback::memory::{Budget, Total};
-use ringback::proto::handshake::{HEAD_MAX, Handshake, Refusal, Rules, Step, accept_key};
 
 fn rules_with_origins() -> Rules {
     let allowed_origins = vec!["https://example.com".into(), "https://other.example:8443".into()];

@@ -1,17 +1,19 @@
 //! How a server starts, refuses to start, and ends.
 
-mod common;
-
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Server, close_payload, command, filter, frame, handshake, pattern, read_some, restart};
 use ringback::config::{Config, EngineChoice, ListeningConfig};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
+
+use crate::common::{
+    self, Server, close_payload, command, filter, frame, handshake, pattern, read_some, restart,
+};
+use crate::on_each_engine;
 
 on_each_engine! {
     a_drain_echoes_what_was_received_then_says_1001,

@@ -1,15 +1,15 @@
 //! Peers that say nothing: pinged, and given up when they do not answer; and those that take nothing.
 
-mod common;
-
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Server, close_payload, frame, pattern};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
+
+use crate::common::{self, Client, Server, close_payload, frame, pattern};
+use crate::on_each_engine;
 
 on_each_engine! {
     silence,

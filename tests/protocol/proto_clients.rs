@@ -1,14 +1,14 @@
 //! What real clients, proxies and monitors send, and what they are told: each row as in `proto_handshake`.
 
-#[path = "support/handshakes.rs"]
-mod handshakes;
+use ringback::proto::handshake::{Refusal, Rules, Step, accept_key, options_response, page_response};
 
-use handshakes::Outcome::{self, Accepted, Continued, HeadOfPage, HtmlPage, Options, Page, Refused};
-use handshakes::{
+use crate::support::handshakes::Outcome::{
+    self, Accepted, Continued, HeadOfPage, HtmlPage, Options, Page, Refused,
+};
+use crate::support::handshakes::{
     CONNECTION, CONTINUE, DATE, GOOD_LINES, HOST, KEY, KEY_LINE, UPGRADE, VERSION, check_row, feed, head, on,
     plus, read_response, read_response_to, rules, why, with, with_fields, without,
 };
-use ringback::proto::handshake::{Refusal, Rules, Step, accept_key, options_response, page_response};
 
 fn check_all(rules: &Rules, rows: &[(Vec<u8>, Outcome)]) {
     for (row, outcome) in rows {
@@ -409,7 +409,7 @@ fn head_and_options() {
 #[test]
 fn limits_of_a_head_that_are_set() {
     let wide = Rules { head_max: 16 << 10, fields_max: 100, ..rules() };
-    let of_length = handshakes::of_length;
+    let of_length = crate::support::handshakes::of_length;
     check_all(
         &wide,
         &[

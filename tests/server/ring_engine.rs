@@ -1,12 +1,11 @@
 //! The hazards of io_uring, a little of each; `.ci/stress` has them at full volume.
 
-mod common;
-#[path = "common/hazards.rs"]
+#[path = "../common/hazards.rs"]
 mod hazards;
 
 use std::time::Duration;
 
-use common::is_runnable;
+use crate::common::is_runnable;
 
 /// Defines a test that is skipped aloud where the ring engine cannot run.
 macro_rules! on_a_ring {

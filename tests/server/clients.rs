@@ -1,16 +1,16 @@
 //! What real clients, proxies and monitors send, over each engine and real sockets.
 
-mod common;
-
 use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, DEADLINE, Server, admin, counter_in, frame, handshake, last_counters};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 use serde_json::Value;
+
+use crate::common::{Client, DEADLINE, Server, admin, counter_in, frame, handshake, last_counters};
+use crate::on_each_engine;
 
 on_each_engine! {
     requests_of_real_clients_are_accepted,

@@ -1,16 +1,16 @@
 //! A server that cannot start, and what it says: one line with the cure, by whatever path, in the form of the log.
 
-mod common;
-
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Output, Stdio};
 
-use common::{DEADLINE, Server, command, filter, limited};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 use serde_json::Value;
+
+use crate::common::{self, DEADLINE, Server, command, filter, limited};
+use crate::on_each_engine;
 
 on_each_engine! {
     a_refused_system_call_ends_with_one_line,

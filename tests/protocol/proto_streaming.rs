@@ -1,20 +1,19 @@
 //! Frames in pieces: gathered or streamed as fragments, with the budget at its end, and with our own Close and pings
 //! in between.
 
-#[expect(clippy::allow_attributes, reason = "what is dead differs from one test crate to another")]
-#[allow(dead_code, reason = "each test crate uses its part")]
-mod support;
-
 use std::rc::Rc;
 
 use ringback::memory::{Budget, HEADROOM, Total};
 use ringback::proto::frame::OpCode;
 use ringback::proto::{Connection, ProtocolError, Settings, Standing};
-use support::client::{BINARY, CLOSE, CONT, FIN, PING, PONG, TEXT, close, frame, header, masked, text};
-use support::model::{check, check_everywhere};
-use support::pair::{Cuts, Pair, default_settings, feed, settings, settings_of};
-use support::replies::{self, Event, Reply};
-use support::stress_rounds;
+
+use crate::support::client::{
+    BINARY, CLOSE, CONT, FIN, PING, PONG, TEXT, close, frame, header, masked, text,
+};
+use crate::support::model::{check, check_everywhere};
+use crate::support::pair::{Cuts, Pair, default_settings, feed, settings, settings_of};
+use crate::support::replies::{self, Event, Reply};
+use crate::support::stress_rounds;
 
 /// Code points of one to four octets, 60 octets in all.
 const MIXED: &str = "a\u{E4}\u{20AC}\u{1D11E}bb\u{1F44B}\u{20AC}\u{E4}z\u{1D11E}\u{1D11E}\u{20AC}xy\u{7FF}\u{10FFFF}\

@@ -1,10 +1,8 @@
 //! `ringback doctor`: what it finds, and how it ends.
 
-mod common;
-
 use std::process::Output;
 
-use common::filter;
+use crate::common::{self, filter};
 
 /// What the ring engine needs, in words that stand in the findings.
 const NEEDS: [&str; 11] = [

@@ -1,20 +1,17 @@
 //! The rules of RFC 6455 for frames, each by name: every stream whole, cut at every octet and octet by octet, against
 //! the model.
 
-#[expect(clippy::allow_attributes, reason = "what is dead differs from one test crate to another")]
-#[allow(dead_code, reason = "each test crate uses its part")]
-mod support;
-
 use std::rc::Rc;
 
 use ringback::proto::frame::OpCode;
 use ringback::proto::{ProtocolError, Settings, Standing};
-use support::client::{
+
+use crate::support::client::{
     BINARY, CLOSE, CONT, FIN, OPCODES, PING, PONG, TEXT, close, frame, header, header_with_length, text,
 };
-use support::model::{check, check_everywhere};
-use support::pair::{Cuts, Pair, default_settings, feed, settings};
-use support::replies::Reply;
+use crate::support::model::{check, check_everywhere};
+use crate::support::pair::{Cuts, Pair, default_settings, feed, settings};
+use crate::support::replies::Reply;
 
 /// Everything is echoed whole, or nearly everything streams.
 fn both() -> [Rc<Settings>; 2] {

@@ -1,15 +1,12 @@
 //! Random streams of frames, some of them spoilt, cut at random, against the model.
 
-#[expect(clippy::allow_attributes, reason = "what is dead differs from one test crate to another")]
-#[allow(dead_code, reason = "each test crate uses its part")]
-mod support;
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use support::client::{BINARY, CLOSE, CONT, FIN, PING, PONG, TEXT, frame};
-use support::model::check;
-use support::pair::{Cuts, settings};
+
+use crate::support::client::{BINARY, CLOSE, CONT, FIN, PING, PONG, TEXT, frame};
+use crate::support::model::check;
+use crate::support::pair::{Cuts, settings};
 
 /// A message or control frame as the peer may send it.
 #[derive(Clone, Debug)]

@@ -1,7 +1,5 @@
 //! The configuration file of the `ringback` binary, and what it writes of its options.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,9 +7,10 @@ use std::process::{Command, Output, Stdio};
 
 use clap::builder::PossibleValue;
 use clap::{Arg, ArgAction};
-use common::{Server, command};
 use ringback::proto::frame::OpCode;
 use ringback::{cli, documents};
+
+use crate::common::{self, Server, command};
 
 /// Values of which every option takes one that is not its default; the first that it takes is tried. They go together.
 const CANDIDATES: [&str; 9] =

@@ -1,15 +1,15 @@
 //! Who may connect: limits by address, and what a proxy says of its clients.
 
-mod common;
-
 use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, DEADLINE, Server, command, handshake};
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
+
+use crate::common::{self, Client, DEADLINE, Server, command, handshake};
+use crate::on_each_engine;
 
 on_each_engine! {
     an_address_has_so_many_connections_and_others_have_theirs,
