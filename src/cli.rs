@@ -79,7 +79,7 @@ struct Arguments {
     #[arg(long, env = "RINGBACK_NO_PIN", value_parser = values::parse_flag)]
     no_pin: bool,
 
-    /// Size of the buffer that bulk is received into, 1KiB to 16MiB
+    /// Size of the buffer that bulk is received into, 1KiB to 16MiB; on epoll it is 256KiB at least
     #[arg(
         long,
         env = "RINGBACK_RECEIVE_BUFFER_SIZE",

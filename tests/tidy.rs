@@ -17,7 +17,7 @@ const UNSAFE_HOMES: [&str; 5] = [
     "src/mask",
     "src/engine/buffers",
     "src/engine/ring",
-    "src/engine/tokio_uring.rs",
+    "src/engine/tokio_uring",
     "src/engine/unconfirmed.rs",
 ];
 /// What a protocol core that does no I/O and reads no clock has no use for.

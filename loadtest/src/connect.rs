@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::engine::Engine;
 use crate::run::{Failure, Plan};
 use crate::source::Sources;
 
@@ -19,7 +19,12 @@ use crate::source::Sources;
 pub(crate) fn socket(plan: &Plan, index: usize, address: &SockAddr) -> io::Result<Socket> {
     let domain = address.domain();
     if domain == Domain::UNIX {
-        return Socket::new(domain, Type::STREAM, None);
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        if plan.engine == Engine::Epoll {
+            // It waits as long as the server's queue is full.
+            socket.set_write_timeout(Some(plan.connect_timeout))?;
+        }
+        return Ok(socket);
     }
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
@@ -32,29 +37,6 @@ pub(crate) fn socket(plan: &Plan, index: usize, address: &SockAddr) -> io::Resul
         bind(&socket, sources, index)?;
     }
     Ok(socket)
-}
-
-/// A socket that connects for the connection with this index. It is non-blocking.
-///
-/// # Errors
-///
-/// As [`socket`], and what connect(2) says at once.
-pub(crate) fn begin(plan: &Plan, index: usize, address: &SockAddr) -> io::Result<Socket> {
-    let socket = socket(plan, index, address)?;
-    if address.is_unix() {
-        // While the server's queue is full, a socket that does not wait gets an error (connect(2), EAGAIN) and no event.
-        socket.set_write_timeout(Some(plan.connect_timeout))?;
-        socket.connect(address).map_err(|error| explain(error, address))?;
-        socket.set_nonblocking(true)?;
-        return Ok(socket);
-    }
-    socket.set_nonblocking(true)?;
-    match socket.connect(address) {
-        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
-            Err(explain(error, address))
-        }
-        _ => Ok(socket),
-    }
 }
 
 /// Says what can be done about an error of connect(2), where its own words do not.

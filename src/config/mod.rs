@@ -44,7 +44,7 @@ pub struct Config {
     pub cpus: Option<CpuList>,
     /// Whether each worker is pinned to a CPU of its own, where they fill the process's affinity mask.
     pub pin: bool,
-    /// The size in bytes of the buffer that bulk is received into.
+    /// The size in bytes of the buffer that bulk is received into; on epoll it is 256 KiB at least.
     pub receive_buffer_size: usize,
     /// The longest payload, in bytes, that is sure to be echoed as one frame.
     pub whole_frame_max: u64,

@@ -133,10 +133,6 @@ counters! {
     closes,
     /// Connections failed for breaking the protocol.
     protocol_errors,
-    /// Receives that moved bytes, those of handshakes among them.
-    receives,
-    /// Times that a connection was not read from because too much was unsent.
-    read_pauses,
     /// Times that accepting paused: no descriptors, no memory, or no room for connections.
     accept_pauses,
     /// WebSocket connections cut at a deadline, for sending on after the end, or because the drain was over.

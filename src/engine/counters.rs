@@ -110,6 +110,10 @@ counters! {
     /// The counts of [`EngineCounters`] at one moment.
     EngineCounts {}
 
+    /// Receives that moved bytes, those of handshakes among them.
+    receives,
+    /// Times that a connection was not read from because too much was unsent.
+    read_pauses,
     /// Reply bytes that were copied to the heap because the peer did not take them in time.
     bytes_spilled,
     /// Calls of io_uring_enter(2) by the ring engine.
@@ -120,7 +124,7 @@ counters! {
     cq_overflows,
     /// Completions of the ring engine for a connection that is gone, or for nothing that was asked.
     stale_completions,
-    /// Times that there was no buffer to receive into (ENOBUFS).
+    /// Times that there was no buffer to receive into.
     buffers_exhausted,
     /// Sends that the socket took only a part of.
     short_sends,

@@ -1,82 +1,61 @@
-//! What an engine drives: one [`Handler`] a connection.
+//! The contract between the engine and what a connection does: one [`Handler`] for each connection.
+//!
+//! The engine receives, sends, waits and closes. It tells the handler what has come, and the handler asks for what is to be
+//! done through its [`Wire`].
 
 use std::io;
-use std::net::IpAddr;
+use std::ops::Range;
 
-use super::Phase;
-use super::buffers::{Buffer, Class};
-use super::outgoing::Outgoing;
+use super::buffers::Buffer;
+use super::wire::Wire;
 
-/// What a receive brought: a buffer and how many bytes are in it, or nothing at the end of the stream.
-pub type Received = io::Result<Option<(Buffer, usize)>>;
+/// What a receive brought.
+#[derive(Debug)]
+pub enum Received {
+    /// These bytes of the buffer. At least [`HEADROOM`](crate::memory::HEADROOM) bytes lie before them and may be written.
+    /// Dropping the buffer gives it back.
+    Bytes(Buffer, Range<usize>),
+    /// The peer has ended its side. Nothing follows.
+    End,
+    /// The connection is broken. Nothing follows, and the engine closes the socket.
+    Failed(io::Error),
+}
 
-/// One connection: told what has come and what was sent, asked what to send and whether to go on.
+/// One connection. The engine calls every method on the worker's thread, one at a time.
 pub trait Handler {
-    /// Bytes have come, or their end, or an error. Gives how many frames they were.
-    fn on_received(&mut self, received: Received) -> usize;
+    /// The connection is there: it was accepted, or connected. An error says that it could not be made; it is then over.
+    /// This comes once, before anything else.
+    fn on_begun(&mut self, _wire: &mut Wire<'_>, _result: io::Result<()>) {}
 
-    /// Whether to receive.
-    fn may_receive(&mut self) -> bool;
+    /// Bytes have come, or the end, or an error. Returns how many frames this was: a frame is charged 128 bytes of the
+    /// connection's share of a turn.
+    fn on_received(&mut self, wire: &mut Wire<'_>, received: Received) -> u32;
 
-    /// Whether a receive is to bring one buffer at most: asked when it is begun.
-    fn receives_singly(&self) -> bool {
+    /// The time set by [`Wire::wake_after`] has passed, and everything that came before it was handed over.
+    fn on_deadline(&mut self, _wire: &mut Wire<'_>) {}
+
+    /// The worker begins to drain: it accepts no more, and waits for its connections to end.
+    fn on_drain(&mut self, _wire: &mut Wire<'_>) {}
+
+    /// Another connection of the worker has something for this one: it has called [`Wire::nudge`].
+    fn on_nudged(&mut self, _wire: &mut Wire<'_>) {}
+
+    /// A send is about to be made that has room for more, and [`Self::has_more`] is true: up to [`Wire::room`] pieces may be
+    /// queued.
+    fn on_room(&mut self, _wire: &mut Wire<'_>) {}
+
+    /// Whether there is more to send than is queued, for a handler that makes what it sends.
+    fn has_more(&self) -> bool {
         false
     }
 
-    /// Into what.
-    fn class(&self) -> Class;
-
-    /// The connection that was asked for is there, or will not be. Nothing else happens before.
-    fn on_connected(&mut self, result: io::Result<()>) {
-        debug_assert!(result.is_ok(), "an accepted connection is there from its beginning");
+    /// How many bytes of memory are held for this peer beside what is queued, such as a message that is not complete. They
+    /// count against the limit of unsent bytes.
+    fn held(&self) -> usize {
+        0
     }
 
-    /// What to send next.
-    fn next_outgoing(&mut self) -> Option<Outgoing>;
-
-    /// A piece was sent, all of it, or never will be.
-    fn on_sent(&mut self, result: io::Result<()>, outgoing: Outgoing);
-
-    /// Of a piece only `sent` bytes went out, 0 perhaps: the rest is what is sent next. `must_spill` when its receive
-    /// buffer is needed for others.
-    fn on_sent_in_part(&mut self, outgoing: Outgoing, sent: usize, must_spill: bool);
-
-    /// What is queued has begun to wait for the peer: it should hold few buffers.
-    fn on_behind(&mut self);
-
-    /// Whether there is something to do as soon as what is under way is sent.
-    fn awaits_sent(&self) -> bool;
-
-    /// Whether everything is sent that ever will be, and the write side is to be shut: asked until it is.
-    fn ends_writing(&mut self) -> bool;
-
-    /// It was acted on: what it did not send now waits, perhaps for long. A buffer that it keeps for that is one that
-    /// others, and it itself, cannot receive into.
-    fn on_acted(&mut self) {}
-
-    /// When [`Self::on_deadline`] is due, if at all: milliseconds on the clock of the worker.
-    fn deadline(&self) -> Option<u64>;
-
-    /// The deadline has passed. `peer` gives the address of the socket's peer, where the engine can tell: by a system call,
-    /// so it is asked only where it is of use.
-    fn on_deadline(&mut self, peer: impl FnOnce() -> Option<IpAddr>);
-
-    /// Whether [`Self::on_untaken`] is to be told just before [`Self::on_deadline`].
-    fn asks_untaken(&self) -> bool {
-        false
-    }
-
-    /// How many bytes of what was sent the peer has not confirmed; nothing where the kernel cannot tell (before 6.7, and of unix sockets).
-    fn on_untaken(&mut self, _: Option<u32>) {}
-
-    /// The server is at something else.
-    fn on_phase(&mut self, phase: Phase);
-
-    /// Whether the socket can be given up.
-    fn is_over(&self) -> bool;
-
-    /// Whether it is then closed without having been shut first.
-    fn ends_abruptly(&self) -> bool {
-        false
-    }
+    /// The engine gives the connection up: the worker stops, or after [`Wire::finish`] or [`Wire::await_answer`] the peer
+    /// took nothing for too long or sent too much. Nothing follows.
+    fn on_cut(&mut self) {}
 }

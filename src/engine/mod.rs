@@ -2,52 +2,79 @@
 //!
 //! The engine is chosen once, at the start: [`choose`] says which, and why not a better one.
 
-mod alarms;
+/// Whether a test has planted this fault in the code (see `planted::Fault`): in a server never.
+#[cfg(test)]
+macro_rules! planted {
+    ($fault:ident) => {
+        $crate::engine::planted::is_planted($crate::engine::planted::Fault::$fault)
+    };
+}
+#[cfg(not(test))]
+macro_rules! planted {
+    ($fault:ident) => {
+        false
+    };
+}
+
 mod buffers;
 mod choice;
 mod clock;
 mod common;
+mod connection;
 mod counters;
-mod drain;
-mod epoll;
+mod driver;
+pub mod epoll;
 mod handler;
+mod line;
 mod listener;
+mod outbox;
 mod outgoing;
-mod owned;
-mod pool;
+mod phase;
+#[cfg(test)]
+mod planted;
 pub mod ring;
-mod send_queue;
+mod serve;
 mod shortage;
-mod tokio_uring;
+mod slots;
+pub(crate) mod tokio_uring;
 mod unconfirmed;
 mod wheel;
+mod wire;
+mod worker;
 
 use std::fmt;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use tokio::net::TcpStream;
+use rustix::event::{EventfdFlags, eventfd};
 
-#[cfg(test)]
-pub(crate) use buffers::Lender;
-pub(crate) use buffers::SMALL;
 pub use buffers::{Buffer, Class};
+#[cfg(test)]
+pub(crate) use buffers::{Lender, SMALL};
 pub(crate) use choice::fall_back;
 pub use choice::{Hindrance, choose};
 #[cfg(test)]
 pub(crate) use clock::Clock;
-pub(crate) use clock::Moment;
-pub(crate) use common::Common;
+pub use common::{Bounds, Common};
+#[cfg(test)]
+pub(crate) use connection::tests::Alone;
 pub(crate) use counters::counters;
 pub use counters::{Buffers, Counter, EngineCounters, EngineCounts, Gauge};
-pub use drain::Phase;
-#[cfg(test)]
-pub(crate) use epoll::task_size;
+pub use driver::Driver;
 pub use handler::{Handler, Received};
+pub use line::Signs;
+#[cfg(test)]
+pub(crate) use line::{ANSWER_TIMEOUT, DISCARD_MAX};
+pub(crate) use line::{Pause, Silence};
 pub use listener::Listener;
-pub(crate) use listener::{Lent, PAUSE, is_the_peers};
-pub use outgoing::Outgoing;
-pub(crate) use send_queue::SendQueue;
+pub(crate) use listener::{Lent, PAUSE};
+pub use phase::Phase;
+pub(crate) use phase::PhaseCell;
+pub use serve::{Server, Service};
+pub use slots::Id;
+pub use wire::Wire;
+pub use worker::Worker;
 
 /// How bytes are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,57 +97,28 @@ impl fmt::Display for Engine {
     }
 }
 
-/// What runs the tasks of a worker, on the thread that made it.
-pub(crate) enum Runtime {
-    TokioUring(::tokio_uring::Runtime),
-    Epoll(epoll::Runtime),
-}
-
-impl Runtime {
-    pub(crate) fn tokio_uring() -> io::Result<Self> {
-        tokio_uring::runtime_in_time().map(Self::TokioUring)
-    }
-
-    pub(crate) fn epoll() -> io::Result<Self> {
-        epoll::Runtime::new().map(Self::Epoll)
-    }
-
-    /// Runs `future`, and what it spawns.
-    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
-        match self {
-            Self::TokioUring(runtime) => runtime.block_on(future),
-            Self::Epoll(runtime) => runtime.block_on(future),
-        }
-    }
-
-    /// How its connections are served.
-    pub(crate) const fn spawner(&self) -> Spawner {
-        match self {
-            Self::TokioUring(_) => Spawner::TokioUring,
-            Self::Epoll(_) => Spawner::Epoll,
-        }
-    }
-}
-
-/// Serves each connection in a task of its own, on the runtime of this kind.
-#[derive(Clone, Copy)]
-pub(crate) enum Spawner {
-    TokioUring,
-    Epoll,
-}
-
-impl Spawner {
-    pub(crate) fn spawn<H: Handler + 'static>(self, socket: TcpStream, handler: H, common: Rc<Common>) {
-        match self {
-            Self::Epoll => {
-                tokio::task::spawn_local(owned::serve(epoll::stream(socket), handler, common));
-            }
-            Self::TokioUring => match tokio_uring::stream(socket) {
-                Ok(stream) => {
-                    tokio::task::spawn_local(owned::serve(stream, handler, common));
-                }
-                Err(error) => tracing::warn!(%error, "a connection could not be taken over"),
-            },
+/// Serves the connections that come to these sockets, as many at a time as there are descriptors and places for, on this
+/// thread and by this engine. It returns when the phase of the service says to end, for which it is asked at the beginning
+/// only; [`ring::server`] and [`epoll::server`] ask whenever an eventfd(2) is written to.
+///
+/// # Errors
+///
+/// When the engine cannot be set up, or is of no more use.
+pub fn serve<S>(engine: Engine, connections: usize, service: S, listeners: Vec<Listener>) -> io::Result<()>
+where
+    S: Service + 'static,
+    S::Handler: 'static,
+{
+    let bounds = Bounds::default();
+    let sizes = ring::Sizes::new(bounds.receive_buffer_size, connections);
+    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+    let mut common = Common::new(bounds, Arc::default());
+    match engine {
+        Engine::Ring => ring::server(&sizes, Rc::new(common), service, wake)?.run(listeners),
+        Engine::Epoll => epoll::server(connections, Rc::new(common), service, wake)?.run(listeners),
+        Engine::TokioUring => {
+            common.receive_singly();
+            tokio_uring::Runtime::new()?.serve(Rc::new(common), service, listeners, wake)
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Bytes to send, and the memory they lie in.
 
+use std::iter;
 use std::num::NonZero;
 use std::ops::Range;
 
@@ -11,9 +12,12 @@ use crate::memory::Charged;
 /// How many bytes of replies are put together on the heap.
 const SPILL_CHUNK: usize = 64 << 10;
 
-/// Bytes to send, at least one. It takes 24 bytes, and so does an `Option` of it.
+/// Each connection holds one.
+const _: () = assert!(size_of::<Option<Outgoing>>() == 24);
+
+/// Bytes to send, at least one.
 #[derive(Debug)]
-pub struct Outgoing {
+pub(super) struct Outgoing {
     pub(super) memory: Memory,
     /// `memory[start..start + len]` is to be sent: on the heap, all from `start` on.
     start: u32,
@@ -35,8 +39,7 @@ impl Outgoing {
     /// # Panics
     ///
     /// When a buffer is longer than 4 GiB. The longest that can be asked for has 16 MiB.
-    #[must_use]
-    pub fn received(buffer: Buffer, range: Range<usize>) -> Option<Self> {
+    pub(super) fn received(buffer: Buffer, range: Range<usize>) -> Option<Self> {
         Self::new(Memory::Received(buffer), range)
     }
 
@@ -45,16 +48,14 @@ impl Outgoing {
     /// # Panics
     ///
     /// When they are more than 4 GiB: a send(2) takes less than 2 GiB.
-    #[must_use]
-    pub fn heap(gathered: Box<Charged>) -> Option<Self> {
+    pub(super) fn heap(gathered: Box<Charged>) -> Option<Self> {
         let range = 0..gathered.bytes.len();
         Self::new(Memory::Heap(gathered), range)
     }
 
     /// The bytes.
-    #[must_use]
     #[inline]
-    pub fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         let all = match &self.memory {
             Memory::Received(buffer) => buffer.bytes(),
             Memory::Heap(gathered) => &gathered.bytes,
@@ -62,7 +63,7 @@ impl Outgoing {
         &all[self.range()]
     }
 
-    pub(crate) const fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> usize {
         self.len.get() as usize
     }
 
@@ -80,15 +81,6 @@ impl Outgoing {
         }
     }
 
-    /// Its memory, where that is on the heap: for whoever makes bytes again and again.
-    #[must_use]
-    pub fn into_heap(self) -> Option<Box<Charged>> {
-        match self.memory {
-            Memory::Received(_) => None,
-            Memory::Heap(gathered) => Some(gathered),
-        }
-    }
-
     /// Whether it holds a receive buffer that others will need.
     pub(super) fn is_scarce(&self) -> bool {
         match &self.memory {
@@ -103,8 +95,7 @@ impl Outgoing {
     }
 
     /// What is left of it once its first `sent` bytes have gone out.
-    #[must_use]
-    pub fn without(self, sent: usize) -> Option<Self> {
+    pub(super) fn without(self, sent: usize) -> Option<Self> {
         let Range { start, end } = self.range();
         debug_assert!(start + sent <= end, "no more is sent than was given");
         Self::new(self.memory, start + sent..end)
@@ -135,6 +126,55 @@ impl Outgoing {
     fn new(memory: Memory, range: Range<usize>) -> Option<Self> {
         let start = u32::try_from(range.start).expect("buffers are shorter than 4 GiB");
         Some(Self { memory, start, len: length(range)? })
+    }
+}
+
+/// How a send goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As far as the socket takes the bytes at once. With `tells` there is more to do once that is known; otherwise nobody
+    /// waits to hear that all of them were taken.
+    AtOnce {
+        /// There is more to do once it is known how the send ended.
+        tells: bool,
+    },
+    /// All of them, whatever time that takes.
+    Waiting,
+}
+
+/// What one send sends: in order, at least one piece and at most [`Pieces::MAX`].
+#[derive(Debug)]
+pub struct Pieces {
+    pub(super) first: Outgoing,
+    /// Mostly empty, and then without heap.
+    pub(super) more: Vec<Outgoing>,
+}
+
+impl Pieces {
+    /// How many pieces go out at once at most.
+    pub(super) const MAX: usize = 16;
+
+    pub(super) const fn one(first: Outgoing) -> Self {
+        Self { first, more: Vec::new() }
+    }
+
+    /// The pieces, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Outgoing> {
+        iter::once(&self.first).chain(&self.more)
+    }
+
+    /// How many small and big buffers they lie in.
+    pub(super) fn buffers(&self) -> [u32; 2] {
+        let mut buffers = [0; 2];
+        for buffer in self.iter().filter_map(Outgoing::buffer) {
+            buffers[buffer.class() as usize] += 1;
+        }
+        buffers
+    }
+
+    /// How many bytes they are.
+    pub(super) fn len(&self) -> usize {
+        self.iter().map(Outgoing::len).sum()
     }
 }
 

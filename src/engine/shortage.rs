@@ -1,4 +1,4 @@
-//! Waiting for memory that the kernel counts late: the locked memory of a ring that is gone is counted for a while.
+//! What the kernel is short of for a moment only.
 
 use std::io;
 use std::thread;
@@ -6,8 +6,21 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-/// How long to wait before a ring that there was no memory for is asked for again.
+/// How long to wait before a ring that there was no memory for is asked for again: the kernel counts the locked memory of a
+/// ring that is gone for a while.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// Whether an operation that failed so may succeed when it is begun again: a signal came, or the kernel had no memory at the
+/// moment.
+pub(super) fn is_momentary(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+        || is_for_want_of_memory(error)
+}
+
+/// Whether the kernel had no memory for an operation at the moment.
+pub(super) fn is_for_want_of_memory(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOBUFS | Errno::NOMEM))
+}
 
 /// Asks for something until the kernel has the memory for it, for as long as `patience` at most.
 ///

@@ -27,11 +27,15 @@ pub(super) fn unconfirmed(socket: &impl AsRawFd) -> io::Result<u32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(u32::try_from(bytes).unwrap_or(0)) }
 }
 
-/// The address of the peer of this socket, where it has one.
-pub(super) fn peer(socket: &impl AsRawFd) -> Option<IpAddr> {
+/// The descriptor of a socket of a crate that lends none.
+pub(super) fn descriptor(socket: &impl AsRawFd) -> BorrowedFd<'_> {
     // SAFETY: a socket that is borrowed is open.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
-    let address = rustix::net::getpeername(descriptor).ok()??;
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+}
+
+/// The address of the peer of this socket, where it has one.
+pub(super) fn peer(socket: BorrowedFd<'_>) -> Option<IpAddr> {
+    let address = rustix::net::getpeername(socket).ok()??;
     SocketAddr::try_from(address).ok().map(|address| address.ip().to_canonical())
 }
 

@@ -30,6 +30,11 @@ impl<K> Wheel<K> {
         Self { buckets: (0..BUCKETS).map(|_| Vec::new()).collect(), now: 0, next: None }
     }
 
+    /// All deadlines before this tick were looked at; those in the wheel are fewer than [`BUCKETS`] ticks ahead of it.
+    pub(super) const fn now(&self) -> u64 {
+        self.now
+    }
+
     /// The tick at which the first deadline is to be looked at.
     pub(super) const fn next(&self) -> Option<u64> {
         self.next

@@ -4,26 +4,24 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::engine::{Phase, PhaseCell};
 use rustix::event::{EventfdFlags, eventfd};
-use tokio::sync::watch;
-
-use crate::engine::Phase;
 
 /// Tells all workers of the phase. When it is dropped, they stop.
 #[derive(Debug)]
 pub(super) struct Announcer {
-    phase: watch::Sender<Phase>,
+    phase: Arc<PhaseCell>,
     wakers: Vec<Arc<OwnedFd>>,
 }
 
 impl Announcer {
     pub(super) fn new() -> Self {
-        Self { phase: watch::channel(Phase::Running).0, wakers: Vec::new() }
+        Self { phase: Arc::default(), wakers: Vec::new() }
     }
 
     /// Where a worker reads the phase.
-    pub(super) fn subscribe(&self) -> watch::Receiver<Phase> {
-        self.phase.subscribe()
+    pub(super) fn cell(&self) -> Arc<PhaseCell> {
+        Arc::clone(&self.phase)
     }
 
     /// An eventfd(2) that is written to at each change.
@@ -35,16 +33,12 @@ impl Announcer {
 
     /// The phase.
     pub(super) fn phase(&self) -> Phase {
-        *self.phase.borrow()
+        self.phase.phase()
     }
 
     /// Moves on to `phase`, if it is a later one.
     pub(super) fn announce(&self, phase: Phase) {
-        self.phase.send_if_modified(|current| {
-            let later = phase > *current;
-            *current = phase.max(*current);
-            later
-        });
+        self.phase.enter(phase);
         for waker in &self.wakers {
             // It only fails when 2^64 - 2 of them were not read.
             let _ = rustix::io::write(waker, &1_u64.to_ne_bytes());

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::proto::handshake::{Handshake, Rules, page_response};
 use crate::session::REFUSALS_MAX;
 
-/// Descriptors that are not connections: standard streams, listeners, what each worker's runtime opens, and those who
+/// Descriptors that are not connections: standard streams, listeners, what each worker's engine opens, and those who
 /// are told that there is no room.
 const DESCRIPTORS_FIXED: usize = 16;
 const DESCRIPTORS_PER_WORKER: usize = 12 + REFUSALS_MAX;

@@ -1,6 +1,5 @@
 //! The server: listeners, one worker a CPU, and how it ends.
 
-mod accept;
 mod activation;
 pub mod admin;
 mod announcer;
@@ -131,7 +130,7 @@ impl Server {
                 listeners,
                 shared: Arc::clone(&shared),
                 stats,
-                phase: server.phase.subscribe(),
+                phase: server.phase.cell(),
                 wake: server
                     .phase
                     .waker()

@@ -1,4 +1,4 @@
-//! Workers: one thread each with a runtime, listeners, connections and counters of its own.
+//! Workers: one thread each with an engine, listeners, connections and counters of its own.
 
 use std::io;
 use std::num::NonZero;
@@ -12,14 +12,13 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::watch;
 
-use super::{StartError, accept, capacity, wanted};
+use super::{StartError, capacity, wanted};
 use crate::config::{Config, CpuList, EngineChoice};
 use crate::counters::WorkerCounters;
-use crate::engine::{self, Engine, Hindrance, Listener, Phase, Runtime, Spawner, ring};
+use crate::engine::epoll::{self, EpollDriver};
+use crate::engine::ring::{self, RingDriver};
+use crate::engine::{self, Engine, Hindrance, Listener, Phase, PhaseCell, Server, tokio_uring};
 use crate::session::{ProcessWide, REFUSALS_MAX, Serving, WorkerWide};
-
-/// How long connections that were cut may take to give their buffers back.
-const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a worker is made of.
 pub(super) struct Setup {
@@ -30,8 +29,8 @@ pub(super) struct Setup {
     pub(super) listeners: Vec<Listener>,
     pub(super) shared: Arc<ProcessWide>,
     pub(super) stats: Arc<WorkerCounters>,
-    pub(super) phase: watch::Receiver<Phase>,
-    /// An eventfd(2) that is written to when the phase changes: for the engine that cannot await.
+    pub(super) phase: Arc<PhaseCell>,
+    /// An eventfd(2) that is written to when the phase changes.
     pub(super) wake: Arc<OwnedFd>,
     /// How many connections it may have on the ring engine.
     pub(super) connections_max: usize,
@@ -48,7 +47,7 @@ type Ready = mpsc::SyncSender<Result<Engine, StartError>>;
 struct Ended {
     count: watch::Sender<usize>,
     stats: Arc<WorkerCounters>,
-    phase: watch::Receiver<Phase>,
+    phase: Arc<PhaseCell>,
     has_failed: bool,
 }
 
@@ -57,7 +56,7 @@ impl Ended {
         Self {
             count: setup.ended.clone(),
             stats: Arc::clone(&setup.stats),
-            phase: setup.phase.clone(),
+            phase: Arc::clone(&setup.phase),
             has_failed: false,
         }
     }
@@ -65,7 +64,7 @@ impl Ended {
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        let is_untold = *self.phase.borrow() == Phase::Running;
+        let is_untold = self.phase.phase() == Phase::Running;
         self.stats.life.end(self.has_failed || is_untold || thread::panicking());
         self.count.send_modify(|ended| *ended += 1);
     }
@@ -178,13 +177,19 @@ fn run_pinned(mut setup: Setup, ready: &Ready) -> io::Result<()> {
                 }
                 Err(error) => error,
             },
-            Engine::TokioUring => match Runtime::tokio_uring() {
-                Ok(runtime) => return runtime.block_on(serve(runtime.spawner(), setup, ready)),
+            Engine::TokioUring => match tokio_uring::Runtime::new() {
+                Ok(runtime) => {
+                    let context = setup.context(true);
+                    let (common, service) = (Rc::clone(&context.common), setup.service(context));
+                    let _ = ready.send(Ok(Engine::TokioUring));
+                    return runtime.serve(common, service, setup.listeners, setup.wake);
+                }
                 Err(error) => error,
             },
             Engine::Epoll => {
-                let runtime = Runtime::epoll()?;
-                return runtime.block_on(serve(runtime.spawner(), setup, ready));
+                let server = epoll(&setup)?;
+                let _ = ready.send(Ok(Engine::Epoll));
+                return server.run(setup.listeners);
             }
         };
         let hindrance = Hindrance::of_setup(setup.engine, error);
@@ -208,17 +213,36 @@ fn run_pinned(mut setup: Setup, ready: &Ready) -> io::Result<()> {
     }
 }
 
+impl Setup {
+    /// What its connections share; with `receives_singly` on an engine that receives one buffer at a time.
+    fn context(&self, receives_singly: bool) -> Rc<WorkerWide> {
+        Rc::new(WorkerWide::new(&self.shared, Arc::clone(&self.stats), receives_singly))
+    }
+
+    fn service(&self, context: Rc<WorkerWide>) -> Serving {
+        Serving::new(context, Arc::clone(&self.phase))
+    }
+}
+
 /// A worker of the ring engine.
-fn ring(setup: &Setup) -> io::Result<ring::Worker<Serving>> {
-    let context = Rc::new(WorkerWide::new(&setup.shared, Arc::clone(&setup.stats), false));
+fn ring(setup: &Setup) -> io::Result<Server<RingDriver, Serving>> {
+    let context = setup.context(false);
     let config = &setup.shared.config;
     // Accepts that wait for an address keep a place each, on idle listeners too.
     let is_counted = setup.shared.limits.counts_holders();
     let waiting = if is_counted { setup.listeners.len() * ring::WITH_PEER } else { 0 };
     let places = (setup.connections_max + REFUSALS_MAX + waiting).min(capacity::files_max());
     let sizes = ring_sizes(config, places);
-    let service = Serving::new(context, setup.phase.clone());
-    ring::Worker::new(&sizes, service, Arc::clone(&setup.wake), Arc::clone(&setup.stats.engine))
+    let common = Rc::clone(&context.common);
+    ring::server(&sizes, common, setup.service(context), Arc::clone(&setup.wake))
+}
+
+/// A worker of the epoll engine. The limits of all workers bound its connections.
+fn epoll(setup: &Setup) -> io::Result<Server<EpollDriver, Serving>> {
+    let context = setup.context(false);
+    let places = setup.shared.limits.max().saturating_add(REFUSALS_MAX);
+    let common = Rc::clone(&context.common);
+    epoll::server(places, common, setup.service(context), Arc::clone(&setup.wake))
 }
 
 /// How large its ring is: as suits so many places, unless the options say otherwise.
@@ -245,34 +269,4 @@ fn ring_sizes(config: &Config, places: usize) -> ring::Sizes {
         sizes.patience = Duration::from_secs(1);
     }
     sizes
-}
-
-/// Accepts and serves connections in tasks, until the phase says to end.
-async fn serve(spawner: Spawner, setup: Setup, ready: &Ready) -> io::Result<()> {
-    let context = Rc::new(WorkerWide::new(&setup.shared, setup.stats, true));
-    tokio::task::spawn_local(Rc::clone(&context.common).watch_alarms()?);
-    let mut acceptors = Vec::new();
-    for listener in setup.listeners {
-        let acceptor = accept::accept(accept::watch(listener)?, spawner, Rc::clone(&context));
-        acceptors.push(tokio::task::spawn_local(acceptor));
-    }
-    let _ = ready.send(Ok(setup.engine));
-    let mut phase = setup.phase;
-    follow(&mut phase, &context, Phase::Draining).await;
-    for acceptor in acceptors {
-        acceptor.await.map_err(io::Error::other)??;
-    }
-    tokio::select! {
-        () = context.all_ended() => {}
-        () = follow(&mut phase, &context, Phase::Stopping) => {
-            let _ = tokio::time::timeout(CUT_TIMEOUT, context.all_ended()).await;
-        }
-    }
-    Ok(())
-}
-
-/// Waits until the phase is at least `until`. A server that was dropped is stopping.
-async fn follow(phase: &mut watch::Receiver<Phase>, context: &WorkerWide, until: Phase) {
-    let reached = phase.wait_for(|&phase| phase >= until).await.map_or(Phase::Stopping, |phase| *phase);
-    context.common.enter_phase(reached);
 }

@@ -4,23 +4,20 @@ use super::*;
 
 pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Lets time pass and the session look, as an engine does that is told `untaken`; gives how long it took until the
+/// Lets time pass and the session look, as an engine does that is told `unconfirmed`; gives how long it took until the
 /// session was over, if it is.
 pub(super) fn pass_at_end(
-    session: &mut Session,
+    session: &mut Tested,
     time: Duration,
-    mut untaken: impl FnMut(Duration) -> Option<u32>,
+    mut unconfirmed: impl FnMut(Duration) -> Option<u32>,
 ) -> Option<Duration> {
     let step = Duration::from_millis(50);
     let mut passed = Duration::ZERO;
     while passed < time {
         advance(session, step);
         passed += step;
-        if is_overdue(session) {
-            if session.asks_untaken() {
-                session.on_untaken(untaken(passed));
-            }
-            session.on_deadline(|| None);
+        if session.is_overdue() {
+            session.pass_deadline(unconfirmed(passed));
         }
         if session.is_over() {
             return Some(passed);
@@ -30,7 +27,7 @@ pub(super) fn pass_at_end(
 }
 
 /// A session that has been told to close, behind so many bytes.
-pub(super) fn closing() -> Session {
+pub(super) fn closing() -> Tested {
     let mut session = open();
     for _ in 0..10 {
         feed(&mut session, &frame(OpCode::Binary, &[7; 60_000]));
@@ -43,37 +40,41 @@ pub(super) fn closing() -> Session {
 fn a_peer_that_takes_its_last_bytes_slowly_gets_all_of_them() {
     // The kernel sees each byte of them, and each is renewed time.
     let mut session = closing();
-    let under_way = session.next_outgoing().expect("an echo");
+    let under_way = session.next_send().expect("an echo");
     let hour = Duration::from_secs(3600);
     let one_by_one = |passed: Duration| Some(10_000 - u32::try_from(passed.as_secs() / 9).expect("an hour"));
     assert_eq!(pass_at_end(&mut session, hour, one_by_one), None);
-    session.on_sent(&Ok(()), under_way);
+    session.sent(under_way.len(), under_way);
     // It sees nothing, but something is sent now and then.
     let mut sent = 0;
-    while let Some(outgoing) = session.next_outgoing() {
+    while let Some(outgoing) = session.next_send() {
         assert_eq!(pass_at_end(&mut session, FLUSH_TIMEOUT * 9 / 10, |_| None), None, "after {sent} bytes");
         sent += 1;
-        session.on_sent_in_part(outgoing, 1, false);
-        let rest = session.next_outgoing().expect("the rest");
+        session.sent(1, outgoing);
+        let rest = session.next_send().expect("the rest");
         assert_eq!(pass_at_end(&mut session, FLUSH_TIMEOUT * 9 / 10, |_| None), None, "after {sent} bytes");
         sent += rest.len();
-        session.on_sent(&Ok(()), rest);
+        session.sent(rest.len(), rest);
     }
-    assert!(sent > 500_000 && session.should_end_writing(), "{sent} bytes");
+    assert!(sent > 500_000 && session.takes_shut_write(), "{sent} bytes");
     assert_eq!(snapshot(&session).cuts, 0);
 }
 
 #[test]
 fn a_peer_that_takes_nothing_any_more_is_cut() {
-    for (untaken, latest) in [(Some(7), FLUSH_TIMEOUT), (None, FLUSH_TIMEOUT * 5 / 4)] {
+    for (unconfirmed, latest) in [(Some(7), FLUSH_TIMEOUT), (None, FLUSH_TIMEOUT * 5 / 4)] {
         let mut session = closing();
-        let _under_way = session.next_outgoing().expect("an echo");
-        assert_eq!(pass_at_end(&mut session, FLUSH_TIMEOUT * 2, |_| untaken), Some(latest), "{untaken:?}");
+        let _under_way = session.next_send().expect("an echo");
+        assert_eq!(
+            pass_at_end(&mut session, FLUSH_TIMEOUT * 2, |_| unconfirmed),
+            Some(latest),
+            "{unconfirmed:?}"
+        );
         assert_eq!(snapshot(&session).cuts, 1);
     }
     // Bytes that come are no sign that any are taken.
     let mut session = closing();
-    let _under_way = session.next_outgoing().expect("an echo");
+    let _under_way = session.next_send().expect("an echo");
     let mut ended = None;
     for second in 0..20 {
         feed(&mut session, b"more");
@@ -87,11 +88,11 @@ fn with_a_flush_timeout_of_zero_nobody_is_cut() {
     let config = Config { flush_timeout: Duration::ZERO, ..Config::default() };
     let mut session = open_by(config, take);
     feed(&mut session, &frame(OpCode::Close, b""));
-    let close = session.next_outgoing().expect("the Close");
+    let close = session.next_send().expect("the Close");
     let day = Duration::from_secs(24 * 60 * 60);
     assert_eq!(pass_at_end(&mut session, day, |_| Some(4)), None);
-    session.on_sent(&Ok(()), close);
-    session.on_writing_ended();
+    session.sent(close.len(), close);
+    assert!(session.takes_shut_write());
     assert_eq!(pass_at_end(&mut session, day, |_| Some(4)), None);
     // Its answer is awaited no longer than that of any other.
     let ended = pass_at_end(&mut session, day, |_| Some(0)).expect("it ends");
@@ -103,7 +104,7 @@ fn with_a_flush_timeout_of_zero_nobody_is_cut() {
 fn the_end_of_a_peer_is_awaited_from_when_it_has_taken_everything() {
     let mut session = closing();
     send_all(&mut session);
-    session.on_writing_ended();
+    assert!(session.takes_shut_write());
     let minutes = Duration::from_secs(600);
     let slowly =
         |passed: Duration| Some(600_u32.saturating_sub(u32::try_from(passed.as_secs()).expect("minutes")));
@@ -112,11 +113,11 @@ fn the_end_of_a_peer_is_awaited_from_when_it_has_taken_everything() {
     assert!((ANSWER_TIMEOUT..=FLUSH_TIMEOUT / 4 + ANSWER_TIMEOUT).contains(&ended), "{ended:?}");
 
     // One that takes no more is cut, and so is one of which nothing is known.
-    for (untaken, after) in [(Some(7), FLUSH_TIMEOUT), (Some(0), ANSWER_TIMEOUT), (None, FLUSH_TIMEOUT)] {
+    for (unconfirmed, after) in [(Some(7), FLUSH_TIMEOUT), (Some(0), ANSWER_TIMEOUT), (None, FLUSH_TIMEOUT)] {
         let mut session = closing();
         send_all(&mut session);
-        session.on_writing_ended();
-        assert_eq!(pass_at_end(&mut session, minutes, |_| untaken), Some(after), "{untaken:?}");
+        assert!(session.takes_shut_write());
+        assert_eq!(pass_at_end(&mut session, minutes, |_| unconfirmed), Some(after), "{unconfirmed:?}");
         assert_eq!(snapshot(&session).cuts, 1);
     }
 }
@@ -126,7 +127,7 @@ fn the_end_of_a_peer_is_awaited_from_when_it_has_taken_everything() {
 fn a_farewell_is_read_by_a_slow_peer_too() {
     let mut session = watched(0, 0, 60);
     feed(&mut session, &frame(OpCode::Binary, &[7; 60_000]));
-    let under_way = session.next_outgoing().expect("the echo");
+    let under_way = session.next_send().expect("the echo");
     let minutes = Duration::from_secs(600);
     let slowly =
         |passed: Duration| Some(600_u32.saturating_sub(u32::try_from(passed.as_secs()).expect("minutes")));
@@ -134,7 +135,7 @@ fn a_farewell_is_read_by_a_slow_peer_too() {
         assert_eq!(pass_at_end(&mut session, Duration::from_secs(1), |_| Some(7)), None);
     }
     assert_eq!(pass_at_end(&mut session, minutes, slowly), None);
-    session.on_sent(&Ok(()), under_way);
+    session.sent(under_way.len(), under_way);
     assert_eq!(send_all(&mut session), GOING_AWAY);
     let ended = pass_at_end(&mut session, minutes, |_| Some(0)).expect("it ends");
     assert!((ANSWER_TIMEOUT..=FLUSH_TIMEOUT / 4 + ANSWER_TIMEOUT).contains(&ended), "{ended:?}");
@@ -150,16 +151,15 @@ fn a_peer_that_sends_on_and_reads_nothing_is_told_1008() {
     // In the middle of a message that streams: a Close may stand between its fragments.
     let message = frame(OpCode::Binary, &[7; 300_000]);
     let mut unsent = message.chunks(10_000);
-    while session.may_read() {
+    while session.may_receive() {
         feed(&mut session, unsent.next().expect("more than the limit"));
     }
-    session.on_not_read();
-    let mut under_way = session.next_outgoing().expect("the first fragment");
+    let mut under_way = session.next_send().expect("the first fragment");
     // As long as it takes anything it is slow, and no more than that.
     for _ in 0..3 {
         assert_eq!(pass_at_end(&mut session, INTERVAL + TIMEOUT / 2, |_| Some(9)), None);
-        session.on_sent_in_part(under_way, 1, false);
-        under_way = session.next_outgoing().expect("the rest");
+        session.sent(1, under_way);
+        under_way = session.next_send().expect("the rest");
     }
     assert_eq!(snapshot(&session).unread_timeouts, 0);
     assert_eq!(pass_at_end(&mut session, (INTERVAL + TIMEOUT) * 5 / 4, |_| Some(9)), None);
@@ -170,21 +170,21 @@ fn a_peer_that_sends_on_and_reads_nothing_is_told_1008() {
     // It can send the rest, which is dropped, and then reads all that was echoed, and why there is no more.
     let queued = session.unsent();
     for chunk in unsent {
-        assert!(session.may_read());
+        assert!(session.may_receive());
         feed(&mut session, chunk);
     }
     feed(&mut session, &frame(OpCode::Text, b"another"));
     assert_eq!(session.unsent(), queued);
-    session.on_sent(&Ok(()), under_way);
+    session.sent(under_way.len(), under_way);
     assert!(send_all(&mut session).ends_with(&[0x88, 2, 0x03, 0xF0]));
     feed(&mut session, &frame(OpCode::Close, b"\x03\xF0"));
-    assert!(session.should_end_writing());
+    assert!(session.takes_shut_write());
 
     // With nobody looked at nobody is told.
     let keep_alive = KeepAliveConfig { interval: Duration::ZERO, timeout, idle: Duration::ZERO };
     let config = Config { keep_alive, unsent_limit: 100_000, ..Config::default() };
     let mut session = open_by(config, take);
     feed(&mut session, &message);
-    let _under_way = session.next_outgoing().expect("the first fragment");
-    assert_eq!((session.may_read(), session.deadline()), (false, None));
+    let _under_way = session.next_send().expect("the first fragment");
+    assert_eq!((session.may_receive(), session.deadline()), (false, None));
 }

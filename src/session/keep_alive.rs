@@ -8,10 +8,10 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use crate::config::KeepAliveConfig;
+use crate::engine::{Signs, Silence};
 
-/// How often a connection is looked at in the shorter one of interval and idle timeout, and its end in the timeout of a
-/// flush.
-pub(super) const LOOKS: u32 = 4;
+/// How often a connection is looked at in the shorter one of interval and idle timeout.
+const LOOKS: u32 = 4;
 
 /// What the connections of a worker are held to.
 #[derive(Debug)]
@@ -63,37 +63,34 @@ impl Terms {
     }
 }
 
-/// What is known of a peer. Where its fields lie in a session they take no more room than they have bytes.
+/// What is known of a peer, beside since when it gives no sign. Where its fields lie in a session they take no more room than
+/// they have bytes.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// Since when there was no sign of it, or where a ping has gone out since, when that was.
-    silent_since: Stamp,
     /// Since when no message came.
     idle_since: Stamp,
     marks: u8,
 }
 
-/// Marks: bytes have come since the last look.
-const HEARD: u8 = 1;
+/// Marks: the conversation has just begun, which is a sign of the peer.
+const BEGUN: u8 = 1;
 /// Some of a message has come since the last look.
 const DATA: u8 = 2;
-/// Something that was queued went out since the last look.
-const TAKEN: u8 = 4;
-/// The peer has confirmed some of what it was sent since it was last asked for.
-const DELIVERED: u8 = 8;
 /// A ping has gone out, and nothing has come since.
-const PINGED: u8 = 16;
+const PINGED: u8 = 4;
 
 /// What else there is to know of a connection when it is looked at.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sight {
+#[derive(Debug)]
+pub(super) struct Sight<'a> {
     /// Milliseconds by any clock, modulo 2^32.
     pub(super) now: u32,
+    /// What the peer has done since the last look.
+    pub(super) signs: Signs,
+    /// Since when there was no sign of it, or where a ping has gone out since, when that was.
+    pub(super) silence: &'a mut Silence,
     /// Something is queued for the peer, or under way: the socket is full. A ping would wait behind it, and its answer be
     /// unread where so much is owed that the peer is not read from. What counts then is whether it takes anything.
     pub(super) is_owed: bool,
-    /// The peer is in the middle of a message.
-    pub(super) is_mid_message: bool,
 }
 
 /// What is to be done.
@@ -112,66 +109,36 @@ pub(super) enum Finding {
 impl Watch {
     /// That of a connection which has just been opened.
     pub(super) const fn new() -> Self {
-        let (silent_since, idle_since) = (Stamp::at(0), Stamp::at(0));
-        Self { silent_since, idle_since, marks: HEARD | DATA }
+        Self { idle_since: Stamp::at(0), marks: BEGUN | DATA }
     }
 
-    /// Bytes have come.
-    #[inline]
-    pub(super) const fn hear(&mut self) {
-        self.marks |= HEARD;
-    }
-
-    /// Among them was some of a message.
+    /// Bytes have come, and among them was some of a message.
     #[inline]
     pub(super) const fn hear_data(&mut self, is_data: bool) {
         self.marks |= if is_data { DATA } else { 0 };
-    }
-
-    /// Some of what it is owed has gone out.
-    #[inline]
-    pub(super) const fn take(&mut self) {
-        self.marks |= TAKEN;
-    }
-
-    /// The peer takes what it was sent, be it slowly.
-    pub(super) const fn deliver(&mut self) {
-        self.marks |= DELIVERED;
     }
 
     pub(super) const fn is_pinged(&self) -> bool {
         self.marks & PINGED != 0
     }
 
-    /// Begins to watch how a peer takes the last bytes that it is sent.
-    pub(super) const fn begin_end(&mut self, now: u32) {
-        (self.silent_since, self.marks) = (Stamp::at(now), 0);
-    }
-
-    /// For how many milliseconds the peer has taken nothing, as far as the looks since [`Self::begin_end`] show.
-    pub(super) const fn look_at_end(&mut self, now: u32) -> u32 {
-        if self.marks & (TAKEN | DELIVERED) != 0 {
-            self.begin_end(now);
-        }
-        self.silent_since.age(now)
-    }
-
-    /// Looks at what has come since the last time.
-    pub(super) fn look(&mut self, sight: Sight, terms: &Terms) -> Finding {
-        let Sight { now, is_owed, is_mid_message } = sight;
+    /// Looks at what has come since the last time. The peer is in the middle of a message, or not.
+    pub(super) fn look(&mut self, sight: Sight<'_>, is_mid_message: bool, terms: &Terms) -> Finding {
+        let Sight { now, signs, silence, is_owed } = sight;
         let marks = std::mem::take(&mut self.marks);
-        let [has_heard, has_data, has_taken, has_delivered, was_pinged] =
-            [HEARD, DATA, TAKEN, DELIVERED, PINGED].map(|mark| marks & mark != 0);
+        let [has_begun, has_data, was_pinged] = [BEGUN, DATA, PINGED].map(|mark| marks & mark != 0);
+        let has_heard = has_begun || signs.has_heard();
         let is_pinged = was_pinged && !is_owed && !has_heard;
         // That a ping has gone out is no sign of a peer. But what is on its way may be much, and the ping behind it.
-        if has_heard || (has_taken && !is_pinged) || has_delivered {
-            self.silent_since = Stamp::at(now);
+        if has_heard || (signs.has_taken() && !is_pinged) || signs.has_confirmed() {
+            silence.begin(now);
         }
         // A message that takes long to come, or to be taken, is none the less one.
-        if has_data || (has_heard && is_mid_message) || ((has_taken || has_delivered) && is_owed) {
+        let takes = (signs.has_taken() || signs.has_confirmed()) && is_owed;
+        if has_data || (has_heard && is_mid_message) || takes {
             self.idle_since = Stamp::at(now);
         }
-        let (silent, idle) = (self.silent_since.age(now), self.idle_since.age(now));
+        let (silent, idle) = (silence.lasts(now), self.idle_since.age(now));
         if terms.idle > 0 && idle >= terms.idle {
             return Finding::Idle;
         }
@@ -185,7 +152,8 @@ impl Watch {
         if is_owed || (is_pinged && terms.timeout > 0) {
             return Finding::Gone;
         }
-        (self.silent_since, self.marks) = (Stamp::at(now), PINGED);
+        silence.begin(now);
+        self.marks = PINGED;
         Finding::Silent(wait(terms.step_after_ping(step)))
     }
 }
@@ -205,7 +173,7 @@ impl Stamp {
 }
 
 /// Milliseconds, of a time that is below the modulus by far.
-pub(super) fn millis(time: Duration) -> u32 {
+fn millis(time: Duration) -> u32 {
     const MAX: u32 = u32::MAX / 4;
     u32::try_from(time.as_millis()).map_or(MAX, |millis| millis.min(MAX))
 }
@@ -223,17 +191,33 @@ mod tests {
         Terms::new(&KeepAliveConfig { interval, timeout, idle: Duration::ZERO })
     }
 
+    const NONE: Signs = Signs::of(false, false, false);
+    const TAKEN: Signs = Signs::of(false, true, false);
+
+    /// A watch and since when there was no sign.
+    struct Watched(Watch, Silence);
+
+    impl Watched {
+        fn new() -> Self {
+            Self(Watch::new(), Silence::default())
+        }
+
+        fn look(&mut self, now: u32, signs: Signs, is_owed: bool, terms: &Terms) -> Finding {
+            let sight = Sight { now, signs, silence: &mut self.1, is_owed };
+            self.0.look(sight, false, terms)
+        }
+    }
+
     /// Looks as often as it is asked to, until something is found or ten minutes have passed; gives what and when.
     fn watch(
-        watch: &mut Watch,
+        watched: &mut Watched,
         terms: &Terms,
         is_owed: bool,
-        mut before: impl FnMut(&mut Watch, u32),
+        mut signs: impl FnMut(u32) -> Signs,
     ) -> (Finding, u32) {
         let mut now = 0;
         loop {
-            before(watch, now);
-            let found = watch.look(Sight { now, is_owed, is_mid_message: false }, terms);
+            let found = watched.look(now, signs(now), is_owed, terms);
             match found {
                 Finding::Fine(next) if now < 600_000 => now += millis(next),
                 _ => return (found, now),
@@ -244,30 +228,21 @@ mod tests {
     #[test]
     fn who_takes_something_now_and_then_is_not_gone() {
         let terms = terms(8, 5);
-        let sometimes = |watch: &mut Watch, now: u32| {
-            if now.is_multiple_of(12_000) {
-                watch.deliver();
-            }
-        };
-        let (found, _) = watch(&mut Watch::new(), &terms, true, sometimes);
+        let sometimes = |now: u32| Signs::of(false, false, now.is_multiple_of(12_000));
+        let (found, _) = watch(&mut Watched::new(), &terms, true, sometimes);
         assert!(matches!(found, Finding::Fine(_)), "{found:?}");
-        let (found, at) = watch(&mut Watch::new(), &terms, true, |_, _| ());
+        let (found, at) = watch(&mut Watched::new(), &terms, true, |_| NONE);
         assert_eq!((found, at), (Finding::Gone, 13_000));
     }
 
     #[test]
     fn a_ping_behind_much_is_given_its_time() {
         let terms = terms(8, 5);
-        let mut watched = Watch::new();
-        let (found, at) = watch(&mut watched, &terms, false, |_, _| ());
-        assert!(matches!(found, Finding::Silent(_)) && at == 8000 && watched.is_pinged());
+        let mut watched = Watched::new();
+        let (found, at) = watch(&mut watched, &terms, false, |_| NONE);
+        assert!(matches!(found, Finding::Silent(_)) && at == 8000 && watched.0.is_pinged());
         // It takes something for a minute; a send of our own says nothing.
-        let on_its_way = |watch: &mut Watch, now: u32| {
-            watch.take();
-            if now < 60_000 {
-                watch.deliver();
-            }
-        };
+        let on_its_way = |now: u32| if now < 60_000 { Signs::of(false, true, true) } else { TAKEN };
         let (found, at) = watch(&mut watched, &terms, false, on_its_way);
         assert!(found == Finding::Gone && (63_000..=65_000).contains(&at), "{found:?} at {at}");
     }
@@ -275,12 +250,10 @@ mod tests {
     #[test]
     fn time_goes_on_where_its_count_begins_anew() {
         let terms = terms(8, 5);
-        let mut watched = Watch::new();
+        let mut watched = Watched::new();
         let mut now = u32::MAX - 3000;
         let mut looks = 0;
-        while let Finding::Fine(next) =
-            watched.look(Sight { now, is_owed: false, is_mid_message: false }, &terms)
-        {
+        while let Finding::Fine(next) = watched.look(now, NONE, false, &terms) {
             now = now.wrapping_add(millis(next));
             looks += 1;
         }

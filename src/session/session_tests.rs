@@ -1,16 +1,14 @@
 //! Sessions without sockets, on a clock that only the test moves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::BytesMut;
-
-use super::ending::ANSWER_TIMEOUT;
 use super::*;
 use crate::config::{Config, KeepAliveConfig};
 use crate::counters::{Snapshot, WorkerCounters};
-use crate::engine::{Clock, Lender};
+use crate::engine::{ANSWER_TIMEOUT, Alone, Clock, DISCARD_MAX, Lender, SMALL};
 use crate::limits::Limits;
-use crate::memory::{Charged, Total};
+use crate::memory::Total;
 use crate::proto::frame::{HEADER_MAX, Header, OpCode};
 use crate::proto::handshake::Rules;
 use ending::{FLUSH_TIMEOUT, closing, pass_at_end};
@@ -21,24 +19,23 @@ mod ending;
 const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-// What an idle connection costs, 56 bytes of it the protocol's.
-const _: () = {
-    assert!(size_of::<Buffer>() == 16);
-    assert!(size_of::<Outgoing>() == 24);
-    assert!(size_of::<Option<Outgoing>>() == 24);
-    assert!(size_of::<Session>() <= 144);
-};
+/// A session, and a peer that is the test.
+type Tested = Alone<Session>;
 
-/// A session with buffers of the pool, whose handshake is answered.
-fn open() -> Session {
+fn begin(context: &Rc<WorkerWide>) -> Tested {
+    Alone::new(Session::new(Start::Handshake { peer: None }, context, None), &context.common)
+}
+
+/// A session whose handshake is answered.
+fn open() -> Tested {
     open_with(take)
 }
 
-fn open_with(take: impl Fn(&Session) -> Buffer) -> Session {
+fn open_with(take: impl Fn(&Tested) -> Buffer) -> Tested {
     open_by(Config::default(), take)
 }
 
-fn open_by(config: Config, take: impl Fn(&Session) -> Buffer) -> Session {
+fn open_by(config: Config, take: impl Fn(&Tested) -> Buffer) -> Tested {
     let shared = Arc::new(ProcessWide {
         rules: Rules { paths: config.access.paths.clone(), ..Rules::default() },
         limits: Limits::new(1, 0),
@@ -48,47 +45,35 @@ fn open_by(config: Config, take: impl Fn(&Session) -> Buffer) -> Session {
     let admission = shared.limits.admit();
     let mut context = WorkerWide::new(&shared, Arc::new(WorkerCounters::default()), true);
     Rc::get_mut(&mut context.common).expect("it is new").clock = Clock::still();
-    let mut session = Session::new(Start::Handshake { peer: None }, &Rc::new(context), admission);
+    let context = Rc::new(context);
+    let session = Session::new(Start::Handshake { peer: None }, &context, admission);
+    let mut session = Alone::new(session, &context.common);
     feed_with(&mut session, HANDSHAKE, take);
-    let response = session.next_outgoing().expect("the 101");
-    session.on_sent(&Ok(()), response);
+    let response = session.next_send().expect("the 101");
+    session.sent(response.len(), response);
     session
 }
 
 /// A buffer of the worker's.
-fn take(session: &Session) -> Buffer {
-    session.presence.context.common.pool.take(session.class()).expect("there is memory")
+fn take(session: &Tested) -> Buffer {
+    session.take()
 }
 
 /// Has the session receive `bytes`, a buffer at a time.
-fn feed(session: &mut Session, bytes: &[u8]) {
-    feed_with(session, bytes, take);
+fn feed(session: &mut Tested, bytes: &[u8]) {
+    session.receive(bytes, take);
 }
 
-fn feed_with(session: &mut Session, bytes: &[u8], take: impl Fn(&Session) -> Buffer) {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let mut buffer = take(session);
-        let room = &mut buffer.bytes_mut()[HEADROOM..];
-        let (piece, behind) = rest.split_at(rest.len().min(room.len()));
-        room[..piece.len()].copy_from_slice(piece);
-        session.on_received(Ok(piece.len()), Some(buffer));
-        rest = behind;
-    }
+fn feed_with(session: &mut Tested, bytes: &[u8], take: impl Fn(&Tested) -> Buffer) {
+    session.receive(bytes, take);
 }
 
-/// Sends all there is, as a peer that takes everything.
-fn send_all(session: &mut Session) -> Vec<u8> {
-    let mut sent = Vec::new();
-    while let Some(outgoing) = session.next_outgoing() {
-        sent.extend_from_slice(outgoing.bytes());
-        session.on_sent(&Ok(()), outgoing);
-    }
-    sent
+fn send_all(session: &mut Tested) -> Vec<u8> {
+    session.send_all()
 }
 
-fn spilled(session: &Session) -> u64 {
-    Snapshot::sum([&*session.presence.context.stats]).engine.bytes_spilled
+fn spilled(session: &Tested) -> u64 {
+    Snapshot::sum([&*session.handler().presence.context.stats]).engine.bytes_spilled
 }
 
 /// A client's frame; a key of zero leaves the payload as it is.
@@ -108,12 +93,8 @@ fn reply(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
     [&header[..header_len], payload].concat()
 }
 
-fn advance(session: &Session, by: Duration) {
-    session.presence.context.common.clock.advance(by);
-}
-
-fn is_overdue(session: &Session) -> bool {
-    session.deadline().is_some_and(|due| due <= session.presence.context.common.clock.now())
+fn advance(session: &Tested, by: Duration) {
+    session.handler().presence.context.common.clock.advance(by);
 }
 
 #[test]
@@ -121,18 +102,18 @@ fn a_receive_that_fails_for_a_moment_is_no_end() {
     for stage in ["handshake", "open", "flushing", "lingering"] {
         let mut session = if stage == "open" { open() } else { closing() };
         if stage == "handshake" {
-            let context = Rc::clone(&session.presence.context);
-            session = Session::new(Start::Handshake { peer: None }, &context, None);
+            let context = Rc::clone(&session.handler().presence.context);
+            session = begin(&context);
         }
         if stage == "lingering" {
             send_all(&mut session);
-            session.on_writing_ended();
+            assert!(session.takes_shut_write());
         }
         for kind in [io::ErrorKind::Interrupted, io::ErrorKind::WouldBlock] {
-            session.on_received(Err(kind.into()), None);
-            assert!(!session.is_over() && session.may_read(), "{kind} {stage}");
+            session.receive_error(kind);
+            assert!(!session.is_over() && session.may_receive(), "{kind} {stage}");
         }
-        session.on_received(Err(io::ErrorKind::ConnectionReset.into()), None);
+        session.receive_error(io::ErrorKind::ConnectionReset);
         assert!(session.is_over(), "{stage}");
     }
 }
@@ -141,24 +122,23 @@ fn a_receive_that_fails_for_a_moment_is_no_end() {
 fn what_comes_before_the_close_is_sent_does_not_cost_the_peer_its_close() {
     let mut session = open();
     feed(&mut session, &frame(OpCode::Binary, &[7; 60_000]));
-    let echo = session.next_outgoing().expect("the echo");
+    let echo = session.next_send().expect("the echo");
     feed(&mut session, &[0x82, 0x01, b'u']);
     let garbage = vec![0; 1 << 20];
     let mut taken = 0;
-    while session.may_read() {
+    while session.may_receive() {
         feed(&mut session, &garbage);
         taken += garbage.len();
-        assert!(taken < 3 * DISCARD_MAX, "it is not read for ever");
+        assert!(taken < 3 * DISCARD_MAX as usize, "it is not read for ever");
     }
     assert!(!session.is_over(), "the echo and the Close are still to be sent");
-    session.on_sent(&Ok(()), echo);
-    let close = session.next_outgoing().expect("the Close");
+    session.sent(echo.len(), echo);
+    let close = session.next_send().expect("the Close");
     assert_eq!(close.bytes(), [0x88, 2, 0x03, 0xEA]);
-    session.on_sent(&Ok(()), close);
-    assert!(session.should_end_writing());
-    session.on_writing_ended();
+    session.sent(close.len(), close);
+    assert!(session.takes_shut_write());
     feed(&mut session, &garbage);
-    assert!(!session.is_over() && session.may_read(), "the peer's end is awaited");
+    assert!(!session.is_over() && session.may_receive(), "the peer's end is awaited");
 }
 
 /// Each of them takes far more memory than it has bytes.
@@ -166,46 +146,52 @@ fn what_comes_before_the_close_is_sent_does_not_cost_the_peer_its_close() {
 fn tiny_gathered_frames_are_put_together_behind_a_slow_peer() {
     let mut session = open();
     feed(&mut session, &frame(OpCode::Binary, &[7; 60_000]));
-    let _under_way = session.next_outgoing().expect("the echo");
+    let _under_way = session.next_send().expect("the echo");
     let tiny = frame(OpCode::Binary, b"ab");
     for _ in 0..10_000 {
         let (first, last) = tiny.split_at(tiny.len() - 1);
         feed(&mut session, first);
         feed(&mut session, last);
     }
-    let queued = session.queue.len();
+    let queued = session.queued();
     assert!(queued < 10, "{queued} pieces for 40,000 bytes");
 }
 
 #[test]
 fn what_did_not_go_out_is_sent_next() {
-    for spill in [false, true] {
-        let lender = Lender::new(0);
-        let mut session = open_with(|_| lender.lend());
-        let payloads = [[1; 2000], [2; 2000], [3; 2000], [4; 2000]];
-        for payload in payloads {
-            feed_with(&mut session, &frame(OpCode::Binary, &payload), |_| lender.lend());
-        }
-        assert_eq!((lender.lent(), spilled(&session)), (4, 0), "each waits where it was received");
-
-        let outgoing = session.next_outgoing().expect("the first");
-        let mut sent = outgoing.bytes()[..500].to_vec();
-        session.on_sent_in_part(outgoing, 500, spill);
-        assert_eq!(lender.lent(), if spill { 3 } else { 4 });
-        assert_eq!(spilled(&session), if spill { 2004 - 500 } else { 0 });
-
-        // What is on the heap already is not copied again.
-        let outgoing = session.next_outgoing().expect("the rest of the first");
-        sent.extend_from_slice(&outgoing.bytes()[..4]);
-        session.on_sent_in_part(outgoing, 4, false);
-        assert_eq!(session.queue.len(), 4);
-        let expected = payloads.map(|payload| reply(OpCode::Binary, &payload)).concat();
-        assert_eq!(session.queue.unsent(), expected.len() - sent.len());
-
-        sent.extend_from_slice(&send_all(&mut session));
-        assert!(sent == expected, "everything in its order");
-        assert_eq!((session.queue.unsent(), lender.lent()), (0, 0));
+    let lender = Lender::new(0);
+    let mut session = open_with(|_| lender.lend());
+    let payloads = [[1; 2000], [2; 2000], [3; 2000], [4; 2000]];
+    for payload in payloads {
+        feed_with(&mut session, &frame(OpCode::Binary, &payload), |_| lender.lend());
     }
+    let mut sent = Vec::new();
+    for part in [500, 4] {
+        let send = session.next_send().expect("the first, or its rest");
+        sent.extend_from_slice(&send.bytes()[..part]);
+        session.sent(part, send);
+        assert_eq!((lender.lent(), spilled(&session)), (4, 0), "each waits where it was received");
+    }
+    assert_eq!(session.queued(), 4);
+    let expected = payloads.map(|payload| reply(OpCode::Binary, &payload)).concat();
+    assert_eq!(session.unsent(), expected.len() - sent.len());
+
+    sent.extend_from_slice(&send_all(&mut session));
+    assert!(sent == expected, "everything in its order");
+    assert_eq!((session.unsent(), lender.lent()), (0, 0));
+}
+
+#[test]
+fn what_did_not_go_out_of_a_scarce_buffer_is_copied_once() {
+    let lender = Lender::new(u32::MAX);
+    let mut session = open_with(|_| lender.lend());
+    feed_with(&mut session, &frame(OpCode::Binary, &[7; 2000]), |_| lender.lend());
+    for part in [500, 4] {
+        let send = session.next_send().expect("the echo, or its rest");
+        session.sent(part, send);
+        assert_eq!((lender.lent(), spilled(&session)), (0, 2004 - 500));
+    }
+    assert!(send_all(&mut session) == reply(OpCode::Binary, &[7; 2000])[504..]);
 }
 
 #[test]
@@ -213,27 +199,27 @@ fn more_is_put_behind_a_rest_on_the_heap() {
     let mut session = open();
     feed(&mut session, &frame(OpCode::Binary, &[1; 2000]));
     let mut sent = Vec::new();
-    for spill in [true, false] {
-        let outgoing = session.next_outgoing().expect("the echo or its rest");
+    for _ in 0..2 {
+        let outgoing = session.next_send().expect("the echo or its rest");
         sent.extend_from_slice(&outgoing.bytes()[..500]);
-        session.on_sent_in_part(outgoing, 500, spill);
+        session.sent(500, outgoing);
     }
     feed(&mut session, &frame(OpCode::Binary, b"ab"));
-    assert_eq!((session.queue.len(), session.queue.unsent()), (1, 1004 + 4));
+    assert_eq!((session.queued(), session.unsent()), (1, 1004 + 4));
     sent.extend_from_slice(&send_all(&mut session));
     assert!(sent == [reply(OpCode::Binary, &[1; 2000]), reply(OpCode::Binary, b"ab")].concat());
 }
 
 #[test]
 fn a_spilled_rest_is_charged_until_it_is_sent() {
-    let lender = Lender::new(0);
+    let lender = Lender::new(u32::MAX);
     let mut session = open_with(|_| lender.lend());
-    let budget = Rc::clone(&session.presence.context.settings.budget);
-    let all = session.presence.context.shared.config.unsent_total;
+    let budget = Rc::clone(&session.handler().presence.context.settings.budget);
+    let all = session.handler().presence.context.shared.config.unsent_total;
     assert!(!budget.is_exhausted_for(all));
     feed_with(&mut session, &frame(OpCode::Binary, &[7; 2000]), |_| lender.lend());
-    let outgoing = session.next_outgoing().expect("the echo");
-    session.on_sent_in_part(outgoing, 1, true);
+    let outgoing = session.next_send().expect("the echo");
+    session.sent(1, outgoing);
     assert!(budget.is_exhausted_for(all) && !budget.is_exhausted_for(all - SMALL));
     send_all(&mut session);
     assert!(!budget.is_exhausted_for(all));
@@ -264,32 +250,13 @@ fn a_session_that_ends_gives_its_buffers_back() {
     assert_eq!(lender.lent(), 0);
 }
 
-#[test]
-fn a_gathered_frame_too_long_for_one_write_goes_out_in_pieces() {
-    let mut session = open();
-    let context = Rc::clone(&session.presence.context);
-    let budget = &context.settings.budget;
-    let all = context.shared.config.unsent_total;
-    let bytes: BytesMut = (0..=255).collect();
-    let charge = budget.charge(bytes.len());
-    session.queue.push_in_pieces(Box::new(Charged { bytes, charge }), 100, &context.common);
-    assert_eq!((session.queue.len(), session.queue.unsent()), (3, 256));
-    let mut sent = Vec::new();
-    while let Some(outgoing) = session.next_outgoing() {
-        assert!(outgoing.len() <= 100 && budget.is_exhausted_for(all));
-        sent.extend_from_slice(outgoing.bytes());
-        session.on_sent(&Ok(()), outgoing);
-    }
-    assert!(sent == (0..=255).collect::<Vec<u8>>() && !budget.is_exhausted_for(all));
-}
-
 const INTERVAL: Duration = Duration::from_secs(8);
 const TIMEOUT: Duration = Duration::from_secs(5);
 const PING: [u8; 2] = [0x89, 0];
 const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xE9];
 
 /// A session that is held to these times, in seconds.
-fn watched(interval: u64, timeout: u64, idle: u64) -> Session {
+fn watched(interval: u64, timeout: u64, idle: u64) -> Tested {
     let [interval, timeout, idle] = [interval, timeout, idle].map(Duration::from_secs);
     let keep_alive = KeepAliveConfig { interval, timeout, idle };
     open_by(Config { keep_alive, ..Config::default() }, take)
@@ -297,13 +264,12 @@ fn watched(interval: u64, timeout: u64, idle: u64) -> Session {
 
 /// Lets time pass, a tenth of a second after the other, as an engine does; gives what is sent meanwhile and when, in
 /// tenths of a second from now.
-fn pass(session: &mut Session, time: Duration) -> Vec<(u128, Vec<u8>)> {
+fn pass(session: &mut Tested, time: Duration) -> Vec<(u128, Vec<u8>)> {
     let mut said = Vec::new();
     for tenth in 1..=time.as_millis() / 100 {
         advance(session, Duration::from_millis(100));
-        if is_overdue(session) {
-            session.on_untaken(Some(0));
-            session.on_deadline(|| None);
+        if session.is_overdue() {
+            session.pass_deadline(Some(0));
             let sent = send_all(session);
             if !sent.is_empty() {
                 said.push((tenth, sent));
@@ -313,8 +279,8 @@ fn pass(session: &mut Session, time: Duration) -> Vec<(u128, Vec<u8>)> {
     said
 }
 
-fn snapshot(session: &Session) -> Snapshot {
-    Snapshot::sum([&*session.presence.context.stats])
+fn snapshot(session: &Tested) -> Snapshot {
+    Snapshot::sum([&*session.handler().presence.context.stats])
 }
 
 const PONG: &[u8] = &[0x8A, 0x80, 0, 0, 0, 0];
@@ -378,9 +344,8 @@ fn a_peer_that_answers_that_close_ends_as_any_other() {
     // Too late, and no reason for another ping.
     feed(&mut session, PONG);
     feed(&mut session, &frame(OpCode::Close, b"\x03\xE9"));
-    assert!(session.should_end_writing() && send_all(&mut session).is_empty());
-    session.on_writing_ended();
-    session.on_received(Ok(0), None);
+    assert!(send_all(&mut session).is_empty() && session.takes_shut_write());
+    session.receive_end();
     assert!(session.is_over());
     assert_eq!(snapshot(&session).cuts, 0);
 }
@@ -469,9 +434,9 @@ fn a_peer_that_is_owed_something_is_neither_pinged_nor_given_up() {
         feed(&mut session, &frame(OpCode::Binary, &[7; 60_000]));
         // A byte now and then, none of them from the peer.
         for _ in 0..60 {
-            let under_way = session.next_outgoing().expect("the echo");
+            let under_way = session.next_send().expect("the echo");
             assert!(pass(&mut session, INTERVAL + TIMEOUT - Duration::from_millis(100)).is_empty());
-            session.on_sent_in_part(under_way, 1, false);
+            session.sent(1, under_way);
         }
         assert!(!session.is_over() && !send_all(&mut session).is_empty());
         assert!(pass(&mut session, INTERVAL - Duration::from_secs(2)).is_empty(), "its time begins anew");
@@ -485,17 +450,17 @@ fn a_peer_that_is_owed_something_is_neither_pinged_nor_given_up() {
 fn a_peer_that_takes_nothing_of_what_it_is_owed_is_given_up() {
     let mut session = watched(8, 5, 0);
     feed(&mut session, &frame(OpCode::Binary, &[7; 60_000]));
-    let _under_way = session.next_outgoing().expect("the echo");
+    let _under_way = session.next_send().expect("the echo");
     let (mut tenths, step) = (0, Duration::from_millis(100));
     while snapshot(&session).keep_alive_timeouts == 0 {
         advance(&session, step);
-        if is_overdue(&session) {
-            session.on_deadline(|| None);
+        if session.is_overdue() {
+            session.pass_deadline(None);
         }
         tenths += 1;
     }
     assert!((130..=151).contains(&tenths), "{tenths} tenths of a second");
-    assert_eq!(session.queue.len(), 1, "a Close");
+    assert_eq!(session.queued(), 1, "a Close");
     assert_eq!(snapshot(&session).unread_timeouts, 0, "it was read from");
     let ended = pass_at_end(&mut session, FLUSH_TIMEOUT * 2, |_| Some(60_000));
     assert_eq!(ended, Some(FLUSH_TIMEOUT), "it might still read");
@@ -511,7 +476,7 @@ fn a_drain_and_keep_alive_do_not_get_into_each_others_way() {
     assert!(matches!(&said[..], [(1, close)] if close[..] == GOING_AWAY), "{said:?}");
     assert!(!session.is_over(), "its Close is awaited as long as the drain lasts");
     feed(&mut session, &frame(OpCode::Close, b""));
-    assert!(session.should_end_writing());
+    assert!(session.takes_shut_write());
 
     // It comes when the Close is given out already: no second one, and no longer wait.
     let mut session = watched(8, 5, 0);
@@ -526,23 +491,23 @@ fn a_drain_and_keep_alive_do_not_get_into_each_others_way() {
 #[test]
 fn nothing_is_pinged_before_its_handshake_is_answered_and_sent() {
     let mut session = watched(1, 5, 0);
-    let context = Rc::clone(&session.presence.context);
-    session = Session::new(Start::Handshake { peer: None }, &context, None);
+    let context = Rc::clone(&session.handler().presence.context);
+    session = begin(&context);
     assert!(pass(&mut session, Duration::from_secs(4)).is_empty(), "the handshake's time has not passed");
     feed(&mut session, HANDSHAKE);
-    let response = session.next_outgoing().expect("the 101");
+    let response = session.next_send().expect("the 101");
     assert!(pass(&mut session, TIMEOUT).is_empty());
-    session.on_sent(&Ok(()), response);
+    session.sent(response.len(), response);
     assert_eq!(pass(&mut session, INTERVAL)[0].1, PING);
 }
 
 #[test]
 fn connections_of_one_moment_are_not_pinged_in_one() {
     let first = watched(8, 5, 0);
-    let context = Rc::clone(&first.presence.context);
+    let context = Rc::clone(&first.handler().presence.context);
     let mut buckets = [0; 10];
     for _ in 0..1000 {
-        let mut session = Session::new(Start::Handshake { peer: None }, &context, None);
+        let mut session = begin(&context);
         feed(&mut session, HANDSHAKE);
         let look = context.common.clock.now().until(session.deadline().expect("a first look"));
         buckets[usize::try_from(look.as_millis() / 200).expect("within 2 s")] += 1;

@@ -1,17 +1,15 @@
 //! What all connections of a worker share. It never leaves the worker's thread.
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 
 use super::keep_alive::Terms;
 use super::notices::Notices;
 use super::{ProcessWide, Start};
 use crate::counters::WorkerCounters;
-use crate::engine::{Common, Phase};
+use crate::engine::{Bounds, Common, Phase};
 use crate::limits::{Admission, Holder};
 use crate::memory::Budget;
 use crate::proto::Settings;
@@ -19,10 +17,6 @@ use crate::proto::handshake::Refusal;
 
 /// How many connections beyond the limit are being told so, per worker; further ones wait in the backlog.
 pub(crate) const REFUSALS_MAX: usize = 16;
-
-/// How much a connection may receive before anything of it is sent, on an engine that receives without being asked each
-/// time.
-const BURST_MAX: usize = 4 << 20;
 
 /// How many of those who are being told that there is no room may be told so for their address.
 const ADDRESS_REFUSALS_MAX: usize = REFUSALS_MAX / 2;
@@ -36,12 +30,8 @@ pub(crate) struct WorkerWide {
     pub(super) settings: Rc<Settings>,
     /// What was logged lately.
     pub(super) notices: Notices,
-    /// Whether connections are received from one buffer at a time: the engine does so, or little may be unsent.
-    pub(super) receives_singly: bool,
     connections: Cell<usize>,
     refusals: Cell<usize>,
-    /// Who waits for the last connection to end.
-    last_ended: RefCell<Option<Waker>>,
 }
 
 impl WorkerWide {
@@ -50,10 +40,17 @@ impl WorkerWide {
     pub(crate) fn new(shared: &Arc<ProcessWide>, stats: Arc<WorkerCounters>, receives_singly: bool) -> Self {
         let config = &shared.config;
         let budget = Budget::told(Arc::clone(&shared.unsent), Arc::clone(&stats.gauges.unsent_bytes));
-        let engine = Arc::clone(&stats.engine);
+        let bounds = Bounds {
+            receive_buffer_size: config.receive_buffer_size,
+            unsent_limit: config.unsent_limit,
+            flush_timeout: config.flush_timeout,
+        };
+        let mut common = Common::with_budget(bounds, Rc::clone(&budget), Arc::clone(&stats.engine));
+        if receives_singly {
+            common.receive_singly();
+        }
         Self {
-            common: Rc::new(Common::new(config.receive_buffer_size, Rc::clone(&budget), engine)),
-            receives_singly: receives_singly || config.unsent_limit < BURST_MAX,
+            common: Rc::new(common),
             shared: Arc::clone(shared),
             stats,
             terms: Terms::new(&config.keep_alive),
@@ -65,34 +62,7 @@ impl WorkerWide {
             notices: Notices::default(),
             connections: Cell::new(0),
             refusals: Cell::new(0),
-            last_ended: RefCell::new(None),
         }
-    }
-
-    /// Resolves when the phase of the server changes.
-    pub(crate) async fn phase_changed(&self) {
-        let before = self.common.drain.phase();
-        let mut listener = None;
-        poll_fn(|task| {
-            if self.common.drain.phase() != before {
-                return Poll::Ready(());
-            }
-            listener.get_or_insert_with(|| self.common.drain.listen(task.waker().clone()));
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// Resolves once this worker has no connections.
-    pub(crate) async fn all_ended(&self) {
-        poll_fn(|task| {
-            if self.connections.get() == 0 {
-                return Poll::Ready(());
-            }
-            *self.last_ended.borrow_mut() = Some(task.waker().clone());
-            Poll::Pending
-        })
-        .await;
     }
 
     /// How many connections are being told that there is no room for them.
@@ -109,7 +79,7 @@ impl WorkerWide {
         // Behind a proxy, whose address it is, even a refusal waits for the header.
         let is_proxied = shared.config.access.proxy_protocol.versions().is_some();
         let proxied = is_proxied.then_some(Start::Proxied { peer });
-        if self.common.drain.phase() != Phase::Running {
+        if self.common.phase() != Phase::Running {
             return (proxied.unwrap_or(Start::Refuse { refusal: Refusal::Draining, peer }), None);
         }
         let Some(mut admission) = shared.limits.admit() else {
@@ -163,7 +133,7 @@ impl Presence {
 
     /// With what its request is refused, whatever it may ask for.
     pub(super) fn refusal(&self) -> Option<Refusal> {
-        match (self.context.common.drain.phase(), self.admission) {
+        match (self.context.common.phase(), self.admission) {
             (Phase::Running, Some(_)) => None,
             (Phase::Running, None) => Some(Refusal::Full),
             _ => Some(Refusal::Draining),
@@ -203,10 +173,5 @@ impl Drop for Presence {
         context.refusals.set(context.refusals.get() - usize::from(self.admission.is_none()));
         context.connections.set(context.connections.get() - 1);
         context.gauge_connections();
-        if context.connections.get() == 0
-            && let Some(waker) = context.last_ended.borrow_mut().take()
-        {
-            waker.wake();
-        }
     }
 }

@@ -201,8 +201,7 @@ fn idle_connections_are_small(engine: &str) {
     println!("{engine}: {each} bytes of resident memory an idle connection");
     let bound = match engine {
         // Its place in the worker's table, and pages that are not full yet.
-        "ring" => 256,
-        "epoll" => 1024,
+        "ring" | "epoll" => 256,
         // The kernel owns a small receive buffer for each.
         _ => 4096 + 1536,
     };

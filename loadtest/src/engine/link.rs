@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
-use super::Stage;
+use super::RunStage;
 use super::load::{Attempt, Load, Next, Over};
 use crate::client::Client;
 use crate::client::fault::{Fault, Words};
@@ -181,14 +181,14 @@ impl Link {
         }
         let plan = &self.load.plan;
         match self.load.stage.get() {
-            Stage::Opening => {}
-            Stage::Ending if !plan.pace.is_churn() => {
+            RunStage::Opening => {}
+            RunStage::Ending if !plan.pace.is_churn() => {
                 if self.client.is_open() && self.client.in_flight() == 0 {
                     self.client.close();
                     self.is_to_shut = plan.target.scheme == Scheme::Raw;
                 }
             }
-            Stage::Sending | Stage::Ending => {
+            RunStage::Sending | RunStage::Ending => {
                 let due = plan.pace.due(self.client.in_flight());
                 if due > 0 && self.client.is_open() {
                     let due_at = self.attempt.begun_at.or(now).unwrap_or_else(|| self.load.now());

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Stage, nanos};
+use super::{RunStage, nanos};
 use crate::client::fault::{Fault, Words};
 use crate::run::{Failure, Plan};
 use crate::tally::Tally;
@@ -14,7 +14,7 @@ pub(crate) struct Load {
     pub(super) plan: Arc<Plan>,
     /// Nanoseconds are counted from here, by every thread.
     origin: Instant,
-    pub(super) stage: Cell<Stage>,
+    pub(super) stage: Cell<RunStage>,
     pub(super) tally: RefCell<Tally>,
     /// Connections that are not over.
     pub(super) live: Cell<usize>,
@@ -82,7 +82,7 @@ impl Load {
         Self {
             plan,
             origin,
-            stage: Cell::new(Stage::Opening),
+            stage: Cell::new(RunStage::Opening),
             tally: RefCell::new(tally),
             live: Cell::new(0),
             opening: Cell::new(0),
@@ -104,7 +104,7 @@ impl Load {
 
     /// An attempt in the place of a connection that has ended; `None` where none is to follow.
     pub(super) fn attempt_again(&self, attempt: Attempt, was_good: bool) -> Option<Next> {
-        if !self.plan.reconnect || self.stage.get() == Stage::Ending {
+        if !self.plan.reconnect || self.stage.get() == RunStage::Ending {
             return None;
         }
         let retries = if was_good { 0 } else { attempt.retries.saturating_add(1) };
@@ -141,7 +141,7 @@ impl Load {
             let address = (attempt.address + 1) % addresses.count();
             return Some(Next::Address(Attempt { address, tried: attempt.tried + 1, ..attempt }));
         }
-        if self.stage.get() == Stage::Opening && !attempt.is_reopened {
+        if self.stage.get() == RunStage::Opening && !attempt.is_reopened {
             let why = if addresses.is_literal() { why.to_owned() } else { self.tried_in_words() };
             let told = format!("cannot connect to {}: {why}", self.plan.target);
             self.failure.borrow_mut().get_or_insert(Failure::Unavailable(told));

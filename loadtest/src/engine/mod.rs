@@ -1,17 +1,15 @@
 //! One thread of the generator: it opens its connections, sends what is due, and ends them.
 //!
-//! What is the same whatever moves the bytes stands in `driver`, `load` and `link`: `ring` and `epoll` are two
-//! [`Mover`]s.
+//! The bytes are moved by a worker of ringback's own engine, on the ring or on epoll. `thread` says what is due, `load` keeps
+//! count, and a `peer` is a connection: a handler around its `link`.
 
-mod driver;
-mod epoll;
 mod link;
 mod load;
-mod ring;
+mod peer;
+mod thread;
 mod timers;
 
 use std::fmt;
-use std::io;
 use std::num::NonZero;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -19,14 +17,14 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use ringback::engine::{Bounds, Common, epoll, ring};
+
 use crate::cpu;
 use crate::run::{Failure, Orders, Plan, Word};
 use crate::tally::{Tally, Totals};
-pub(crate) use ring::places;
-
-use driver::Driver;
-use link::Link;
-use load::{Attempt, Load};
+use load::Load;
+use peer::BUFFER;
+use thread::Thread;
 
 /// How bytes are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +66,7 @@ pub(crate) struct Context {
 
 /// What a thread does with its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum RunStage {
     /// Connections are opened.
     Opening,
     /// Messages are sent as the pace says.
@@ -76,32 +74,6 @@ pub(crate) enum Stage {
     /// No more are sent; a connection whose last echo has come is closed. A churn's connections go on to their end, and
     /// no more begin.
     Ending,
-}
-
-/// Moves the bytes of a thread's connections.
-trait Mover {
-    /// Names a connection until it is over.
-    type Id: Copy;
-
-    /// Whether there is room for a further connection.
-    fn has_room(&self) -> bool;
-
-    /// Begins to connect.
-    ///
-    /// # Errors
-    ///
-    /// As [`crate::connect::socket`], and what the kernel says to the rest.
-    fn begin(&mut self, attempt: Attempt) -> io::Result<Self::Id>;
-
-    /// Looks at a connection, and sends what it then has to send; `None` when it is gone.
-    fn with<R>(&mut self, id: Self::Id, look: impl FnOnce(&mut Link) -> R) -> Option<R>;
-
-    /// Waits until something comes, no longer than that, and moves it.
-    ///
-    /// # Errors
-    ///
-    /// When the engine is of no more use.
-    fn turn(&mut self, at_most: Option<Duration>) -> io::Result<()>;
 }
 
 /// Runs a thread to its end.
@@ -134,21 +106,33 @@ fn begin(context: &Context, load: &Rc<Load>) -> Result<(), Failure> {
     }
     // Messages are due to the microsecond; where that is refused, they are some tens of them late.
     let _ = rustix::thread::set_current_timer_slack(NonZero::new(TIMER_SLACK_NS));
-    let places = context.connections.len();
+    let (places, wake) = (places(context.connections.len()), Arc::clone(&context.wake));
+    let bounds = Bounds { receive_buffer_size: BUFFER, unsent_limit: usize::MAX, ..Bounds::default() };
+    let common = Rc::new(Common::new(bounds, Arc::default()));
     match context.plan.engine {
         Engine::Ring => {
-            let ring = ring::Ring::new(load, places, Arc::clone(&context.wake)).map_err(|error| {
+            let mut sizes = ring::Sizes::new(BUFFER, places);
+            if context.plan.spin {
+                sizes.busy_poll = Duration::MAX;
+            }
+            let worker = ring::worker(&sizes, common, wake).map_err(|error| {
                 Failure::refused("set up a ring", &error, "--engine epoll does without one")
             })?;
-            Driver::new(ring, context, load).run()
+            Thread::new(worker, context, load).run()
         }
         Engine::Epoll => {
-            let epoll = epoll::Epoll::new(load, places, Arc::clone(&context.wake)).map_err(|error| {
+            let worker = epoll::worker(places, common, wake).map_err(|error| {
                 Failure::refused("set up epoll", &error, "raise the limit of open files (ulimit -n)")
             })?;
-            Driver::new(epoll, context, load).run()
+            Thread::new(worker, context, load).run()
         }
     }
+}
+
+/// How many places an engine has for so many connections at a time: some of a churn are being closed while their successors
+/// connect.
+pub(crate) const fn places(connections: usize) -> usize {
+    connections + connections / 8 + SPARE_PLACES
 }
 
 /// Whole nanoseconds; 2^64 of them are 584 years.
@@ -159,3 +143,6 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 
 /// By how much a sleep may take longer than it should, for the kernel's convenience.
 const TIMER_SLACK_NS: u64 = 1_000;
+
+/// Places beyond a part of the connections.
+const SPARE_PLACES: usize = 64;

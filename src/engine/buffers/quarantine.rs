@@ -6,6 +6,8 @@
 
 use std::ptr::NonNull;
 
+use crate::memory::HEADROOM;
+
 /// What buffers begin at in a release build: a line of the cache.
 #[cfg(not(debug_assertions))]
 const ALIGNMENT: usize = 64;
@@ -25,6 +27,10 @@ pub(super) struct Quarantine {
 }
 
 impl Quarantine {
+    /// How far behind a multiple of the alignment a buffer begins, so that what is received into it, behind the headroom, begins
+    /// at one. In quarantine it has to begin with a page.
+    pub(super) const SHIFT: usize = if cfg!(debug_assertions) { 0 } else { ALIGNMENT - HEADROOM };
+
     /// What lies between the beginnings of two buffers of `size` bytes.
     pub(super) const fn stride(size: usize) -> usize {
         size.next_multiple_of(ALIGNMENT)

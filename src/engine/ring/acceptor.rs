@@ -12,16 +12,11 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 
+use super::super::driver::Accepting;
 use super::super::listener::{Listener, is_the_peers};
-use super::super::wheel::TICK;
-use super::event::Accepting;
+use super::event::AcceptKind;
 use super::queues::Queues;
 use super::ring::{Descriptor, Ring};
-use super::worker::Service;
-use crate::engine::Phase;
-
-/// For how many ticks accepting pauses when the process or the kernel has run out of something.
-const PAUSE: u64 = 50 / TICK;
 
 /// How many accepts are under way on a listener at once where each has to ask for its peer's address, which the one that
 /// accepts any number does not give.
@@ -33,12 +28,6 @@ pub(super) struct Acceptors {
     listeners: Vec<Acceptor>,
     /// The addresses of peers are asked for: each listener is there [`WITH_PEER`] times, and accepts one at a time.
     has_peers: bool,
-    /// The tick before which nothing is accepted.
-    paused_until: Option<u64>,
-    /// It was said that no more may be accepted.
-    is_held: bool,
-    /// Nothing is accepted, for either reason.
-    was_paused: bool,
 }
 
 #[derive(Debug)]
@@ -82,7 +71,7 @@ impl Acceptors {
                 listeners.push(Acceptor { socket, is_further, state, is_nonblocking: false, last_ones: 0 });
             }
         }
-        Ok(Self { listeners, has_peers, paused_until: None, is_held: false, was_paused: false })
+        Ok(Self { listeners, has_peers })
     }
 
     /// Whether nothing more will be accepted.
@@ -90,39 +79,12 @@ impl Acceptors {
         self.listeners.iter().all(|listener| listener.socket.is_none())
     }
 
-    /// The tick at which to go on.
-    pub(super) const fn paused_until(&self) -> Option<u64> {
-        self.paused_until
-    }
-
-    /// Begins and ends accepting, as the phase and the `free` places have it.
-    pub(super) fn manage<Q: Queues>(
-        &mut self,
-        ring: &mut Ring<Q>,
-        service: &mut impl Service,
-        phase: Phase,
-        free: usize,
-    ) {
-        if self.are_done() {
-            return;
-        }
-        let is_paused = self.paused_until.is_some_and(|tick| service.now() / TICK < tick);
-        if !is_paused {
-            self.paused_until = None;
-        }
-        let may_accept = phase > Phase::Running || service.may_accept();
-        let is_held = !may_accept || free == 0;
-        if is_held && !self.is_held {
-            service.on_accept_paused(None);
-        }
-        self.is_held = is_held;
-        if self.was_paused != (is_paused || is_held) {
-            self.was_paused = !self.was_paused;
-            service.on_accepting_changed(self.was_paused);
-        }
+    /// Begins and ends accepting, as the worker has it.
+    pub(super) fn manage<Q: Queues>(&mut self, ring: &mut Ring<Q>, accepting: Accepting) {
+        let Accepting { places, is_paused, are_last } = accepting;
         let under_way = self.listeners.iter().filter(|listener| listener.state != State::Idle).count();
-        let mut unclaimed = free.saturating_sub(under_way);
-        let one = if self.has_peers { Accepting::OneWithPeer } else { Accepting::One };
+        let mut unclaimed = places.saturating_sub(under_way);
+        let one = if self.has_peers { AcceptKind::OneWithPeer } else { AcceptKind::One };
         let sockets = self.listeners.iter().filter_map(|listener| listener.socket.as_ref());
         // Before the places are counted again, the kernel may accept whatever is queued and as many that come meanwhile. It
         // has one more in a queue than it was told. A shared listener has one accept at a time.
@@ -133,17 +95,17 @@ impl Acceptors {
                 continue;
             };
             match listener.state {
-                State::Single | State::Multi if phase > Phase::Running => {
+                State::Single | State::Multi if are_last => {
                     listener.state = State::Cancelled;
                     ring.cancel_accept(index);
                 }
-                State::Multi if !may_accept || free < accepted_max => {
+                State::Multi if places < accepted_max => {
                     listener.state = State::Cancelled;
                     ring.cancel_accept(index);
                 }
                 State::Idle if is_paused => {}
                 // What is queued is taken: closing a listener would reset it, unless it is open elsewhere.
-                State::Idle if phase > Phase::Running => {
+                State::Idle if are_last => {
                     let is_done = listener.is_further
                         || socket.is_inherited()
                         || listener.last_ones > socket.queue_max();
@@ -159,14 +121,13 @@ impl Acceptors {
                     }
                 }
                 State::Idle
-                    if may_accept
-                        && free >= accepted_max
+                    if places >= accepted_max
                         && !(socket.is_shared() || self.has_peers || listener.is_nonblocking) =>
                 {
                     listener.state = State::Multi;
-                    ring.accept(index, socket.as_fd(), Accepting::Many);
+                    ring.accept(index, socket.as_fd(), AcceptKind::Many);
                 }
-                State::Idle if may_accept && unclaimed > 0 => {
+                State::Idle if unclaimed > 0 => {
                     unclaimed -= 1;
                     listener.state = State::Single;
                     if listener.is_nonblocking {
@@ -180,14 +141,13 @@ impl Acceptors {
         }
     }
 
-    /// A completion of an accept. Gives the connection, if that is what came.
+    /// A completion of an accept. Gives the connection, or why accepting has to pause.
     pub(super) fn on_accepted(
         &mut self,
         listener: u32,
         result: io::Result<Descriptor>,
         is_last: bool,
-        service: &mut impl Service,
-    ) -> Option<Descriptor> {
+    ) -> Option<io::Result<Descriptor>> {
         let listener = self.listeners.get_mut(listener as usize)?;
         let was = listener.state;
         if is_last {
@@ -196,21 +156,18 @@ impl Acceptors {
         match result.map_err(|error| (Errno::from_io_error(&error), error)) {
             Ok(descriptor) => {
                 listener.last_ones += usize::from(was == State::Last);
-                return Some(descriptor);
+                return Some(Ok(descriptor));
             }
             Err((Some(Errno::CANCELED), _)) => {}
             Err((_, error)) if is_the_peers(&error) => {}
             Err((Some(Errno::AGAIN), _)) if was == State::Last => listener.socket = None,
             // Another worker was first, or nobody waits: a worker of another engine or another process has made it so.
             Err((Some(Errno::AGAIN), _)) => listener.is_nonblocking = true,
-            Err((_, error)) if was == State::Last => {
-                service.on_accept_paused(Some(&error));
-                listener.socket = None;
-            }
             Err((_, error)) => {
-                // Running out of something is waited out.
-                service.on_accept_paused(Some(&error));
-                self.paused_until = Some(service.now() / TICK + PAUSE);
+                if was == State::Last {
+                    listener.socket = None;
+                }
+                return Some(Err(error));
             }
         }
         None

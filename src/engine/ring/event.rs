@@ -1,34 +1,32 @@
 //! What is said to a [`Ring`](super::ring::Ring), and what it says.
 
 use std::io;
-use std::iter;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::super::handler::Received;
-use super::super::outgoing::Outgoing;
-use super::gather::Gather;
+use super::super::buffers::Buffer;
+use super::super::outgoing::Pieces;
+use super::super::slots::Id;
 use super::ring::Descriptor;
-use super::token::Key;
 
 /// What has come to its end, or has come so far.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum RingEvent {
     /// A connection came to this listener. `is_last` when the operation accepts no more. Its peer's address, where it
     /// was asked for and there is one.
     Accepted { listener: u32, result: io::Result<Descriptor>, is_last: bool, peer: Option<IpAddr> },
-    /// Bytes came, or with none the end of the stream. `is_last` when the operation receives no more.
-    Received { key: Key, result: Received, is_last: bool },
+    /// So many bytes came into a buffer, or with none the end of the stream. `is_last` when the operation receives no more.
+    Received { id: Id, result: io::Result<Option<(Buffer, usize)>>, is_last: bool },
     /// A send is over: how many bytes of the pieces went out, from the first on.
-    Sent { key: Key, result: io::Result<usize>, pieces: Pieces },
+    Sent { id: Id, result: io::Result<usize>, pieces: Pieces },
     /// A connection that was asked for is there, or will not be.
-    Connected { key: Key, result: io::Result<()> },
+    Connected { id: Id, result: io::Result<()> },
     /// A shutdown is over.
-    ShutDown { key: Key },
+    ShutDown { id: Id },
     /// The connection's place in the table of files is free again.
-    Closed { key: Key },
+    Closed { id: Id },
     /// How many bytes the peer has not confirmed; an error where the kernel cannot tell.
-    Untaken { key: Key, result: io::Result<u32> },
+    Unconfirmed { id: Id, result: io::Result<u32> },
     /// The time of the alarm of this number has passed.
     Elapsed { number: u32 },
     /// Somebody wrote to the eventfd.
@@ -61,51 +59,11 @@ impl Wait {
 
 /// How an accept goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Accepting {
+pub(super) enum AcceptKind {
     /// One connection.
     One,
     /// One connection, whose peer's address is asked for.
     OneWithPeer,
     /// One after the other, until it is cancelled. The kernel gives no addresses then.
     Many,
-}
-
-/// How a send goes about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Manner {
-    /// As far as the socket takes the bytes at once. That all of them were taken is known after the next enter, which
-    /// does not return for it.
-    AtOnceSilently,
-    /// As far as the socket takes the bytes at once; the next enter returns for it.
-    AtOnce,
-    /// All of them, whatever time that takes.
-    Waiting,
-}
-
-/// What one send sends: in order, at least one piece and at most [`Pieces::MAX`].
-#[derive(Debug)]
-pub(super) struct Pieces {
-    pub(super) first: Outgoing,
-    /// Mostly empty, and then without heap.
-    pub(super) more: Vec<Outgoing>,
-}
-
-impl Pieces {
-    /// How many pieces go out at once at most.
-    pub(super) const MAX: usize = Gather::MAX;
-
-    /// How many small and big buffers they lie in.
-    pub(super) fn buffers(&self) -> [u32; 2] {
-        let mut buffers = [0; 2];
-        for piece in iter::once(&self.first).chain(&self.more) {
-            if let Some(buffer) = piece.buffer() {
-                buffers[buffer.class() as usize] += 1;
-            }
-        }
-        buffers
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.first.bytes().len() + self.more.iter().map(|piece| piece.bytes().len()).sum::<usize>()
-    }
 }

@@ -3,6 +3,8 @@
 
 use std::ptr;
 
+use super::super::outgoing::Pieces;
+
 /// A message header and the list of pieces that it points at. They stay where they are when it is moved.
 pub(super) struct Gather(Box<Inner>);
 
@@ -13,7 +15,7 @@ struct Inner {
 
 impl Gather {
     /// How many pieces go into one message.
-    pub(super) const MAX: usize = 16;
+    pub(super) const MAX: usize = Pieces::MAX;
 
     /// Lists `pieces`; further ones than [`Self::MAX`] are left out.
     pub(super) fn fill<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>) {

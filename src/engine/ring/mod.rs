@@ -1,26 +1,12 @@
 //! The ring engine: raw io_uring (io_uring(7)), one ring a worker.
 //!
-//! From the outside in: [`Worker`] is the loop, [`Handler`] what it drives; `acceptor` decides when to accept; `ring` is the
-//! safe surface over the kernel's queues, which lie below it in `queues`, with `slots`, the tables that completions are found
-//! in, and `token`, how they are. `probe` finds out whether all of it can run here, and `obstacle` what would help where it
-//! cannot.
-
-/// Whether a test has planted this fault in the code (see `sim::Fault`): in a server never.
-#[cfg(test)]
-macro_rules! planted {
-    ($fault:ident) => {
-        $crate::engine::ring::sim::is_planted($crate::engine::ring::sim::Fault::$fault)
-    };
-}
-#[cfg(not(test))]
-macro_rules! planted {
-    ($fault:ident) => {
-        false
-    };
-}
+//! From the outside in: `driver` is what the worker drives, with `socket`, what is under way on one, `acceptor`, when to
+//! accept, and `waiting`, when to sleep; `ring` is the safe surface over the kernel's queues, which lie below it in `queues`,
+//! with `token`, by which completions are found. `probe` finds out whether all of it can run here, and `obstacle` what would
+//! help where it cannot.
 
 mod acceptor;
-mod connection;
+mod driver;
 mod event;
 mod gather;
 pub(crate) mod obstacle;
@@ -32,21 +18,26 @@ mod ring;
 mod setup;
 #[cfg(test)]
 mod sim;
-mod slots;
+mod socket;
 mod token;
-mod worker;
+mod waiting;
 
+use std::io;
 use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::Handler;
 use super::buffers::{Class, Plan, SMALL};
+use super::serve::{Server, Service};
+use super::worker::Worker;
+use super::{Common, Handler};
 use crate::memory::HEADROOM;
 
 pub(crate) use acceptor::WITH_PEER;
+pub use driver::RingDriver;
 pub(crate) use setup::set_up;
-pub use token::Key;
-pub use worker::{Service, Worker};
 
 /// Tries everything that the ring engine needs, for a few milliseconds.
 ///
@@ -57,9 +48,33 @@ pub fn check() -> Result<(), String> {
     probe::probe().map(drop).map_err(|obstacle| obstacle.to_string())
 }
 
-/// What an idle connection takes in a worker's table, in bytes.
-pub(crate) const fn place_size<H: Handler>() -> usize {
-    slots::Slots::<connection::Connection<H>>::PLACE
+/// A worker on a ring of this thread, which makes connections. It is woken by `wake`, an eventfd(2).
+///
+/// # Errors
+///
+/// When the ring cannot be set up.
+pub fn worker<H: Handler>(
+    sizes: &Sizes,
+    common: Rc<Common>,
+    wake: Arc<OwnedFd>,
+) -> io::Result<Worker<RingDriver, H>> {
+    let driver = RingDriver::new(sizes, &common)?;
+    Worker::over(driver, common, sizes.files as usize, wake)
+}
+
+/// A server on a ring of this thread. It asks for the phase whenever `wake`, an eventfd(2), is written to.
+///
+/// # Errors
+///
+/// When the ring cannot be set up.
+pub fn server<S: Service>(
+    sizes: &Sizes,
+    common: Rc<Common>,
+    service: S,
+    wake: Arc<OwnedFd>,
+) -> io::Result<Server<RingDriver, S>> {
+    let driver = RingDriver::new(sizes, &common)?;
+    Server::over(driver, common, sizes.files as usize, service, wake)
 }
 
 /// How many entries a queue of submissions has: as many connections as can be answered in one turn without a further

@@ -16,13 +16,14 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::super::buffers::{Class, SMALL};
 use super::super::outgoing::Outgoing;
+use super::super::outgoing::{Manner, Pieces};
+use super::super::slots::Id;
 use super::Sizes;
-use super::event::{Accepting, Event, Manner, Pieces, Wait};
+use super::event::{AcceptKind, RingEvent, Wait};
 use super::obstacle::{LOOPBACK, Obstacle};
 use super::queues::Uring;
 use super::ring::{Descriptor, Ring};
 use super::setup::set_up;
-use super::token::Key;
 use crate::memory::{Budget, Charged, HEADROOM, Total};
 
 /// What the ring engine uses where it is there, and does without where it is not.
@@ -140,10 +141,10 @@ fn converse(ring: Ring, steps: &mut Steps<'_>) -> Result<(), Obstacle> {
     let received = trial.receive(socket);
     let [first, second, third] = steps.pass("multishot RECV into provided buffers", received)?;
     let one = Pieces { first, more: Vec::new() };
-    let sent = trial.send(socket, one, Manner::AtOnceSilently);
+    let sent = trial.send(socket, one, Manner::AtOnce { tells: false });
     steps.pass("SEND with MSG_WAITALL, MSG_DONTWAIT and CQE_SKIP_SUCCESS", sent)?;
     let two = Pieces { first: second, more: vec![third] };
-    steps.pass("SENDMSG of several buffers", trial.send(socket, two, Manner::AtOnce))?;
+    steps.pass("SENDMSG of several buffers", trial.send(socket, two, Manner::AtOnce { tells: true }))?;
     steps.pass(
         "a silent SEND that says how far it came where there is little room",
         trial.send_in_part(socket),
@@ -175,7 +176,7 @@ const DEADLINE: Duration = Duration::from_secs(1);
 
 // What events are known by.
 const LISTENER: u32 = 0;
-const KEY: Key = Key { slot: 0, generation: 0 };
+const ID: Id = Id { slot: 0, generation: 0 };
 
 /// A ring and the peer of its one connection.
 struct Trial {
@@ -186,9 +187,9 @@ struct Trial {
 
 impl Trial {
     fn accept(&mut self, listener: &TcpListener) -> io::Result<Descriptor> {
-        self.ring.accept(LISTENER, listener.as_fd(), Accepting::Many);
+        self.ring.accept(LISTENER, listener.as_fd(), AcceptKind::Many);
         match self.next_event()? {
-            Event::Accepted { listener: LISTENER, result, is_last, .. } => {
+            RingEvent::Accepted { listener: LISTENER, result, is_last, .. } => {
                 let socket = result?;
                 expect(!is_last, NO_MORE)?;
                 Ok(socket)
@@ -199,14 +200,14 @@ impl Trial {
 
     /// Several times, for the second one shows that the first did not end it.
     fn receive(&mut self, socket: Descriptor) -> io::Result<[Outgoing; 3]> {
-        self.ring.receive(KEY, socket, Class::Small, false);
+        self.ring.receive(ID, socket, Class::Small, false);
         Ok([self.received(b"first")?, self.received(b"second")?, self.received(b"third")?])
     }
 
     fn received(&mut self, message: &[u8]) -> io::Result<Outgoing> {
         self.client.write_all(message)?;
         match self.next_event()? {
-            Event::Received { key: KEY, result, is_last } => {
+            RingEvent::Received { id: ID, result, is_last } => {
                 let received = result?
                     .and_then(|(buffer, len)| Outgoing::received(buffer, HEADROOM..HEADROOM + len))
                     .filter(|received| received.bytes() == message)
@@ -223,14 +224,16 @@ impl Trial {
     fn send(&mut self, socket: Descriptor, pieces: Pieces, manner: Manner) -> io::Result<()> {
         let all = iter::once(&pieces.first).chain(&pieces.more);
         let echo: Vec<_> = all.flat_map(Outgoing::bytes).copied().collect();
-        self.ring.send(KEY, socket, pieces, manner);
+        self.ring.send(ID, socket, pieces, manner);
         self.ring.enter(Wait::No)?;
         let is_silent = !self.ring.has_completions();
         match self.next_event()? {
-            Event::Sent { key: KEY, result, .. } => expect(result? == echo.len(), "not all of it was sent")?,
+            RingEvent::Sent { id: ID, result, .. } => {
+                expect(result? == echo.len(), "not all of it was sent")?;
+            }
             other => return Err(unexpected(&other)),
         }
-        expect(is_silent || manner != Manner::AtOnceSilently, "its success was not skipped")?;
+        expect(is_silent || manner != Manner::AtOnce { tells: false }, "its success was not skipped")?;
         let mut arrived = vec![0; echo.len()];
         self.client.read_exact(&mut arrived)?;
         expect(arrived == echo, OTHER_BYTES)
@@ -242,10 +245,10 @@ impl Trial {
         let charge = Budget::new(Total::new(MUCH)).charge(MUCH);
         let first = Outgoing::heap(Box::new(Charged { bytes, charge }));
         let first = first.ok_or_else(|| io::Error::other(OTHER_BYTES))?;
-        self.ring.send(KEY, socket, Pieces { first, more: Vec::new() }, Manner::AtOnceSilently);
+        self.ring.send(ID, socket, Pieces { first, more: Vec::new() }, Manner::AtOnce { tells: false });
         self.ring.enter(Wait::No)?;
         match self.next_event()? {
-            Event::Sent { key: KEY, result, .. } => {
+            RingEvent::Sent { id: ID, result, .. } => {
                 let sent = result?;
                 expect(0 < sent && sent < MUCH, "it is said to have gone out as a whole")?;
                 self.client.read_exact(&mut vec![0; sent])
@@ -255,28 +258,28 @@ impl Trial {
     }
 
     fn cancel(&mut self) -> io::Result<()> {
-        self.ring.cancel_receive(KEY, Class::Small);
+        self.ring.cancel_receive(ID, Class::Small);
         match self.next_event()? {
-            Event::Received { key: KEY, result, is_last: true } => expect_cancelled(result)?,
+            RingEvent::Received { id: ID, result, is_last: true } => expect_cancelled(result)?,
             other => return Err(unexpected(&other)),
         }
         self.ring.cancel_accept(LISTENER);
         match self.next_event()? {
-            Event::Accepted { listener: LISTENER, result, is_last: true, .. } => expect_cancelled(result),
+            RingEvent::Accepted { listener: LISTENER, result, is_last: true, .. } => expect_cancelled(result),
             other => Err(unexpected(&other)),
         }
     }
 
     fn close(&mut self, socket: Descriptor) -> io::Result<()> {
-        self.ring.shut_down(KEY, socket, Shutdown::Both);
+        self.ring.shut_down(ID, socket, Shutdown::Both);
         match self.next_event()? {
-            Event::ShutDown { key: KEY } => {}
+            RingEvent::ShutDown { id: ID } => {}
             other => return Err(unexpected(&other)),
         }
         expect(self.client.read(&mut [0])? == 0, "the client saw no end")?;
-        self.ring.close(KEY, socket);
+        self.ring.close(ID, socket);
         match self.next_event()? {
-            Event::Closed { key: KEY } => Ok(()),
+            RingEvent::Closed { id: ID } => Ok(()),
             other => Err(unexpected(&other)),
         }
     }
@@ -287,12 +290,12 @@ impl Trial {
         self.ring.enter(Wait::No)?;
         rustix::io::write(&waker, &1_u64.to_ne_bytes())?;
         match self.next_event()? {
-            Event::Woken { is_last } => expect(!is_last, NO_MORE),
+            RingEvent::Woken { is_last } => expect(!is_last, NO_MORE),
             other => Err(unexpected(&other)),
         }
     }
 
-    fn next_event(&mut self) -> io::Result<Event> {
+    fn next_event(&mut self) -> io::Result<RingEvent> {
         next_event(&mut self.ring, self.deadline)
     }
 }
@@ -302,7 +305,7 @@ impl Trial {
 /// # Errors
 ///
 /// When nothing comes until then, or the ring is of no use.
-pub(super) fn next_event(ring: &mut Ring, deadline: Instant) -> io::Result<Event> {
+pub(super) fn next_event(ring: &mut Ring, deadline: Instant) -> io::Result<RingEvent> {
     loop {
         if let Some(event) = ring.next_event()? {
             return Ok(event);
@@ -330,7 +333,7 @@ fn expect_cancelled<T>(result: io::Result<T>) -> io::Result<()> {
     }
 }
 
-fn unexpected(event: &Event) -> io::Error {
+fn unexpected(event: &RingEvent) -> io::Error {
     io::Error::other(format!("something else happened: {event:?}"))
 }
 

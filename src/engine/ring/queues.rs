@@ -189,7 +189,7 @@ pub enum Verb {
         how: Shutdown,
     },
     /// SIOCOUTQ of ioctl(2): how many bytes the peer has not confirmed.
-    AskUntaken {
+    AskUnconfirmed {
         /// The socket.
         file: u32,
     },
@@ -421,7 +421,7 @@ fn entry(operation: &Operation, alarm: &Timespec) -> squeue::Entry {
             };
             opcode::Shutdown::new(Fixed(file), how).build()
         }
-        Verb::AskUntaken { file } => opcode::UringCmd16::new(Fixed(file), SOCKET_SIOCOUTQ).build(),
+        Verb::AskUnconfirmed { file } => opcode::UringCmd16::new(Fixed(file), SOCKET_SIOCOUTQ).build(),
         Verb::Close { file } => opcode::Close::new(Fixed(file)).build(),
         Verb::Watch { eventfd } => {
             let events = u32::from(PollFlags::IN.bits());

@@ -13,7 +13,6 @@ mod accept;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::iter;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +22,14 @@ use rustix::net::SendFlags;
 use socket2::SockAddr;
 
 use super::super::buffers::{Class, Group};
-use super::super::outgoing::Outgoing;
+use super::super::outgoing::{Manner, Outgoing, Pieces};
+use super::super::slots::{Id, Slots};
 use super::Sizes;
-use super::event::{Event, Manner, Pieces, Wait};
+use super::event::{RingEvent, Wait};
 use super::gather::Gather;
 use super::peer::PeerAddress;
 use super::queues::{Completion, LINKED_MAX, Operation, Queues, Uring, Verb};
-use super::slots::Slots;
-use super::token::{Key, Op, Token};
+use super::token::{Op, Token};
 use crate::engine::EngineCounters;
 
 /// How many small buffers the kernel takes turns with at first.
@@ -42,21 +41,22 @@ const BIG_WINDOW_MIN: u32 = 4;
 /// How long [`Ring::cancel_all`] waits for what is under way.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connected socket in the ring's own table of files.
+/// A connected socket in the ring's own table of files. Packed, it leaves a place of the worker's table smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(Rust, packed(2))]
 pub(super) struct Descriptor(u32);
 
 /// Bytes that the kernel reads.
 #[derive(Debug)]
 struct UnderWay {
-    owner: Key,
+    owner: Id,
     pieces: Pieces,
 }
 
 /// Whom a connection is made to. The kernel may read the address until it is made.
 #[derive(Debug)]
 struct Connecting {
-    owner: Key,
+    owner: Id,
     #[expect(dead_code, reason = "it is the kernel's to read")]
     address: Arc<SockAddr>,
 }
@@ -69,12 +69,12 @@ pub(super) struct Ring<Q: Queues = Uring> {
     /// What is being sent. An entry is moved, but not the bytes: they lie in buffers and on the heap.
     sends: Slots<UnderWay>,
     /// The same for sends that wait for their peers, by their connections.
-    waiting: HashMap<Key, Pieces>,
+    waiting: HashMap<Id, Pieces>,
     connects: Slots<Connecting>,
     /// Where the kernel writes the address of the peer that a listener accepts, by the listener's number.
     peers: Vec<PeerAddress>,
     /// Sends that are over when the kernel has taken all submissions, unless a completion has said so before.
-    at_once: Vec<Key>,
+    at_once: Vec<Id>,
     /// How many of them the kernel has taken, and how many of those were said to be over.
     taken: usize,
     concluded: usize,
@@ -120,43 +120,43 @@ impl<Q: Queues> Ring<Q> {
         })
     }
 
-    /// Puts a socket into the place of the table of files that `key` names, where it lives on without its descriptor. A ring
+    /// Puts a socket into the place of the table of files that `id` names, where it lives on without its descriptor. A ring
     /// that accepts connections leaves the places to the kernel and must not do so.
     ///
     /// # Errors
     ///
     /// Those of io_uring_register(2).
-    pub(super) fn install(&mut self, key: Key, socket: BorrowedFd<'_>) -> io::Result<Descriptor> {
-        self.queues.install(key.slot, socket)?;
-        Ok(Descriptor(key.slot))
+    pub(super) fn install(&mut self, id: Id, socket: BorrowedFd<'_>) -> io::Result<Descriptor> {
+        self.queues.install(id.slot, socket)?;
+        Ok(Descriptor(id.slot))
     }
 
     /// connect(2).
-    pub(super) fn connect(&mut self, key: Key, descriptor: Descriptor, address: Arc<SockAddr>) {
+    pub(super) fn connect(&mut self, id: Id, descriptor: Descriptor, address: Arc<SockAddr>) {
         let verb = Verb::Connect { file: descriptor.0, address: address.as_ptr().cast(), len: address.len() };
-        let connect = self.connects.insert(|_| Connecting { owner: key, address });
+        let connect = self.connects.insert(|_| Connecting { owner: id, address });
         // SAFETY: the address lies on the heap, where `connects` keeps it until the operation is over.
-        unsafe { self.push(Token { op: Op::Connect, key: connect }, verb) };
+        unsafe { self.push(Token { op: Op::Connect, id: connect }, verb) };
     }
 
     /// Ends what [`Self::connect`] began on this socket; its event says so.
     pub(super) fn cancel_connect(&mut self, descriptor: Descriptor) {
-        let token = Token { op: Op::Cancel, key: Key { slot: 0, generation: 0 } };
+        let token = Token { op: Op::Cancel, id: Id { slot: 0, generation: 0 } };
         // SAFETY: the operation names no memory.
         unsafe { self.push(token, Verb::CancelFile { file: descriptor.0 }) };
     }
 
     /// Receives into a buffer of this class; again and again, unless `is_single`.
-    pub(super) fn receive(&mut self, key: Key, descriptor: Descriptor, class: Class, is_single: bool) {
+    pub(super) fn receive(&mut self, id: Id, descriptor: Descriptor, class: Class, is_single: bool) {
         let group = class as u16;
         let verb = Verb::Receive { file: descriptor.0, group, is_multi: !is_single };
         // SAFETY: the kernel takes memory from the group, which outlives the ring's descriptor.
-        unsafe { self.push(Token { op: Op::receive(class), key }, verb) };
+        unsafe { self.push(Token { op: Op::receive(class), id }, verb) };
     }
 
     /// Ends what [`Self::receive`] began; its last event says so.
-    pub(super) fn cancel_receive(&mut self, key: Key, class: Class) {
-        self.cancel(Token { op: Op::receive(class), key });
+    pub(super) fn cancel_receive(&mut self, id: Id, class: Class) {
+        self.cancel(Token { op: Op::receive(class), id });
     }
 
     /// How many buffers of this class the kernel can receive into in the next enter.
@@ -173,9 +173,9 @@ impl<Q: Queues> Ring<Q> {
     /// Sends `pieces`.
     ///
     /// Only one send may be under way on a socket: the bytes of two would mingle.
-    pub(super) fn send(&mut self, key: Key, descriptor: Descriptor, pieces: Pieces, manner: Manner) {
+    pub(super) fn send(&mut self, id: Id, descriptor: Descriptor, pieces: Pieces, manner: Manner) {
         debug_assert!(
-            self.sends.values().all(|send| send.owner != key) && !self.waiting.contains_key(&key),
+            self.sends.values().all(|send| send.owner != id) && !self.waiting.contains_key(&id),
             "the bytes of two sends would mingle"
         );
         debug_assert!(pieces.more.len() < Pieces::MAX, "a scatter list has no room for more");
@@ -183,25 +183,25 @@ impl<Q: Queues> Ring<Q> {
         if manner != Manner::Waiting {
             flags |= SendFlags::DONTWAIT;
         }
-        let (file, is_silent) = (descriptor.0, manner == Manner::AtOnceSilently);
+        let (file, is_silent) = (descriptor.0, manner == Manner::AtOnce { tells: false });
         let verb = if pieces.more.is_empty() {
             let bytes = pieces.first.bytes();
             let len = u32::try_from(bytes.len()).expect("a piece is shorter than 4 GiB");
             Verb::Send { file, bytes: bytes.as_ptr(), len, flags, is_silent }
         } else {
             let mut gather = self.spare_gathers.pop().unwrap_or_default();
-            gather.fill(iter::once(&pieces.first).chain(&pieces.more).map(Outgoing::bytes));
+            gather.fill(pieces.iter().map(Outgoing::bytes));
             let message = gather.message();
             self.gathers.push(gather);
             Verb::SendMessage { file, message, flags, is_silent }
         };
         if manner == Manner::Waiting {
-            self.waiting.insert(key, pieces);
+            self.waiting.insert(id, pieces);
             // SAFETY: as below; `waiting` owns the bytes until the completion.
-            return unsafe { self.push(Token { op: Op::SendWaiting, key }, verb) };
+            return unsafe { self.push(Token { op: Op::SendWaiting, id }, verb) };
         }
         let buffers = pieces.buffers();
-        let send = self.sends.insert(|_| UnderWay { owner: key, pieces });
+        let send = self.sends.insert(|_| UnderWay { owner: id, pieces });
         if is_silent {
             self.at_once.push(send);
             for (held, count) in self.held.iter_mut().zip(buffers) {
@@ -211,43 +211,43 @@ impl<Q: Queues> Ring<Q> {
         // SAFETY: the bytes are owned by `sends` from here on and lie still there, until a completion, or for want of
         // one the enter that submits it, has said that the kernel is done with them. The scatter list is read when
         // the entry is submitted (IORING_FEAT_SUBMIT_STABLE) and kept until then.
-        unsafe { self.push(Token { op: Op::Send, key: send }, verb) };
+        unsafe { self.push(Token { op: Op::Send, id: send }, verb) };
     }
 
     /// Ends a send that waits for the peer; its event says how much of it went out.
-    pub(super) fn cancel_send(&mut self, key: Key) {
-        self.cancel(Token { op: Op::SendWaiting, key });
+    pub(super) fn cancel_send(&mut self, id: Id) {
+        self.cancel(Token { op: Op::SendWaiting, id });
     }
 
     /// shutdown(2). The kernel hands it to a thread that looks the socket up only then: before the event has come, the
     /// place must not be freed, or whoever has it next would be shut.
-    pub(super) fn shut_down(&mut self, key: Key, descriptor: Descriptor, how: std::net::Shutdown) {
+    pub(super) fn shut_down(&mut self, id: Id, descriptor: Descriptor, how: std::net::Shutdown) {
         // SAFETY: the operation names no memory.
-        unsafe { self.push(Token { op: Op::Shutdown, key }, Verb::Shutdown { file: descriptor.0, how }) };
+        unsafe { self.push(Token { op: Op::Shutdown, id }, Verb::Shutdown { file: descriptor.0, how }) };
     }
 
-    /// Has [`Event::Untaken`] come, with what SIOCOUTQ says of the socket.
-    pub(super) fn ask_untaken(&mut self, key: Key, descriptor: Descriptor) {
+    /// Has [`RingEvent::Unconfirmed`] come, with what SIOCOUTQ says of the socket.
+    pub(super) fn ask_unconfirmed(&mut self, id: Id, descriptor: Descriptor) {
         // SAFETY: the operation names no memory.
-        unsafe { self.push(Token { op: Op::Untaken, key }, Verb::AskUntaken { file: descriptor.0 }) };
+        unsafe { self.push(Token { op: Op::Unconfirmed, id }, Verb::AskUnconfirmed { file: descriptor.0 }) };
     }
 
     /// Closes the socket and frees its place. Nothing may be under way on it.
-    pub(super) fn close(&mut self, key: Key, descriptor: Descriptor) {
+    pub(super) fn close(&mut self, id: Id, descriptor: Descriptor) {
         // SAFETY: the operation names no memory.
-        unsafe { self.push(Token { op: Op::Close, key }, Verb::Close { file: descriptor.0 }) };
+        unsafe { self.push(Token { op: Op::Close, id }, Verb::Close { file: descriptor.0 }) };
     }
 
-    /// Has [`Event::Woken`] come whenever `eventfd` is written to.
+    /// Has [`RingEvent::Woken`] come whenever `eventfd` is written to.
     pub(super) fn watch(&mut self, eventfd: BorrowedFd<'_>) {
-        let token = Token { op: Op::Wake, key: Key { slot: 0, generation: 0 } };
+        let token = Token { op: Op::Wake, id: Id { slot: 0, generation: 0 } };
         // SAFETY: the operation names no memory.
         unsafe { self.push(token, Verb::Watch { eventfd: eventfd.as_raw_fd() }) };
     }
 
-    /// Has [`Event::Elapsed`] come after so long. Of several alarms the last one counts; those before it come at whatever time.
+    /// Has [`RingEvent::Elapsed`] come after so long. Of several alarms the last one counts; those before it come at whatever time.
     pub(super) fn set_alarm(&mut self, number: u32, after: Duration) {
-        let token = Token { op: Op::Alarm, key: Key { slot: number, generation: 0 } };
+        let token = Token { op: Op::Alarm, id: Id { slot: number, generation: 0 } };
         // SAFETY: the operation names no memory.
         unsafe { self.push(token, Verb::Alarm { after }) };
     }
@@ -333,7 +333,7 @@ impl<Q: Queues> Ring<Q> {
     /// # Errors
     ///
     /// When the ring is of no more use.
-    pub(super) fn next_event(&mut self) -> io::Result<Option<Event>> {
+    pub(super) fn next_event(&mut self) -> io::Result<Option<RingEvent>> {
         loop {
             if let Some(completion) = self.queues.next() {
                 if let Some(event) = self.event(&completion) {
@@ -351,12 +351,12 @@ impl<Q: Queues> Ring<Q> {
     }
 
     /// A silent send that no completion has spoken of, once all of them are known.
-    fn next_concluded(&mut self) -> Option<Event> {
+    fn next_concluded(&mut self) -> Option<RingEvent> {
         while self.concluded < self.taken {
-            let key = self.at_once[self.concluded];
+            let id = self.at_once[self.concluded];
             self.concluded += 1;
-            if let Some(UnderWay { owner, pieces }) = self.sends.remove(key) {
-                return Some(Event::Sent { key: owner, result: Ok(pieces.len()), pieces });
+            if let Some(UnderWay { owner, pieces }) = self.sends.remove(id) {
+                return Some(RingEvent::Sent { id: owner, result: Ok(pieces.len()), pieces });
             }
         }
         if self.taken > 0 {
@@ -371,51 +371,51 @@ impl<Q: Queues> Ring<Q> {
     }
 
     /// What a completion says; nothing where nobody waits for it.
-    fn event(&mut self, completion: &Completion) -> Option<Event> {
-        let Some(Token { op, key }) = completion.token else {
+    fn event(&mut self, completion: &Completion) -> Option<RingEvent> {
+        let Some(Token { op, id }) = completion.token else {
             self.stats.stale_completions.add(1);
             return None;
         };
         let is_last = completion.is_last;
         let result = outcome(completion.result);
         match op {
-            Op::ReceiveSmall => Some(self.received(key, Class::Small, completion, result)),
-            Op::ReceiveBig => Some(self.received(key, Class::Big, completion, result)),
+            Op::ReceiveSmall => Some(self.received(id, Class::Small, completion, result)),
+            Op::ReceiveBig => Some(self.received(id, Class::Big, completion, result)),
             Op::Send => {
-                let Some(UnderWay { owner, pieces }) = self.sends.remove(key) else {
+                let Some(UnderWay { owner, pieces }) = self.sends.remove(id) else {
                     self.stats.stale_completions.add(1);
                     return None;
                 };
                 let result = result.map(|sent| sent as usize);
-                Some(Event::Sent { key: owner, result, pieces })
+                Some(RingEvent::Sent { id: owner, result, pieces })
             }
             Op::SendWaiting => {
-                let pieces = self.waiting.remove(&key)?;
-                Some(Event::Sent { key, result: result.map(|sent| sent as usize), pieces })
+                let pieces = self.waiting.remove(&id)?;
+                Some(RingEvent::Sent { id, result: result.map(|sent| sent as usize), pieces })
             }
             Op::Connect => {
-                let Connecting { owner, .. } = self.connects.remove(key)?;
-                Some(Event::Connected { key: owner, result: result.map(drop) })
+                let Connecting { owner, .. } = self.connects.remove(id)?;
+                Some(RingEvent::Connected { id: owner, result: result.map(drop) })
             }
             Op::Accept => {
-                let peer = self.peers.get(key.slot as usize).filter(|_| result.is_ok());
+                let peer = self.peers.get(id.slot as usize).filter(|_| result.is_ok());
                 // SAFETY: the accept that it was for is over, and there is one at a time.
                 let peer = peer.and_then(|peer| unsafe { peer.get() });
-                Some(Event::Accepted { listener: key.slot, result: result.map(Descriptor), is_last, peer })
+                Some(RingEvent::Accepted { listener: id.slot, result: result.map(Descriptor), is_last, peer })
             }
             Op::Close => {
                 debug_assert!(result.is_ok(), "the place was taken");
-                Some(Event::Closed { key })
+                Some(RingEvent::Closed { id })
             }
-            Op::Untaken => Some(Event::Untaken { key, result }),
-            Op::Alarm => Some(Event::Elapsed { number: key.slot }),
-            Op::Wake => Some(Event::Woken { is_last }),
-            Op::Shutdown => Some(Event::ShutDown { key }),
+            Op::Unconfirmed => Some(RingEvent::Unconfirmed { id, result }),
+            Op::Alarm => Some(RingEvent::Elapsed { number: id.slot }),
+            Op::Wake => Some(RingEvent::Woken { is_last }),
+            Op::Shutdown => Some(RingEvent::ShutDown { id }),
             Op::Cancel => None,
         }
     }
 
-    fn received(&self, key: Key, class: Class, completion: &Completion, result: io::Result<u32>) -> Event {
+    fn received(&self, id: Id, class: Class, completion: &Completion, result: io::Result<u32>) -> RingEvent {
         let group = self.group(class);
         if planted!(BufferLeaks) && class == Class::Big {
             std::mem::forget(group.lend());
@@ -424,12 +424,12 @@ impl<Q: Queues> Ring<Q> {
         let buffer = completion.buffer.map(|index| unsafe { group.lend_filled(index.into()) });
         // At the end of the stream there may be a buffer with nothing in it.
         let result = result.map(|len| buffer.filter(|_| len > 0).map(|buffer| (buffer, len as usize)));
-        Event::Received { key, result, is_last: completion.is_last }
+        RingEvent::Received { id, result, is_last: completion.is_last }
     }
 
     fn cancel(&mut self, token: Token) {
         // SAFETY: the operation names no memory.
-        unsafe { self.push(Token { op: Op::Cancel, key: token.key }, Verb::Cancel { token }) };
+        unsafe { self.push(Token { op: Op::Cancel, id: token.id }, Verb::Cancel { token }) };
     }
 
     const fn group(&self, class: Class) -> &Group {

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use rustix::fd::AsFd as _;
 use rustix::io::Errno;
 
-use super::super::event::Accepting;
+use super::super::event::AcceptKind;
 use super::super::probe::next_event;
 use super::*;
 use crate::memory::{Budget, Charged, HEADROOM, Total};
@@ -21,7 +21,7 @@ const BULK: usize = 32 << 20;
 /// Longer than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-const KEY: Key = Key { slot: 7, generation: 3 };
+const ID: Id = Id { slot: 7, generation: 3 };
 
 impl<Q: Queues> Ring<Q> {
     /// Whether nothing is under way, and no buffer out.
@@ -73,9 +73,9 @@ impl Pair {
         let peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
         peer.set_read_timeout(Some(DEADLINE)).expect("a duration");
         peer.set_write_timeout(Some(DEADLINE)).expect("a duration");
-        ring.accept(0, listener.as_fd(), Accepting::One);
+        ring.accept(0, listener.as_fd(), AcceptKind::One);
         let budget = Budget::new(Total::new(usize::MAX));
-        let Event::Accepted { listener: 0, result: Ok(descriptor), is_last: true, .. } = next(&mut ring)
+        let RingEvent::Accepted { listener: 0, result: Ok(descriptor), is_last: true, .. } = next(&mut ring)
         else {
             panic!("one connection is accepted");
         };
@@ -86,17 +86,17 @@ impl Pair {
         let charge = self.budget.charge(0);
         let bytes = BytesMut::from(bytes);
         let first = Outgoing::heap(Box::new(Charged { bytes, charge })).expect("something");
-        self.ring.send(KEY, self.descriptor, Pieces { first, more: Vec::new() }, manner);
+        self.ring.send(ID, self.descriptor, Pieces { first, more: Vec::new() }, manner);
     }
 
     fn receive(&mut self) {
-        self.ring.receive(KEY, self.descriptor, Class::Small, false);
+        self.ring.receive(ID, self.descriptor, Class::Small, false);
     }
 
     /// Bytes that were received; nothing at an error. And whether the operation has ended.
     fn next_received(&mut self) -> (io::Result<Vec<u8>>, bool) {
         match next(&mut self.ring) {
-            Event::Received { key: KEY, result, is_last } => {
+            RingEvent::Received { id: ID, result, is_last } => {
                 let bytes = result.map(|received| {
                     received.map_or_else(Vec::new, |(buffer, len)| buffer.bytes()[HEADROOM..][..len].to_vec())
                 });
@@ -108,14 +108,14 @@ impl Pair {
 
     fn next_sent(&mut self) -> io::Result<usize> {
         match next(&mut self.ring) {
-            Event::Sent { key: KEY, result, .. } => result,
+            RingEvent::Sent { id: ID, result, .. } => result,
             other => panic!("{other:?} is no send"),
         }
     }
 }
 
 /// The next event, waited for.
-fn next(ring: &mut Ring) -> Event {
+fn next(ring: &mut Ring) -> RingEvent {
     next_event(ring, Instant::now() + DEADLINE).expect("a ring of use")
 }
 
@@ -128,7 +128,7 @@ fn pattern(size: usize) -> Vec<u8> {
 #[test]
 fn a_silent_send_is_over_with_its_enter() {
     let Some(mut pair) = Pair::new(16, 64) else { return };
-    pair.send(b"all at once", Manner::AtOnceSilently);
+    pair.send(b"all at once", Manner::AtOnce { tells: false });
     assert!(
         pair.ring.next_event().expect("a ring of use").is_none(),
         "before it is submitted nothing is known"
@@ -145,7 +145,7 @@ fn a_silent_send_is_over_with_its_enter() {
 fn a_silent_send_that_falls_short_says_how_far_it_came() {
     let Some(mut pair) = Pair::new(16, 64) else { return };
     let bytes = pattern(BULK);
-    pair.send(&bytes, Manner::AtOnceSilently);
+    pair.send(&bytes, Manner::AtOnce { tells: false });
     let sent = pair.next_sent().expect("a part is sent");
     assert!((1..BULK).contains(&sent), "{sent} bytes are sent to a peer that does not read");
     // The rest waits for the peer.
@@ -172,21 +172,21 @@ fn a_waiting_send_that_is_cancelled_says_how_far_it_came() {
         pair.send(&bytes[sent..], Manner::Waiting);
         pair.ring.enter(Wait::No).expect("a ring of use");
         thread::sleep(Duration::from_millis(100));
-        pair.ring.cancel_send(KEY);
+        pair.ring.cancel_send(ID);
         match pair.next_sent() {
             Ok(more) => sent += more,
             Err(error) => assert_eq!(Errno::from_io_error(&error), Some(Errno::CANCELED)),
         }
         assert!((1..BULK).contains(&sent), "{sent} bytes are sent to a peer that does not read");
     }
-    pair.ring.shut_down(KEY, pair.descriptor, std::net::Shutdown::Write);
+    pair.ring.shut_down(ID, pair.descriptor, std::net::Shutdown::Write);
     pair.ring.enter(Wait::No).expect("a ring of use");
     let mut got = Vec::new();
     pair.peer.read_to_end(&mut got).expect("it ends");
     assert!(got == bytes[..sent], "{} bytes came, and {sent} were said to be sent", got.len());
     // A cancel that comes too late is nobody's.
-    pair.ring.cancel_send(KEY);
-    assert!(matches!(next(&mut pair.ring), Event::ShutDown { key: KEY }));
+    pair.ring.cancel_send(ID);
+    assert!(matches!(next(&mut pair.ring), RingEvent::ShutDown { id: ID }));
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn a_cancelled_receive_has_a_last_event() {
     pair.peer.write_all(b"before").expect("it is connected");
     let (received, is_last) = pair.next_received();
     assert_eq!((received.expect("bytes"), is_last), (b"before".to_vec(), false));
-    pair.ring.cancel_receive(KEY, Class::Small);
+    pair.ring.cancel_receive(ID, Class::Small);
     let (received, is_last) = pair.next_received();
     assert_eq!(received.map_err(|error| Errno::from_io_error(&error)), Err(Some(Errno::CANCELED)));
     assert!(is_last);
@@ -255,10 +255,10 @@ fn an_accept_behind_a_poll_finds_room_in_the_smallest_queue() {
     let Some(mut pair) = Pair::new(1, 1) else { return };
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.set_nonblocking(true).expect("a socket");
-    pair.ring.accept_when_ready(0, listener.as_fd(), Accepting::One);
+    pair.ring.accept_when_ready(0, listener.as_fd(), AcceptKind::One);
     let _peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("it listens");
     let event = next(&mut pair.ring);
-    assert!(matches!(event, Event::Accepted { listener: 0, result: Ok(_), .. }), "{event:?}");
+    assert!(matches!(event, RingEvent::Accepted { listener: 0, result: Ok(_), .. }), "{event:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a completion is about: the `user_data` of its submission.
 
+use super::super::slots::Id;
 use super::Class;
 
 /// Which operation a completion belongs to.
@@ -27,8 +28,8 @@ pub enum Op {
     /// The next deadlines.
     Alarm,
     /// SIOCOUTQ.
-    Untaken,
-    /// A send that waits for the peer: its key is the connection's, which has no other.
+    Unconfirmed,
+    /// A send that waits for the peer: its id is the connection's, which has no other.
     SendWaiting,
 }
 
@@ -44,7 +45,7 @@ impl Op {
         Self::Wake,
         Self::Connect,
         Self::Alarm,
-        Self::Untaken,
+        Self::Unconfirmed,
         Self::SendWaiting,
     ];
 
@@ -66,48 +67,35 @@ pub struct Token {
     /// Which operation.
     pub op: Op,
     /// Whose.
-    pub key: Key,
+    pub id: Id,
 }
-
-/// A slot at one generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
-    pub(super) slot: u32,
-    /// Under [`GENERATIONS`].
-    pub(super) generation: u32,
-}
-
-/// Generations count modulo this.
-pub(super) const GENERATIONS: u32 = 1 << 24;
 
 impl Token {
     /// That of an accept: its slot is the number of the listener.
     pub(super) const fn accept(listener: u32) -> Self {
-        Self { op: Op::Accept, key: Key { slot: listener, generation: 0 } }
+        Self { op: Op::Accept, id: Id { slot: listener, generation: 0 } }
     }
 
     pub(super) const fn to_bits(self) -> u64 {
-        (self.op as u64) << 56 | (self.key.generation as u64) << 32 | self.key.slot as u64
+        (self.op as u64) << 56 | self.id.to_bits()
     }
 
     /// The token of a completion; `None` for what was never submitted here.
-    #[expect(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
     pub(super) fn from_bits(bits: u64) -> Option<Self> {
-        let op = Op::from_bits((bits >> 56) as u8)?;
-        let generation = (bits >> 32) as u32 % GENERATIONS;
-        Some(Self { op, key: Key { slot: bits as u32, generation } })
+        Some(Self { op: Op::from_bits((bits >> 56) as u8)?, id: Id::from_bits(bits) })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::slots::GENERATIONS;
 
     #[test]
     fn a_token_comes_back_as_it_was() {
         for op in Op::ALL {
             for (slot, generation) in [(0, 0), (u32::MAX, GENERATIONS - 1), (7, 1), (1 << 31, 1 << 23)] {
-                let token = Token { op, key: Key { slot, generation } };
+                let token = Token { op, id: Id { slot, generation } };
                 assert_eq!(Token::from_bits(token.to_bits()), Some(token));
             }
         }

@@ -5,7 +5,7 @@ use std::ptr;
 
 use rustix::fd::BorrowedFd;
 
-use super::super::event::Accepting;
+use super::super::event::AcceptKind;
 use super::super::peer::PeerAddress;
 use super::super::queues::{Queues, Verb};
 use super::super::token::Token;
@@ -13,10 +13,10 @@ use super::Ring;
 
 impl<Q: Queues> Ring<Q> {
     /// Accepts into the table of files. Only one accept may be under way for a number of a listener.
-    pub(in super::super) fn accept(&mut self, listener: u32, socket: BorrowedFd<'_>, how: Accepting) {
+    pub(in super::super) fn accept(&mut self, listener: u32, socket: BorrowedFd<'_>, how: AcceptKind) {
         let (peer, len) = match how {
-            Accepting::One | Accepting::Many => (ptr::null_mut(), ptr::null_mut()),
-            Accepting::OneWithPeer => {
+            AcceptKind::One | AcceptKind::Many => (ptr::null_mut(), ptr::null_mut()),
+            AcceptKind::OneWithPeer => {
                 while self.peers.len() <= listener as usize {
                     self.peers.push(PeerAddress::new());
                 }
@@ -24,7 +24,7 @@ impl<Q: Queues> Ring<Q> {
                 unsafe { self.peers[listener as usize].prepare() }
             }
         };
-        let is_multi = how == Accepting::Many;
+        let is_multi = how == AcceptKind::Many;
         let verb = Verb::Accept { listener: socket.as_raw_fd(), is_multi, peer, len };
         // SAFETY: either no address is asked for, and the operation names no memory; or it lies on the heap, where
         // `peers` keeps it as long as the ring lives.
@@ -37,7 +37,7 @@ impl<Q: Queues> Ring<Q> {
         &mut self,
         listener: u32,
         socket: BorrowedFd<'_>,
-        how: Accepting,
+        how: AcceptKind,
     ) {
         // SAFETY: the operation names no memory.
         unsafe { self.push(Token::accept(listener), Verb::AwaitQueued { listener: socket.as_raw_fd() }) };

@@ -276,7 +276,7 @@ impl Kernel {
         {
             // Another process has it now, and ends it. It may want the listener not to block.
             if world.odds.is_nonblocking {
-                operations::make_nonblocking(listener.fd);
+                listener.flags.set_nonblocking(true).expect("a socket");
             }
             world.net.sockets[socket].is_stolen = true;
             world.net.sockets[socket].client_reset = true;

@@ -15,5 +15,3 @@ mod runs;
 mod scripts;
 mod stage;
 mod world;
-
-pub(super) use faults::{Fault, is_planted};

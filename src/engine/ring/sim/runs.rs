@@ -17,16 +17,16 @@ use fastrand::Rng;
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::{Domain, Socket, Type};
 use strum::VariantArray as _;
-use tokio::sync::watch;
 
-use super::super::worker::Worker;
+use super::super::super::planted::{Fault, plant};
+use super::super::driver::RingDriver;
 use super::client::Client;
-use super::faults::{self, Fault, Faulty};
+use super::faults::Faulty;
 use super::kernel::Kernel;
 use super::plan::Setting;
 use super::world::{Listening, Trace, World};
 use crate::counters::{Snapshot, WorkerCounters};
-use crate::engine::{Clock, Listener, Phase};
+use crate::engine::{Clock, Listener, PhaseCell, Server};
 use crate::limits::Limits;
 use crate::memory::Total;
 use crate::proto::handshake::Rules;
@@ -63,10 +63,10 @@ const TURNS_MAX: u64 = 300_000;
 ///
 /// What went wrong.
 fn run(seed: u64, fault: Option<Fault>) -> Result<Done, String> {
-    faults::plant(fault);
+    plant(fault);
     let run = AssertUnwindSafe(|| Run::new(seed, fault).and_then(Run::finish));
     let result = catch_unwind(run);
-    faults::plant(None);
+    plant(None);
     match result {
         Ok(result) => result,
         Err(panic) => {
@@ -86,7 +86,7 @@ pub(super) struct Done {
 
 /// A server in its world.
 pub(super) struct Run {
-    worker: Worker<Serving, Faulty>,
+    server: Server<RingDriver<Faulty>, Serving>,
     world: Rc<RefCell<World>>,
     stats: Arc<WorkerCounters>,
     listeners: Vec<Listener>,
@@ -109,8 +109,8 @@ impl Run {
         rng: Rng,
         fault: Option<Fault>,
     ) -> Result<Self, String> {
-        let (announcer, phase) = watch::channel(Phase::Running);
-        let mut world = World::new(rng, announcer);
+        let phase = Arc::<PhaseCell>::default();
+        let mut world = World::new(rng, Arc::clone(&phase));
         world.odds = setting.odds.clone();
         world.is_aloud = env::var_os(ALOUD_VARIABLE).is_some();
         world.say(|| format!("{setting:?}"));
@@ -123,6 +123,7 @@ impl Run {
             let fd = socket.as_raw_fd();
             world.net.listeners.push(Listening {
                 fd,
+                flags: socket.try_clone().map_err(|error| error.to_string())?,
                 queue: VecDeque::new(),
                 queue_max,
                 arrived: 0,
@@ -147,11 +148,14 @@ impl Run {
         let chance = world.borrow_mut().rng.fork();
         let kernel = Kernel::new(Rc::clone(&world), setting.sizes.submissions, setting.sizes.completions);
         let kernel = Faulty::new(kernel, fault, chance);
-        let service = Serving::new(context, phase);
         let wake = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| error.to_string())?;
-        let worker = Worker::over(kernel, &setting.sizes, service, Arc::new(wake), Arc::clone(&stats.engine));
-        let worker = worker.map_err(|error| error.to_string())?;
-        Ok(Self { worker, world, stats, listeners, shared, places: setting.connections_max })
+        let driver = RingDriver::over(kernel, &setting.sizes, &context.common);
+        let driver = driver.map_err(|error| error.to_string())?;
+        let (room, common) = (setting.sizes.files as usize, Rc::clone(&context.common));
+        let service = Serving::new(context, phase);
+        let server = Server::over(driver, common, room, service, Arc::new(wake));
+        let server = server.map_err(|error| error.to_string())?;
+        Ok(Self { server, world, stats, listeners, shared, places: setting.connections_max })
     }
 
     pub(super) fn finish(mut self) -> Result<Done, String> {
@@ -162,21 +166,16 @@ impl Run {
     }
 
     fn turn_to_the_end(&mut self) -> io::Result<()> {
-        self.worker.listen(std::mem::take(&mut self.listeners))?;
+        self.server.listen(std::mem::take(&mut self.listeners))?;
         let mut turns = 0;
-        while self.worker.goes_on() {
+        while self.server.goes_on() {
             turns += 1;
             if turns > TURNS_MAX {
                 return Err(io::Error::other("it does not come to its end"));
             }
             self.world.borrow_mut().net.forget_arrivals();
-            self.worker.turn(None)?;
+            self.server.turn()?;
             self.check_turn().map_err(io::Error::other)?;
-        }
-        // What was received for a connection that is closed by now is dropped in the next turn. The worker does not sleep
-        // before it.
-        if self.worker.has_late() {
-            self.worker.turn(None)?;
         }
         let world = self.world.borrow();
         world.violation.clone().map_or(Ok(()), |violation| Err(io::Error::other(violation)))
@@ -184,14 +183,19 @@ impl Run {
 
     /// Each buffer is somebody's, and the ring and the kernel agree whose.
     fn check_turn(&self) -> Result<(), String> {
-        let (given, has) = (self.worker.given(), self.worker.queues().kernel.buffers());
+        let ring = &self.server.worker.driver.ring;
+        let (given, has) = (ring.given(), ring.queues().kernel.buffers());
         if given == has { Ok(()) } else { Err(format!("the kernel has {has:?} buffers and not {given:?}")) }
     }
 
     /// Everything must have come back.
     fn check_end(&self) -> Result<(), String> {
-        self.worker.check_end()?;
-        self.worker.queues().kernel.check_end()?;
+        let driver = &self.server.worker.driver;
+        if !self.server.worker.is_empty() {
+            return Err("connections are left".to_owned());
+        }
+        driver.ring.check_end()?;
+        driver.ring.queues().kernel.check_end()?;
         let unsent = self.stats.gauges.unsent_bytes.get();
         if unsent > 0 {
             return Err(format!("{unsent} bytes of the budget did not come back"));
@@ -299,7 +303,7 @@ fn the_runs_meet_whatever_can_run_short() {
         ("buffers", all.engine.buffers_exhausted),
         ("room in a socket", all.engine.short_sends),
         ("a share of the buffers", all.engine.bytes_spilled),
-        ("what may be unsent", all.read_pauses),
+        ("what may be unsent", all.engine.read_pauses),
         ("descriptors or places", all.accept_pauses),
         ("the patience with silence", all.pings_sent),
         ("the patience with idleness", all.idle_timeouts),

@@ -344,7 +344,7 @@ fn queues<R: Rig>() -> Vec<Script<R>> {
             play.send(1, file, 100, Manner::Telling);
             play.wait(1);
             play.rig.pause();
-            play.push(Op::Untaken, 2, Verb::AskUntaken { file });
+            play.push(Op::Unconfirmed, 2, Verb::AskUnconfirmed { file });
             play.wait(1);
         }),
     ]

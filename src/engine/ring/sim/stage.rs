@@ -8,6 +8,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -15,15 +16,14 @@ use fastrand::Rng;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::SendFlags;
 use socket2::{Domain, SockRef, Socket as Socket2, Type};
-use tokio::sync::watch;
 
+use super::super::super::slots::Id;
 use super::super::Sizes;
 use super::super::event::Wait;
 use super::super::queues::{Operation, Queues, Uring, Verb};
-use super::super::token::{Key, Op, Token};
+use super::super::token::{Op, Token};
 use super::kernel::Kernel;
 use super::world::{Listening, Socket, World};
-use crate::engine::Phase;
 
 /// How large everything is.
 pub(super) const FILES: u32 = 4;
@@ -159,15 +159,15 @@ pub(super) struct Simulated {
 impl Simulated {
     /// As an older kernel does it, if it `is_impatient`.
     pub(super) fn new(is_impatient: bool) -> io::Result<Self> {
-        let (announcer, _) = watch::channel(Phase::Running);
-        let mut world = World::new(Rng::with_seed(0), announcer);
+        let mut world = World::new(Rng::with_seed(0), Arc::default());
         // A script does what the worker must not.
         world.is_lenient = true;
         world.odds.is_impatient = is_impatient;
         let listener = Socket2::new(Domain::UNIX, Type::STREAM, None)?;
         let fd = listener.as_raw_fd();
         let (queue, queue_max) = (VecDeque::new(), 16);
-        world.net.listeners.push(Listening { fd, queue, queue_max, arrived: 0, is_shared: false });
+        let flags = listener.try_clone()?;
+        world.net.listeners.push(Listening { fd, flags, queue, queue_max, arrived: 0, is_shared: false });
         let world = Rc::new(RefCell::new(world));
         Ok(Self {
             kernel: Kernel::new(Rc::clone(&world), SUBMISSIONS, COMPLETIONS),
@@ -310,7 +310,7 @@ impl<R: Rig> Play<R> {
     pub(super) fn take(&mut self) -> usize {
         let mut count = 0;
         while let Some(completion) = self.rig.kernel().next() {
-            let Token { op, key } = completion.token.expect("a token of ours");
+            let Token { op, id } = completion.token.expect("a token of ours");
             let (last, buffer) = (if completion.is_last { "last" } else { "more" }, completion.buffer);
             // How much a send takes is up to the kernel.
             let result = match (op, completion.result) {
@@ -318,7 +318,7 @@ impl<R: Rig> Play<R> {
                 (_, result) => result.to_string(),
             };
             let buffer = buffer.map_or(String::new(), |buffer| format!(" in {buffer}"));
-            self.log.push(format!("{op:?} {} {result} {last}{buffer}", key.slot));
+            self.log.push(format!("{op:?} {} {result} {last}{buffer}", id.slot));
             self.shutdowns -= u32::from(op == Op::Shutdown);
             count += 1;
         }
@@ -518,5 +518,5 @@ impl Manner {
 }
 
 const fn token(op: Op, number: u32) -> Token {
-    Token { op, key: Key { slot: number, generation: 0 } }
+    Token { op, id: Id { slot: number, generation: 0 } }
 }

@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use tokio::sync::watch;
 
 use super::client::Client;
-use crate::engine::Phase;
+use crate::engine::{Phase, PhaseCell};
 
 /// A simulated world. It is what the seed makes it: no clock, address or hash map of this process has a part in it.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct World {
     pub(super) clients: Vec<Client>,
     /// When the server goes on to which phase.
     pub(super) timetable: VecDeque<(Duration, Phase)>,
-    pub(super) announcer: watch::Sender<Phase>,
+    pub(super) announcer: Arc<PhaseCell>,
     /// What was written to the eventfd and not read yet, and how often it was written to.
     pub(super) eventfd: u64,
     pub(super) wakes: u64,
@@ -70,7 +70,7 @@ pub(super) struct Odds {
 }
 
 impl World {
-    pub(super) fn new(rng: Rng, announcer: watch::Sender<Phase>) -> Self {
+    pub(super) fn new(rng: Rng, announcer: Arc<PhaseCell>) -> Self {
         Self {
             time: Rc::default(),
             rng,
@@ -116,7 +116,7 @@ impl World {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        *self.announcer.borrow()
+        self.announcer.phase()
     }
 
     /// Something happens outside of the kernel; `false` if nothing can before more time has passed.
@@ -156,7 +156,7 @@ impl World {
                 }
             }
             self.say(|| format!("{phase:?}"));
-            self.announcer.send_replace(phase);
+            self.announcer.enter(phase);
             self.eventfd += 1;
             self.wakes += 1;
         }
@@ -184,6 +184,8 @@ impl Net {
 pub(super) struct Listening {
     /// What the worker knows it by; never part of the trace.
     pub(super) fd: RawFd,
+    /// The same socket, for its O_NONBLOCK: the worker may have closed the number, and another thread have it.
+    pub(super) flags: socket2::Socket,
     pub(super) queue: VecDeque<usize>,
     pub(super) queue_max: usize,
     /// How many have come in this turn, or since the worker sleeps: no more than the queue has room for.

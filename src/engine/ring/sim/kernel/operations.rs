@@ -64,7 +64,7 @@ impl Kernel {
                 let at = world.now() + Duration::from_micros(delay);
                 Work::Shutdown { file, meant: self.files[file as usize], how, at }
             }
-            Verb::AskUntaken { file } => {
+            Verb::AskUnconfirmed { file } => {
                 let Some(socket) = self.socket(world, file, token) else { return };
                 if world.odds.is_old {
                     return self.fail(world, token, Errno::OPNOTSUPP);
@@ -124,7 +124,10 @@ impl Kernel {
     fn begin_accept(&mut self, world: &mut World, token: Token, accept: Accept) {
         let listener = &world.net.listeners[accept.listener];
         // An older kernel does not wait where the listener does not block.
-        if world.odds.is_impatient && listener.queue.is_empty() && is_nonblocking(listener.fd) {
+        if world.odds.is_impatient
+            && listener.queue.is_empty()
+            && listener.flags.nonblocking().expect("a socket")
+        {
             return self.fail(world, token, Errno::AGAIN);
         }
         self.start(world, token, Work::Accept(accept));
@@ -454,18 +457,6 @@ impl Kernel {
             }
         }
     }
-}
-
-/// Sets O_NONBLOCK.
-pub(super) fn make_nonblocking(fd: RawFd) {
-    // SAFETY: the call names no memory.
-    unsafe { libc::fcntl(fd, libc::F_SETFL, libc::O_NONBLOCK) };
-}
-
-/// Whether O_NONBLOCK is set.
-fn is_nonblocking(fd: RawFd) -> bool {
-    // SAFETY: the call names no memory.
-    unsafe { libc::fcntl(fd, libc::F_GETFL) & libc::O_NONBLOCK != 0 }
 }
 
 /// Writes the address of the client that has this socket.

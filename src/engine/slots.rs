@@ -1,8 +1,31 @@
 //! A table whose places are used again, each time under another generation.
 
-use super::token::{GENERATIONS, Key};
+/// Names a value of a table: its place, and which user of the place it is. A value that comes to the place later has another
+/// name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Id {
+    pub(super) slot: u32,
+    /// Under [`GENERATIONS`].
+    pub(super) generation: u32,
+}
 
-/// A table of `T`s, found by [`Key`]; a key of an earlier user of the place finds nothing.
+impl Id {
+    /// It in 56 bits, by which the kernel names it.
+    pub(super) const fn to_bits(self) -> u64 {
+        (self.generation as u64) << 32 | self.slot as u64
+    }
+
+    /// The one that [`Self::to_bits`] made these bits of.
+    #[expect(clippy::cast_possible_truncation, reason = "each part is cut out on purpose")]
+    pub(super) const fn from_bits(bits: u64) -> Self {
+        Self { slot: bits as u32, generation: (bits >> 32) as u32 % GENERATIONS }
+    }
+}
+
+/// Generations count modulo this.
+pub(super) const GENERATIONS: u32 = 1 << 24;
+
+/// A table of `T`s, found by [`Id`]; an id of an earlier user of the place finds nothing.
 #[derive(Debug)]
 pub(super) struct Slots<T> {
     places: Vec<Place<T>>,
@@ -42,67 +65,67 @@ impl<T> Slots<T> {
         self.len
     }
 
-    /// The key of the value that is put in next.
+    /// The id of the value that is put in next.
     ///
     /// # Panics
     ///
     /// When there are 2^32 places.
-    pub(super) fn next_key(&self) -> Key {
+    pub(super) fn next_id(&self) -> Id {
         match self.first_free {
-            Some(slot) => Key { slot, generation: self.places[slot as usize].generation },
+            Some(slot) => Id { slot, generation: self.places[slot as usize].generation },
             None => {
-                Key { slot: u32::try_from(self.places.len()).expect("fewer than 2^32 places"), generation: 0 }
+                Id { slot: u32::try_from(self.places.len()).expect("fewer than 2^32 places"), generation: 0 }
             }
         }
     }
 
-    /// Puts `make(key)` into a free place.
+    /// Puts `make(id)` into a free place.
     ///
     /// # Panics
     ///
-    /// As [`Self::next_key`].
-    pub(super) fn insert(&mut self, make: impl FnOnce(Key) -> T) -> Key {
+    /// As [`Self::next_id`].
+    pub(super) fn insert(&mut self, make: impl FnOnce(Id) -> T) -> Id {
         self.len += 1;
-        let key = self.next_key();
-        let state = State::Used(make(key));
+        let id = self.next_id();
+        let state = State::Used(make(id));
         if self.first_free.is_none() {
             self.places.push(Place { generation: 0, state });
-            return key;
+            return id;
         }
-        let place = &mut self.places[key.slot as usize];
+        let place = &mut self.places[id.slot as usize];
         let State::Free { next } = std::mem::replace(&mut place.state, state) else {
             unreachable!("the list of free places has a used one");
         };
         self.first_free = next;
-        key
+        id
     }
 
-    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        match self.places.get_mut(key.slot as usize) {
-            Some(Place { generation, state: State::Used(value) }) if *generation == key.generation => {
+    pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut T> {
+        match self.places.get_mut(id.slot as usize) {
+            Some(Place { generation, state: State::Used(value) }) if *generation == id.generation => {
                 Some(value)
             }
             _ => None,
         }
     }
 
-    /// Whoever has this place now, and its key.
-    pub(super) fn at_mut(&mut self, slot: u32) -> Option<(Key, &mut T)> {
+    /// Whoever has this place now, and its id.
+    pub(super) fn at_mut(&mut self, slot: u32) -> Option<(Id, &mut T)> {
         match self.places.get_mut(slot as usize) {
             Some(Place { generation, state: State::Used(value) }) => {
-                Some((Key { slot, generation: *generation }, value))
+                Some((Id { slot, generation: *generation }, value))
             }
             _ => None,
         }
     }
 
-    /// Takes a value out; its key finds nothing from now on.
-    pub(super) fn remove(&mut self, key: Key) -> Option<T> {
-        self.get_mut(key)?;
-        let place = &mut self.places[key.slot as usize];
+    /// Takes a value out; its id finds nothing from now on.
+    pub(super) fn remove(&mut self, id: Id) -> Option<T> {
+        self.get_mut(id)?;
+        let place = &mut self.places[id.slot as usize];
         place.generation = (place.generation + 1) % GENERATIONS;
         let state = std::mem::replace(&mut place.state, State::Free { next: self.first_free });
-        self.first_free = Some(key.slot);
+        self.first_free = Some(id.slot);
         self.len -= 1;
         match state {
             State::Used(value) => Some(value),
@@ -118,10 +141,10 @@ impl<T> Slots<T> {
         })
     }
 
-    /// The keys of all that are in use.
-    pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
+    /// The ids of all that are in use.
+    pub(super) fn ids(&self) -> impl Iterator<Item = Id> {
         self.places.iter().zip(0..).filter_map(|(place, slot)| {
-            matches!(place.state, State::Used(_)).then_some(Key { slot, generation: place.generation })
+            matches!(place.state, State::Used(_)).then_some(Id { slot, generation: place.generation })
         })
     }
 }
@@ -138,16 +161,16 @@ mod tests {
         assert_eq!(slots.remove(first), Some("first"));
         assert_eq!(slots.get_mut(first), None);
         assert_eq!(slots.remove(first), None);
-        assert_eq!(slots.next_key(), Key { slot: first.slot, generation: first.generation + 1 });
-        let second = slots.insert(|key| {
-            assert_eq!((key.slot, key.generation), (first.slot, first.generation + 1));
+        assert_eq!(slots.next_id(), Id { slot: first.slot, generation: first.generation + 1 });
+        let second = slots.insert(|id| {
+            assert_eq!((id.slot, id.generation), (first.slot, first.generation + 1));
             "second"
         });
         assert_eq!(slots.get_mut(first), None);
         assert_eq!(slots.get_mut(second), Some(&mut "second"));
         assert_eq!(slots.at_mut(first.slot), Some((second, &mut "second")));
         assert_eq!(slots.at_mut(2), None);
-        assert_eq!(slots.keys().collect::<Vec<_>>(), [second, other]);
+        assert_eq!(slots.ids().collect::<Vec<_>>(), [second, other]);
         assert_eq!(slots.len(), 2);
     }
 }

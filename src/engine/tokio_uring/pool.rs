@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 
-use super::EngineCounters;
-use super::buffers::{Buffer, Class, Group, Plan, SMALL};
+use super::super::EngineCounters;
+use super::super::buffers::{Buffer, Class, Group, Plan, SMALL};
 use crate::memory::HEADROOM;
 
 /// How many small buffers a group has. Further groups are made as they are needed.
@@ -21,7 +21,7 @@ const BIG_BYTES_MAX: usize = 16 << 20;
 
 /// The buffers of a worker.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(super) struct Pool {
     /// The size of a big buffer in bytes, its headroom included.
     big: usize,
     /// Small ones and big ones.
@@ -31,7 +31,7 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// A pool whose big buffers receive up to `big` bytes.
-    pub(crate) fn new(big: usize, counters: Arc<EngineCounters>) -> Self {
+    pub(super) fn new(big: usize, counters: Arc<EngineCounters>) -> Self {
         Self { big: big + HEADROOM, groups: Default::default(), counters }
     }
 
@@ -40,7 +40,7 @@ impl Pool {
     /// # Errors
     ///
     /// Those of mmap(2), when another group is needed.
-    pub(crate) fn take(&self, class: Class) -> io::Result<Buffer> {
+    pub(super) fn take(&self, class: Class) -> io::Result<Buffer> {
         let mut groups = self.groups[class as usize].borrow_mut();
         if let Some(buffer) = groups.iter().find_map(Group::lend) {
             return Ok(buffer);
@@ -81,8 +81,8 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::counters::{Buffers, Gauge};
     use super::*;
+    use crate::engine::counters::{Buffers, Gauge};
 
     #[test]
     fn big_buffers_are_bounded_whatever_their_size() {

@@ -1,27 +1,32 @@
 //! A thread's load: what is due when, and which connections are opened, given up and opened again.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringback::engine::{Driver, Id, Worker};
+
 use super::link::Link;
 use super::load::{Attempt, Load, Next, Over};
+use super::peer::Peer;
 use super::timers::{Timer, Timers};
-use super::{Context, Mover, Stage, nanos};
+use super::{Context, RunStage, nanos};
 use crate::client::fault::Fault;
+use crate::connect;
 use crate::cpu::ThreadUsage;
 use crate::pace::{Arrivals, Pace, Schedule};
 use crate::run::{Failure, Plan, Word};
 
 /// A thread's load, from its first connection to its last.
-pub(super) struct Driver<'a, M: Mover> {
-    mover: M,
+pub(super) struct Thread<'a, D: Driver> {
+    worker: Worker<D, Peer>,
     context: &'a Context,
     load: &'a Rc<Load>,
     /// The connections, each in its place.
-    places: Vec<Option<M::Id>>,
+    places: Vec<Option<Id>>,
     /// When messages are due, or connections of a churn, that have times of their own.
     schedule: Option<Schedule>,
     /// The place whose turn it is.
@@ -33,16 +38,16 @@ pub(super) struct Driver<'a, M: Mover> {
     /// The index of the next connection that is not one of the first ones.
     next_index: usize,
     /// What is to be done later: connections that are opened again, and those that may take too long.
-    timers: Timers<M::Id>,
+    timers: Timers<Id>,
     /// For pauses that differ.
     random: fastrand::Rng,
 }
 
-impl<'a, M: Mover> Driver<'a, M> {
+impl<'a, D: Driver> Thread<'a, D> {
     /// The load of this thread.
-    pub(super) fn new(mover: M, context: &'a Context, load: &'a Rc<Load>) -> Self {
+    pub(super) fn new(worker: Worker<D, Peer>, context: &'a Context, load: &'a Rc<Load>) -> Self {
         Self {
-            mover,
+            worker,
             context,
             load,
             places: vec![None; context.connections.len()],
@@ -134,7 +139,7 @@ impl<'a, M: Mover> Driver<'a, M> {
         let context = self.context;
         let plan = &*context.plan;
         self.load.tally.borrow_mut().measure(window.clone());
-        self.enter(Stage::Sending);
+        self.enter(RunStage::Sending);
         let stop = &context.orders.stop;
         if plan.pace == (Pace::Churn { rate: None }) && stop.get().is_none() {
             // Whose first connection was not taken goes on with the next.
@@ -176,7 +181,7 @@ impl<'a, M: Mover> Driver<'a, M> {
             self.waiting.clear();
             self.load.waiting.set(0);
         }
-        self.enter(Stage::Ending);
+        self.enter(RunStage::Ending);
         self.timers.forget_reopening();
         // No message is due on connections that are still being opened again.
         self.look_at_all(Link::leave_if_reopening);
@@ -194,10 +199,10 @@ impl<'a, M: Mover> Driver<'a, M> {
         Ok(())
     }
 
-    fn enter(&mut self, stage: Stage) {
+    fn enter(&mut self, stage: RunStage) {
         self.load.stage.set(stage);
         for id in self.places.iter().flatten() {
-            self.mover.with(*id, |link| link.advance(None));
+            look_at(&mut self.worker, *id, |link| link.advance(None));
         }
     }
 
@@ -212,14 +217,30 @@ impl<'a, M: Mover> Driver<'a, M> {
             if !self.timers.is_empty() {
                 self.on_time(now);
             }
-            let at_most = self.patience(until);
-            self.mover.turn(at_most).map_err(|error| {
+            let mut at_most = self.patience(until);
+            if self.context.plan.spin && at_most.is_some() {
+                at_most = Some(Duration::ZERO);
+            }
+            self.worker.turn(at_most).map_err(|error| {
                 Failure::Unavailable(format!("the {} engine: {error}", self.context.plan.engine))
             })?;
             self.load.tally.borrow_mut().pass(self.load.now());
             self.take_over();
         }
         Ok(())
+    }
+
+    /// Whether there is room for a further connection.
+    fn has_room(&self) -> bool {
+        self.worker.free_places() > 0
+    }
+
+    /// Begins to connect.
+    fn connect(&mut self, attempt: Attempt) -> io::Result<Id> {
+        let plan = &*self.context.plan;
+        let address = Arc::clone(plan.addresses.get(attempt.address));
+        let socket = connect::socket(plan, attempt.index, &address)?;
+        self.worker.connect(Peer::new(Link::new(self.load, attempt)), socket.into(), address)
     }
 
     /// How long nothing has to be done that nobody tells of.
@@ -274,7 +295,7 @@ impl<'a, M: Mover> Driver<'a, M> {
             let place = self.turn;
             self.turn = if place + 1 == self.places.len() { 0 } else { place + 1 };
             if let Some(id) = self.places[place]
-                && self.mover.with(id, |link| link.push_due(due_at)) == Some(true)
+                && look_at(&mut self.worker, id, |link| link.push_due(due_at)) == Some(true)
             {
                 return true;
             }
@@ -287,8 +308,8 @@ impl<'a, M: Mover> Driver<'a, M> {
         if self.load.over.borrow().is_empty() {
             return;
         }
-        let is_followed =
-            self.context.plan.pace == (Pace::Churn { rate: None }) && self.load.stage.get() == Stage::Sending;
+        let is_followed = self.context.plan.pace == (Pace::Churn { rate: None })
+            && self.load.stage.get() == RunStage::Sending;
         for Over { place, was_reached, next } in self.load.over.take() {
             self.places[place] = None;
             match next {
@@ -309,12 +330,12 @@ impl<'a, M: Mover> Driver<'a, M> {
     /// Begins a connection, at the first of its addresses that takes the attempt. Without room it waits.
     fn begin(&mut self, mut attempt: Attempt) {
         loop {
-            if !self.mover.has_room() {
+            if !self.has_room() {
                 self.load.put_off(attempt);
                 self.timers.push(self.load.now() + ROOM_PAUSE_NS, Timer::Begin(attempt));
                 return;
             }
-            match self.mover.begin(attempt) {
+            match self.connect(attempt) {
                 Ok(id) => {
                     self.places[attempt.place] = Some(id);
                     self.watch(id, attempt);
@@ -341,7 +362,7 @@ impl<'a, M: Mover> Driver<'a, M> {
     }
 
     /// Sets the timers of a connection that is being opened.
-    fn watch(&mut self, id: M::Id, attempt: Attempt) {
+    fn watch(&mut self, id: Id, attempt: Attempt) {
         let plan = &*self.context.plan;
         let now = self.load.now();
         if attempt.tried + 1 < plan.addresses.count() {
@@ -363,14 +384,14 @@ impl<'a, M: Mover> Driver<'a, M> {
                 }
                 // In its place there may be another one by now.
                 Timer::Connect(id, attempt) => {
-                    self.mover.with(id, |link| {
+                    look_at(&mut self.worker, id, |link| {
                         if link.is_attempt(attempt) && !link.is_connected() {
                             link.on_silence();
                         }
                     });
                 }
                 Timer::Open(id, attempt) => {
-                    self.mover.with(id, |link| {
+                    look_at(&mut self.worker, id, |link| {
                         if link.is_attempt(attempt) && (!link.is_connected() || link.client.is_opening()) {
                             link.give_up();
                         }
@@ -389,7 +410,7 @@ impl<'a, M: Mover> Driver<'a, M> {
 
     /// Begins the connections of a churn for which there is room.
     fn begin_waiting(&mut self) {
-        while !self.waiting.is_empty() && self.mover.has_room() {
+        while !self.waiting.is_empty() && self.has_room() {
             let Some(place) = self.free.pop() else {
                 break;
             };
@@ -406,7 +427,7 @@ impl<'a, M: Mover> Driver<'a, M> {
         let plan = &*self.context.plan;
         let mut late = not_begun;
         for id in self.places.iter().flatten() {
-            late += usize::from(self.mover.with(*id, |link| link.is_first_in_need()) == Some(true));
+            late += usize::from(look_at(&mut self.worker, *id, |link| link.is_first_in_need()) == Some(true));
         }
         if late > 0 {
             let timeout = humantime::format_duration(plan.connect_timeout);
@@ -432,7 +453,7 @@ impl<'a, M: Mover> Driver<'a, M> {
 
     fn look_at_all(&mut self, look: impl Fn(&mut Link)) {
         for id in self.places.iter().flatten() {
-            self.mover.with(*id, &look);
+            look_at(&mut self.worker, *id, &look);
         }
         self.take_over();
     }
@@ -451,3 +472,12 @@ const ROOM_PAUSE_NS: u64 = 1_000_000;
 /// came, so many times at most. In nanoseconds.
 const REOPEN_PAUSE_MIN_NS: u64 = 10_000_000;
 const REOPEN_DOUBLINGS: u32 = 7;
+
+/// Looks at a connection, and sends what it then has to send; `None` when it is gone.
+fn look_at<D: Driver, R>(
+    worker: &mut Worker<D, Peer>,
+    id: Id,
+    look: impl FnOnce(&mut Link) -> R,
+) -> Option<R> {
+    worker.with(id, |peer, wire| peer.look(wire, look))
+}

@@ -13,15 +13,14 @@ use rustix::time::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::clock::{Clock, Moment};
-use super::drain::Drain;
-use super::wheel::{TICK, Wheel};
+use super::super::clock::{Clock, Moment};
+use super::super::wheel::{TICK, Wheel};
+use super::serve::Shared;
 
 /// The deadlines of a worker's tasks.
 #[derive(Debug, Default)]
 pub(super) struct Alarms {
-    /// Of tasks, by their keys among those that listen to the drain. A key that has passed to another task, or to none, wakes
-    /// it in vain.
+    /// Of tasks, by their keys among the waiters. A key that has passed to another task, or to none, wakes it in vain.
     wheel: RefCell<Wheel<usize>>,
     /// Whoever had a deadline up to this moment has been woken.
     passed: Cell<Option<Moment>>,
@@ -97,7 +96,7 @@ impl Alarms {
     }
 
     /// Wakes tasks whenever the timer expires, until the runtime ends.
-    pub(super) async fn run(&self, clock: &Clock, drain: &Drain) {
+    pub(super) async fn run(&self, shared: &Shared) {
         let Some(timer) = self.timer.get() else {
             return;
         };
@@ -105,20 +104,21 @@ impl Alarms {
         while let Ok(mut ready) = timer.readable().await {
             let expired = ready.try_io(|timer| Ok(rustix::io::read(timer, &mut [0_u8; 8])?));
             if expired.is_ok() {
-                self.sweep(clock, drain);
+                self.sweep(shared);
             }
         }
     }
 
     /// Wakes those whose deadlines have passed, or are to be looked at again.
-    fn sweep(&self, clock: &Clock, drain: &Drain) {
+    fn sweep(&self, shared: &Shared) {
+        let clock = &shared.common.clock;
         let now = clock.now();
         self.passed.set(Some(now));
         self.armed.set(None);
         let mut wheel = self.wheel.borrow_mut();
         while let Some((_, keys)) = wheel.take_due(now.whole_millis() / TICK) {
             for key in keys {
-                drain.wake(key);
+                shared.waiters.wake(key);
             }
         }
         if let Some(tick) = wheel.next() {

@@ -1,0 +1,196 @@
+//! A server above a worker: it accepts, as long as there are places, and follows the phase to the end.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Common;
+use super::clock::Moment;
+use super::driver::{Accepting, Driver};
+use super::handler::Handler;
+use super::listener::{Listener, PAUSE};
+use super::phase::Phase;
+use super::wheel::TICK;
+use super::worker::Worker;
+
+/// How long connections that were cut may take to give their places back.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where connections come from, and what the worker is to do.
+pub trait Service {
+    /// What drives a connection.
+    type Handler: Handler;
+
+    /// A connection was accepted; its peer's address, where [`Self::asks_for_peers`] says so and there is one.
+    fn accepted(&mut self, peer: Option<IpAddr>) -> Self::Handler;
+
+    /// Whether the addresses of peers are worth what they cost: on the ring, connections are accepted one by one then.
+    fn asks_for_peers(&self) -> bool {
+        false
+    }
+
+    /// Whether to accept further ones now.
+    fn may_accept(&self) -> bool {
+        true
+    }
+
+    /// Accepting pauses: for want of something, or because [`Self::may_accept`] says so, or for want of places.
+    fn on_accept_paused(&mut self, _error: Option<&io::Error>) {}
+
+    /// Accepting has begun to pause, or goes on.
+    fn on_accepting_changed(&mut self, _is_paused: bool) {}
+
+    /// What the server is at. The worker asks when its eventfd was written to.
+    fn phase(&mut self) -> Phase {
+        Phase::Running
+    }
+}
+
+/// What came of accepting.
+pub(super) enum Arrival<S> {
+    Connection(S, Option<IpAddr>),
+    Failure(io::Error),
+}
+
+/// A worker that serves whoever comes.
+pub struct Server<D: Driver, S: Service> {
+    pub(super) worker: Worker<D, S::Handler>,
+    service: S,
+    phase: Phase,
+    /// Until when nothing is accepted, after an error.
+    paused_until: Option<Moment>,
+    /// There is no place, or no more may be accepted.
+    is_held: bool,
+    /// Nothing is accepted, for either reason.
+    was_paused: bool,
+    /// When connections were cut.
+    cut_at: Option<Moment>,
+}
+
+impl<D: Driver, S: Service> Server<D, S> {
+    /// A server with room for so many connections, which asks for the phase whenever `wake`, an eventfd(2), is written to.
+    /// It has to be made on the thread that runs it.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says to the eventfd.
+    pub(super) fn over(
+        driver: D,
+        common: Rc<Common>,
+        room: usize,
+        service: S,
+        wake: Arc<OwnedFd>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            worker: Worker::over(driver, common, room, wake)?,
+            service,
+            phase: Phase::Running,
+            paused_until: None,
+            is_held: false,
+            was_paused: false,
+            cut_at: None,
+        })
+    }
+
+    /// Serves the connections that come to `listeners`, until the phase says to end.
+    ///
+    /// # Errors
+    ///
+    /// When the driver is of no more use.
+    pub fn run(mut self, listeners: Vec<Listener>) -> io::Result<()> {
+        self.listen(listeners)?;
+        while self.goes_on() {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Begins to listen.
+    pub(super) fn listen(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
+        self.worker.driver.listen(listeners, self.service.asks_for_peers())?;
+        // What was said before the eventfd was watched.
+        self.follow();
+        Ok(())
+    }
+
+    /// Says what to accept, and whether there is more to do.
+    pub(super) fn goes_on(&mut self) -> bool {
+        if self.worker.driver.is_listening() {
+            self.manage_accepting();
+        }
+        if self.phase > Phase::Running && !self.worker.driver.is_listening() && self.worker.is_empty() {
+            return false;
+        }
+        if self.phase < Phase::Stopping {
+            return true;
+        }
+        let now = self.worker.common.clock.now();
+        self.cut_at.get_or_insert(now).until(now) <= CUT_TIMEOUT
+    }
+
+    /// One turn of the worker, and what came of it.
+    pub(super) fn turn(&mut self) -> io::Result<()> {
+        let at_most = self.patience();
+        self.worker.turn(at_most)?;
+        if self.worker.takes_woken() {
+            self.follow();
+        }
+        let mut arrivals = self.worker.take_arrivals();
+        for arrival in arrivals.drain(..) {
+            match arrival {
+                Arrival::Connection(socket, peer) => {
+                    let handler = self.service.accepted(peer);
+                    self.worker.adopt(handler, socket, self.phase);
+                }
+                Arrival::Failure(error) => {
+                    // Running out of something is waited out.
+                    self.service.on_accept_paused(Some(&error));
+                    self.paused_until = Some(self.worker.common.clock.after(PAUSE));
+                }
+            }
+        }
+        self.worker.return_arrivals(arrivals);
+        Ok(())
+    }
+
+    fn manage_accepting(&mut self) {
+        let is_paused = self.paused_until.is_some_and(|until| self.worker.common.clock.now() < until);
+        if !is_paused {
+            self.paused_until = None;
+        }
+        let are_last = self.phase > Phase::Running;
+        let places = if are_last || self.service.may_accept() { self.worker.free_places() } else { 0 };
+        let is_held = places == 0;
+        if is_held && !self.is_held {
+            self.service.on_accept_paused(None);
+        }
+        self.is_held = is_held;
+        if self.was_paused != (is_paused || is_held) {
+            self.was_paused = !self.was_paused;
+            self.service.on_accepting_changed(self.was_paused);
+        }
+        self.worker.driver.set_accepting(Accepting { places, is_paused, are_last });
+    }
+
+    /// How long nothing has to be done.
+    fn patience(&self) -> Option<Duration> {
+        if self.phase == Phase::Stopping {
+            return Some(Duration::from_millis(TICK));
+        }
+        let until = self.paused_until.filter(|_| self.worker.driver.is_listening())?;
+        Some(self.worker.common.clock.now().until(until))
+    }
+
+    /// Looks at the phase.
+    fn follow(&mut self) {
+        let phase = self.service.phase();
+        if phase != self.phase {
+            self.phase = phase;
+            self.worker.common.enter_phase(phase);
+            self.worker.enter_phase(phase);
+        }
+    }
+}
