@@ -10,7 +10,7 @@ use crate::hazards;
 #[ignore = "volume: 1 GiB in reads of 1 to 1000 bytes, 60 s"]
 fn what_a_socket_takes_in_parts_stays_in_order() {
     if is_runnable("ring") {
-        hazards::replies_taken_in_small_pieces(volume(1 << 30));
+        hazards::replies_taken_in_small_pieces("ring", volume(1 << 30));
     }
 }
 
@@ -18,7 +18,7 @@ fn what_a_socket_takes_in_parts_stays_in_order() {
 #[ignore = "volume: 10^6 connections over 64 places, 120 s"]
 fn a_place_used_again_knows_nothing_of_its_last_user() {
     if is_runnable("ring") {
-        hazards::places_used_again_and_again(volume(1_000_000));
+        hazards::places_used_again_and_again("ring", volume(1_000_000));
     }
 }
 
@@ -26,7 +26,7 @@ fn a_place_used_again_knows_nothing_of_its_last_user() {
 #[ignore = "volume: 1,000 connections cut, 50 s"]
 fn a_connection_that_is_cut_ends() {
     if is_runnable("ring") {
-        hazards::connections_that_are_cut_end(volume(1000));
+        hazards::connections_that_are_cut_end("ring", volume(1000));
     }
 }
 
@@ -34,7 +34,7 @@ fn a_connection_that_is_cut_ends() {
 #[ignore = "volume: 20 connections cut with 9 MB unsent, 15 s"]
 fn a_send_that_waits_for_ever_is_cut() {
     if is_runnable("ring") {
-        hazards::sends_that_wait_for_ever_are_cut(volume(20));
+        hazards::sends_that_wait_for_ever_are_cut("ring", volume(20));
     }
 }
 
@@ -58,7 +58,7 @@ fn submissions_that_do_not_fit_are_not_lost() {
 #[ignore = "volume: 1,000 messages of 64 KiB for 16 buffers of 2 KiB, 5 s"]
 fn messages_wait_for_buffers_and_none_starves() {
     if is_runnable("ring") {
-        hazards::messages_beyond_the_buffers(connections(volume(1000)).max(100));
+        hazards::messages_beyond_the_buffers("ring", connections(volume(1000)).max(100));
     }
 }
 
@@ -86,7 +86,7 @@ fn a_blocked_reader_makes_nobody_slow() {
     if !is_runnable("ring") {
         return;
     }
-    let (beside, alone) = hazards::lively_clients_beside_a_blocked_reader(volume(5_000).max(50));
+    let (beside, alone) = hazards::lively_clients_beside_a_blocked_reader("ring", volume(5_000).max(50));
     // A time slice or two of others on the machine are nobody's fault.
     let bound = 3 * alone + Duration::from_millis(20);
     assert!(beside <= bound, "p99 is {beside:?}, more than {bound:?}");
@@ -96,7 +96,7 @@ fn a_blocked_reader_makes_nobody_slow() {
 #[ignore = "volume: 5,000 newcomers beside stalled peers, 10 s"]
 fn stalled_peers_do_not_keep_newcomers_waiting() {
     if is_runnable("ring") {
-        hazards::newcomers_beside_stalled_peers(volume(5_000));
+        hazards::newcomers_beside_stalled_peers("ring", volume(5_000));
     }
 }
 
@@ -115,7 +115,7 @@ fn connections_are_no_files_of_the_process() {
 #[ignore = "volume: 100 peers that send without reading, then read, each alone, 100 s"]
 fn a_paused_peer_is_read_from_again_with_nobody_else_there() {
     if is_runnable("ring") {
-        hazards::paused_peers_alone(volume(100));
+        hazards::paused_peers_alone("ring", volume(100));
     }
 }
 
