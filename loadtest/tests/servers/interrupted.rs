@@ -250,30 +250,25 @@ fn limits_of_the_shell_leave_a_report() {
 fn a_search_tells_the_best_that_it_has_found() {
     let (address, _told) = serve_telling();
     let url = format!("ws://{address}/");
-    let child = start(&[
-        &url,
-        "-c",
-        "2",
-        "-d",
-        "300ms",
-        "--warmup",
-        "0s",
-        "--json",
-        "--find-max",
-        "p99<60s",
-        "--rate",
-        "1",
-        "--grace",
-        "60s",
-    ]);
-    // Three of its rates, at least: there are 32.
-    std::thread::sleep(Duration::from_secs(3));
-    send(&child, Signal::TERM);
-    let (code, json) = finish(child);
-    assert_eq!((code, &json["ended_by_signal"]), (Some(143), &"SIGTERM".into()), "{json}");
-    let search = &json["find_max"];
-    assert!(search["rate"].as_f64() >= Some(1.0), "{json}");
-    assert_eq!(json["rate_target"], search["rate"]);
+    let search = ["-c", "2", "-d", "300ms", "--warmup", "0s", "--json", "--grace", "60s"];
+    let condition = ["--find-max", "p99<60s", "--rate", "1"];
+    // On a busy machine the generator may be late itself: then the search ends early, and says so.
+    for _ in 0..10 {
+        let child = start(&[&[&*url][..], &search, &condition].concat());
+        // Some of its rates: there are 32.
+        std::thread::sleep(Duration::from_millis(1500));
+        send(&child, Signal::TERM);
+        let (code, json) = finish(child);
+        if code == Some(0) || json["find_max"]["rate"].is_null() {
+            println!("again: {}", json["find_max"]);
+            continue;
+        }
+        assert_eq!((code, &json["ended_by_signal"]), (Some(143), &"SIGTERM".into()), "{json}");
+        assert!(json["find_max"]["rate"].as_f64() >= Some(1.0), "{json}");
+        assert_eq!(json["rate_target"], json["find_max"]["rate"]);
+        return;
+    }
+    panic!("the search never comes to its second rate");
 }
 
 #[test]
