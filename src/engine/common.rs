@@ -43,6 +43,8 @@ pub struct Common {
     phase: Cell<Phase>,
     /// When the phase last changed.
     phase_since: Cell<Option<Moment>>,
+    /// How many bytes a receive brings at most, by this engine.
+    pub(super) receive_size: Cell<usize>,
     /// What may wait to be sent is charged to it.
     pub(crate) budget: Rc<Budget>,
     pub(crate) counters: Arc<EngineCounters>,
@@ -68,6 +70,7 @@ impl Common {
             is_careful: bounds.unsent_limit < BURST_MAX,
             clock: Clock::new(),
             phase: Cell::default(),
+            receive_size: Cell::new(bounds.receive_buffer_size),
             phase_since: Cell::new(None),
             budget,
             nudged: RefCell::default(),

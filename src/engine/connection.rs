@@ -63,8 +63,9 @@ impl<H: Handler> Connection<H> {
     /// The bytes to send next, where they are one piece and all that there is.
     #[inline]
     pub(super) fn only_piece(&self) -> Option<&[u8]> {
-        let can_send = self.line.sending == Sending::Idle && !self.line.is_over() && !self.has_more();
-        if can_send { self.line.outbox.only() } else { None }
+        let Line { sending, .. } = self.line;
+        let can_send = sending == Sending::Idle && !self.line.is_over() && !self.line.is_mute();
+        if can_send && !self.has_more() { self.line.outbox.only() } else { None }
     }
 
     /// So many bytes of the only piece went out.
@@ -85,8 +86,15 @@ impl<H: Handler> Connection<H> {
         if !matches!(self.line.sending, Sending::Idle | Sending::Behind) || self.line.is_over() {
             return None;
         }
+        if self.line.is_mute() {
+            self.line.outbox.clear();
+            return None;
+        }
         if self.has_more() && self.line.sending == Sending::Idle && self.line.outbox.len() < pieces_max {
             self.handler.on_room(&mut Wire::new(&mut self.line, context));
+        }
+        if self.line.is_over() {
+            return None;
         }
         let Some(first) = self.line.outbox.pop() else {
             self.line.sending = Sending::Idle;
@@ -210,7 +218,7 @@ impl<H: Handler> Connection<H> {
     }
 
     /// Whether [`Self::on_unconfirmed`] is to be told before [`Self::on_deadline`].
-    pub(super) const fn asks_unconfirmed(&mut self) -> bool {
+    pub(super) const fn asks_unconfirmed(&self) -> bool {
         self.line.asks_unconfirmed()
     }
 
@@ -221,7 +229,7 @@ impl<H: Handler> Connection<H> {
 
     /// The deadline has passed.
     pub(super) fn on_deadline(&mut self, context: Context<'_>) {
-        self.line.deadline = None;
+        self.line.take_deadline();
         match self.line.stage() {
             Stage::Open => self.handler.on_deadline(&mut Wire::new(&mut self.line, context)),
             Stage::TimedAnswer | Stage::Flushing | Stage::Lingering => {
@@ -277,7 +285,8 @@ impl<H: Handler> Connection<H> {
     #[inline]
     fn awaits_sent(&self) -> bool {
         let Line { outbox, .. } = &self.line;
-        outbox.has_next() || outbox.must_wait() || self.line.is_finishing() || self.has_more()
+        let ends = self.line.is_finishing() || self.line.is_shut_due();
+        outbox.has_next() || outbox.must_wait() || ends || self.has_more()
     }
 
     #[inline]

@@ -1,4 +1,4 @@
-//! A connection without what it says: what it has to send, whether to receive, and how it ends. It does no I/O.
+//! What a connection has to send, whether it receives, and how it ends: all but what it says. It does no I/O.
 //!
 //! # How a connection ends
 //!
@@ -52,9 +52,9 @@ pub(super) struct Line {
 pub(super) enum Stage {
     /// The handler hears everything.
     Open,
-    /// It does still, but has said all: the peer's answer is awaited as long as that takes.
+    /// The handler has said all and hears everything still. The peer has any time to answer.
     Answer,
-    /// The same, within the time of an end.
+    /// The same, but the peer has the time that an end may take.
     TimedAnswer,
     /// What is queued is sent, then the write side is shut.
     Flushing,
@@ -210,7 +210,7 @@ impl Line {
     pub(super) fn may_receive(&mut self, held: impl FnOnce() -> usize, common: &Common) -> bool {
         let may = match self.stage {
             _ if self.marks & END_OF_STREAM != 0 => return false,
-            Stage::Over | Stage::Reset => false,
+            Stage::Over | Stage::Reset => return false,
             Stage::Flushing => self.discarded <= DISCARD_MAX,
             // A line that owes nothing is always received from, so that those who use the budget up do not stop the others.
             Stage::Open if self.outbox.must_wait() => self.pause(held(), common).is_none(),
@@ -233,7 +233,7 @@ impl Line {
         if self.outbox.unsent() + held >= limit {
             return Some(Pause::UnsentLimit);
         }
-        let is_exhausted = common.budget.is_exhausted_for(common.bounds.receive_buffer_size);
+        let is_exhausted = common.budget.is_exhausted_for(common.receive_size.get());
         is_exhausted.then_some(Pause::UnsentTotal)
     }
 
@@ -246,10 +246,10 @@ impl Line {
         self.adapt_class(received, room);
     }
 
-    /// Bytes have come that nobody hears. Gives whether they are too many.
+    /// Counts bytes that are dropped. Gives whether they are too many.
     #[cold]
     pub(super) fn discard(&mut self, received: usize) -> bool {
-        // Bytes that the peer has yet to take hold the connection: a cut would reset it, and drop them.
+        // While the peer has bytes to confirm, a cut would reset the connection, and lose them. So these do not count.
         let counts = self.stage == Stage::Flushing || self.outbox.unconfirmed() == Some(0);
         if counts {
             self.discarded = self.discarded.saturating_add(u32::try_from(received).unwrap_or(u32::MAX));
@@ -275,13 +275,11 @@ impl Line {
         self.marks & TO_THE_END == 0 || self.is_finishing()
     }
 
-    /// Whether the kernel is to be asked what the peer has not confirmed, before the deadline is acted on: where a look may
-    /// find that the peer is gone.
-    pub(super) const fn asks_unconfirmed(&mut self) -> bool {
-        let asks = self.marks & ASKS != 0;
-        self.marks &= !ASKS;
+    /// Whether the kernel is to be asked what the peer has not confirmed, before the deadline is acted on. It is where a look
+    /// may find that the peer is gone.
+    pub(super) const fn asks_unconfirmed(&self) -> bool {
         match self.stage {
-            Stage::Open => asks || self.outbox.unsent() > 0,
+            Stage::Open => self.marks & ASKS != 0 || self.outbox.unsent() > 0,
             Stage::TimedAnswer | Stage::Flushing | Stage::Lingering => true,
             Stage::Answer | Stage::Over | Stage::Reset => false,
         }
@@ -293,6 +291,19 @@ impl Line {
         if self.outbox.on_unconfirmed(bytes) {
             self.signs.0 |= Signs::CONFIRMED;
         }
+    }
+
+    /// When the handler is to be called. Once it has said all, the line has deadlines of its own.
+    pub(super) fn set_deadline(&mut self, at: Option<Moment>) {
+        if self.stage == Stage::Open {
+            self.deadline = at;
+        }
+    }
+
+    /// The deadline is acted on: whoever wants the kernel to be asked before the next one says so anew.
+    pub(super) const fn take_deadline(&mut self) {
+        self.deadline = None;
+        self.marks &= !ASKS;
     }
 
     pub(super) const fn ask_unconfirmed(&mut self) {
@@ -337,6 +348,11 @@ impl Line {
         }
     }
 
+    /// Whether the write side is to be shut once everything has gone out.
+    pub(super) const fn is_shut_due(&self) -> bool {
+        self.marks & SHUT_DUE != 0
+    }
+
     /// Whether the write side is to be shut now: true once.
     pub(super) fn takes_shut_write(&mut self, common: &Common) -> bool {
         if self.outbox.unsent() > 0 {
@@ -370,7 +386,7 @@ impl Line {
             (false, false, timeout) => timeout.max(ANSWER_TIMEOUT),
             (true, _, Duration::ZERO) => Duration::MAX,
             (true, true, timeout) => timeout,
-            // What a send of this moment shows is known at the next look.
+            // A send that is made now shows at the next look.
             (true, false, timeout) => timeout + step,
         };
         if silent >= patience {

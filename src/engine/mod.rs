@@ -97,9 +97,9 @@ impl fmt::Display for Engine {
     }
 }
 
-/// Serves the connections that come to these sockets, as many at a time as there are descriptors and places for, on this
-/// thread and by this engine. It returns when the phase of the service says to end, for which it is asked at the beginning
-/// only; [`ring::server`] and [`epoll::server`] ask whenever an eventfd(2) is written to.
+/// Serves the connections that come to these sockets, on this thread and by this engine, at most so many at a time; tokio-uring
+/// bounds them by its descriptors alone. The service is asked for its phase at the beginning only: [`ring::server`] and
+/// [`epoll::server`] ask whenever an eventfd(2) is written to.
 ///
 /// # Errors
 ///
@@ -114,11 +114,19 @@ where
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
     let mut common = Common::new(bounds, Arc::default());
     match engine {
-        Engine::Ring => ring::server(&sizes, Rc::new(common), service, wake)?.run(listeners),
-        Engine::Epoll => epoll::server(connections, Rc::new(common), service, wake)?.run(listeners),
+        Engine::Ring => {
+            let mut server = ring::server(&sizes, Rc::new(common), service, wake)?;
+            server.listen(listeners)?;
+            server.run()
+        }
+        Engine::Epoll => {
+            let mut server = epoll::server(connections, Rc::new(common), service, wake)?;
+            server.listen(listeners)?;
+            server.run()
+        }
         Engine::TokioUring => {
             common.receive_singly();
-            tokio_uring::Runtime::new()?.serve(Rc::new(common), service, listeners, wake)
+            tokio_uring::Runtime::new()?.serve(Rc::new(common), service, listeners, wake, || ())
         }
     }
 }

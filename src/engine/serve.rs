@@ -95,21 +95,24 @@ impl<D: Driver, S: Service> Server<D, S> {
         })
     }
 
-    /// Serves the connections that come to `listeners`, until the phase says to end.
+    /// Serves the connections that come, until the phase says to end.
     ///
     /// # Errors
     ///
     /// When the driver is of no more use.
-    pub fn run(mut self, listeners: Vec<Listener>) -> io::Result<()> {
-        self.listen(listeners)?;
+    pub fn run(mut self) -> io::Result<()> {
         while self.goes_on() {
             self.turn()?;
         }
         Ok(())
     }
 
-    /// Begins to listen.
-    pub(super) fn listen(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
+    /// Begins to listen on these sockets. It asks the service for the phase, once.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says to a socket.
+    pub fn listen(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
         self.worker.driver.listen(listeners, self.service.asks_for_peers())?;
         // What was said before the eventfd was watched.
         self.follow();
@@ -140,16 +143,17 @@ impl<D: Driver, S: Service> Server<D, S> {
         }
         let mut arrivals = self.worker.take_arrivals();
         for arrival in arrivals.drain(..) {
-            match arrival {
+            let adopted = match arrival {
                 Arrival::Connection(socket, peer) => {
                     let handler = self.service.accepted(peer);
-                    self.worker.adopt(handler, socket, self.phase);
+                    self.worker.adopt(handler, socket, self.phase)
                 }
-                Arrival::Failure(error) => {
-                    // Running out of something is waited out.
-                    self.service.on_accept_paused(Some(&error));
-                    self.paused_until = Some(self.worker.common.clock.after(PAUSE));
-                }
+                Arrival::Failure(error) => Err(error),
+            };
+            if let Err(error) = adopted {
+                // Running out of something is waited out.
+                self.service.on_accept_paused(Some(&error));
+                self.paused_until = Some(self.worker.common.clock.after(PAUSE));
             }
         }
         self.worker.return_arrivals(arrivals);
@@ -191,6 +195,108 @@ impl<D: Driver, S: Service> Server<D, S> {
             self.phase = phase;
             self.worker.common.enter_phase(phase);
             self.worker.enter_phase(phase);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+    use crate::engine::{Bounds, Engine, PhaseCell, Received, Wire, epoll, ring};
+
+    /// Longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Its connections end by themselves after a moment, and no event says so.
+    struct Brief(Arc<PhaseCell>);
+
+    struct Moment;
+
+    impl Service for Brief {
+        type Handler = Moment;
+
+        fn accepted(&mut self, _: Option<IpAddr>) -> Moment {
+            Moment
+        }
+
+        fn phase(&mut self) -> Phase {
+            self.0.phase()
+        }
+    }
+
+    impl Handler for Moment {
+        fn on_begun(&mut self, wire: &mut Wire<'_>, _: io::Result<()>) {
+            wire.wake_after(Duration::from_millis(30));
+        }
+
+        fn on_received(&mut self, _: &mut Wire<'_>, _: Received) -> u32 {
+            0
+        }
+
+        fn on_deadline(&mut self, wire: &mut Wire<'_>) {
+            wire.end();
+        }
+    }
+
+    /// With one place, the next client is accepted once the one before has gone; and a drain is over with the last one.
+    fn places_and_a_drain(engine: Engine) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let phase = Arc::<PhaseCell>::default();
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).expect("a descriptor"));
+        let (service, woken) = (Brief(Arc::clone(&phase)), Arc::clone(&wake));
+        let serving = thread::spawn(move || {
+            let common = Rc::new(Common::new(Bounds::default(), Arc::default()));
+            let listeners = vec![listener.into()];
+            match engine {
+                Engine::Epoll => {
+                    let mut server = epoll::server(1, common, service, wake)?;
+                    server.listen(listeners)?;
+                    server.run()
+                }
+                _ => {
+                    let mut server = ring::server(&ring::Sizes::new(64 << 10, 1), common, service, wake)?;
+                    server.listen(listeners)?;
+                    server.run()
+                }
+            }
+        });
+        let connect = || {
+            let client = TcpStream::connect(address).expect("it listens");
+            client.set_read_timeout(Some(PATIENCE)).expect("a duration");
+            client
+        };
+        let mut clients = [connect(), connect(), connect()];
+        for client in &mut clients {
+            assert_eq!(client.read_to_end(&mut Vec::new()).expect("its end"), 0);
+        }
+        let _last = connect();
+        phase.enter(Phase::Draining);
+        rustix::io::write(&woken, &1_u64.to_ne_bytes()).expect("it takes a number");
+        let began = std::time::Instant::now();
+        while !serving.is_finished() {
+            assert!(began.elapsed() < PATIENCE, "the drain never ends");
+            thread::sleep(Duration::from_millis(5));
+        }
+        serving.join().expect("no panic").expect("a driver of use");
+    }
+
+    #[test]
+    fn epoll_has_places_again_and_ends_a_drain() {
+        places_and_a_drain(Engine::Epoll);
+    }
+
+    #[test]
+    fn the_ring_has_places_again_and_ends_a_drain() {
+        match ring::check() {
+            Ok(()) => places_and_a_drain(Engine::Ring),
+            Err(error) => println!("SKIPPED: {error}"),
         }
     }
 }

@@ -131,13 +131,14 @@ impl<'a> Wire<'a> {
     }
 
     /// When [`Handler::on_deadline`](super::Handler::on_deadline) is called next, if at all. The engine rounds it up to 8 ms.
-    pub(crate) const fn set_deadline(&mut self, at: Option<Moment>) {
-        self.line.deadline = at;
+    pub(crate) fn set_deadline(&mut self, at: Option<Moment>) {
+        self.line.set_deadline(at);
     }
 
-    /// Has [`Handler::on_deadline`](super::Handler::on_deadline) be called after this time, and not before.
+    /// Has [`Handler::on_deadline`](super::Handler::on_deadline) be called after this time, and not before. It does nothing after
+    /// [`Self::await_answer`] and [`Self::finish`]: the engine has deadlines of its own then.
     pub fn wake_after(&mut self, time: Duration) {
-        self.line.deadline = Some(self.context.common.clock.after(time));
+        self.line.set_deadline(Some(self.context.common.clock.after(time)));
     }
 
     /// The deadline that is set.

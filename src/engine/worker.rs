@@ -1,8 +1,8 @@
 //! A worker: a driver, the connections that it moves bytes for, and the order in which things happen.
 //!
-//! In a turn the worker first does what each connection wants that something happened to ("act"), then it waits once, and
-//! hands out what has come. So a connection that got bytes in several buffers sends them in one go, and everything that a
-//! turn asks for goes to the kernel together. A driver that answers at once has each reply sent before the next receive.
+//! A turn has three steps. The worker acts on each connection that had an event. It waits once. Then it hands out the new
+//! events. So a connection that got bytes in several buffers sends them in one go, and everything that a turn asks for goes to
+//! the kernel together. A driver that answers at once has each reply sent before the next receive.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -51,7 +51,7 @@ pub struct Worker<D: Driver, H: Handler> {
     touched: Vec<Id>,
     /// What was accepted in this turn.
     arrivals: Vec<Arrival<D::Socket>>,
-    /// Of places, without their generations: whoever has the place then knows whether it is meant.
+    /// Slots without generations. The connection in the slot knows by its tick whether the entry is its own.
     wheel: Wheel<u32>,
     /// The tick at which the driver wakes the worker for its deadlines.
     alarm: Option<u64>,
@@ -59,6 +59,8 @@ pub struct Worker<D: Driver, H: Handler> {
     has_elapsed: bool,
     /// Somebody wrote to the eventfd.
     is_woken: bool,
+    /// A place became free since the turn began. Whoever accepts above wants to know before the worker sleeps.
+    has_freed: bool,
     /// The number of the turn, modulo 2^14.
     turn: u16,
 }
@@ -115,6 +117,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             alarm: None,
             has_elapsed: false,
             is_woken: false,
+            has_freed: false,
             turn: 0,
         })
     }
@@ -125,11 +128,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     ///
     /// When the driver is of no more use.
     pub fn turn(&mut self, at_most: Option<Duration>) -> io::Result<()> {
+        self.has_freed = false;
         self.nudge();
         self.act();
         self.set_alarm();
         self.turn = (self.turn + 1) % (1 << (u16::BITS - TURN_SHIFT));
-        let is_done = self.touched.is_empty() && self.common.nudged.borrow().is_empty();
+        let is_done = self.touched.is_empty() && self.common.nudged.borrow().is_empty() && !self.has_freed;
         let at_most = if is_done { at_most } else { Some(Duration::ZERO) };
         self.driver.enter(&mut self.places, at_most)?;
         while let Some(event) = self.driver.next_event(&mut self.places)? {
@@ -189,22 +193,24 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     }
 
     /// A connection was accepted. It is acted on in the next turn.
-    pub(super) fn adopt(&mut self, handler: H, socket: D::Socket, phase: Phase) {
+    ///
+    /// # Errors
+    ///
+    /// When the driver cannot take it over; it is closed.
+    pub(super) fn adopt(&mut self, handler: H, socket: D::Socket, phase: Phase) -> io::Result<()> {
         let id = self.insert(handler, socket, true);
         let Some(place) = self.places.get_mut(id) else {
-            return;
+            return Ok(());
         };
         if let Err(error) = self.driver.adopt(id, &mut place.socket) {
-            tracing::warn!(%error, "a connection could not be taken over");
             self.places.remove(id);
-            return;
+            return Err(error);
         }
         let context = context::<D>(&self.common, id, &place.socket);
         place.connection.begin(Ok(()), context);
-        if phase == Phase::Stopping {
-            // The others were told so before.
-            place.connection.on_phase(phase, context);
-        }
+        // The others were told so before.
+        place.connection.on_phase(phase, context);
+        Ok(())
     }
 
     /// Tells all connections of the phase.
@@ -340,12 +346,12 @@ impl<D: Driver, H: Handler> Worker<D, H> {
             return;
         };
         if !place.leaves_wheel(tick) {
-            // An earlier tick was entered since, or the place is somebody else's now.
+            // The entry is stale: the connection has moved to an earlier tick, or another connection has the place.
             return;
         }
         place.touch(id, &mut self.touched);
-        // What lies in the socket came in time: whoever could not receive it yet is not held to the deadline, unless it was
-        // handed something in this very turn: one that floods the server would never be.
+        // Bytes in the socket came in time, so the deadline waits until the connection has received them. A connection that
+        // received something in this turn gets no such delay: a flood would put its deadline off for ever.
         let was_handed = place.marks >> TURN_SHIFT == self.turn && place.cost > 0;
         if !is_due(place.connection.deadline(), now)
             || !(was_handed || self.driver.has_heard(id, &mut place.socket))
@@ -375,14 +381,14 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         }
     }
 
-    /// Does what each connection wants next that something happened to.
+    /// Acts on each touched connection.
     fn act(&mut self) {
         let mut touched = std::mem::take(&mut self.touched);
         for &id in &touched {
             self.act_on(id);
         }
         touched.clear();
-        // Those that were touched meanwhile have more to do than a turn allows.
+        // A connection that was touched in this loop has used its share, and goes on in the next turn.
         touched.append(&mut self.touched);
         self.touched = touched;
     }
@@ -422,6 +428,7 @@ impl<D: Driver, H: Handler> Worker<D, H> {
         if connection.is_over() {
             if self.driver.give_up(id, socket, connection.ends_abruptly()) {
                 self.places.remove(id);
+                self.has_freed = true;
             }
             return;
         }

@@ -165,15 +165,16 @@ fn run_pinned(mut setup: Setup, ready: &Ready) -> io::Result<()> {
     loop {
         let error = match setup.engine {
             Engine::Ring => match ring(&setup) {
-                Ok(worker) => {
+                Ok(mut worker) => {
                     // With O_NONBLOCK an accept takes two operations. The next worker may share the socket and not be of
                     // this engine: it has it otherwise then.
                     for listener in &setup.listeners {
                         listener.set_nonblocking(false)?;
                     }
+                    worker.listen(setup.listeners)?;
                     // Whoever waits for it may have given up.
                     let _ = ready.send(Ok(Engine::Ring));
-                    return worker.run(setup.listeners);
+                    return worker.run();
                 }
                 Err(error) => error,
             },
@@ -181,15 +182,16 @@ fn run_pinned(mut setup: Setup, ready: &Ready) -> io::Result<()> {
                 Ok(runtime) => {
                     let context = setup.context(true);
                     let (common, service) = (Rc::clone(&context.common), setup.service(context));
-                    let _ = ready.send(Ok(Engine::TokioUring));
-                    return runtime.serve(common, service, setup.listeners, setup.wake);
+                    let on_ready = || drop(ready.send(Ok(Engine::TokioUring)));
+                    return runtime.serve(common, service, setup.listeners, setup.wake, on_ready);
                 }
                 Err(error) => error,
             },
             Engine::Epoll => {
-                let server = epoll(&setup)?;
+                let mut server = epoll(&setup)?;
+                server.listen(setup.listeners)?;
                 let _ = ready.send(Ok(Engine::Epoll));
-                return server.run(setup.listeners);
+                return server.run();
             }
         };
         let hindrance = Hindrance::of_setup(setup.engine, error);

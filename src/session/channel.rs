@@ -10,7 +10,7 @@ use super::keep_alive::{Finding, Sight, Watch};
 use crate::engine::Pause;
 use crate::proto::{CloseFrame, Connection, ControlFrame, Progress, Standing};
 
-/// At a drain, what arrives within this time of the last bytes counts as received before.
+/// At a drain, Close(1001) waits until the peer has sent nothing for this long.
 const DRAIN_QUIET: Duration = Duration::from_millis(50);
 
 /// At a drain, how long a peer that never pauses is echoed: no longer than half of the drain's timeout. From then on
@@ -45,13 +45,13 @@ enum Farewell {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Next {
     Nothing,
-    /// To look at it again after this time.
+    /// To call [`Channel::on_deadline`] after this time.
     Look(Duration),
     /// To send a [`Channel::ping`], and to look at it again after this time.
     Ping(Duration),
-    /// To give out a Close(1001), for the server ends.
+    /// To send Close(1001): the server drains.
     Farewell,
-    /// To give the peer up.
+    /// To close the conversation for this cause.
     GiveUp(Cause),
 }
 
@@ -66,7 +66,7 @@ pub(super) enum Cause {
     Idle,
 }
 
-/// What else there is to know of a channel that is looked at.
+/// What a channel does not know itself when it is looked at.
 pub(super) struct Outlook<'a> {
     /// What the peer has done, and since when it gives no sign.
     pub(super) sight: Sight<'a>,
@@ -148,7 +148,7 @@ impl Channel {
         }
     }
 
-    /// Gives out a Close. Gives the frame, unless one was given out before, and whether the conversation is over.
+    /// Makes a Close, unless one was made before. The flag says whether both sides have closed.
     pub(super) fn close(&mut self, code: u16) -> (Option<CloseFrame>, bool) {
         self.farewell = Farewell::Said;
         let frame = self.connection.close(code);

@@ -63,8 +63,7 @@ impl Terms {
     }
 }
 
-/// What is known of a peer, beside since when it gives no sign. Where its fields lie in a session they take no more room than
-/// they have bytes.
+/// What keep-alive knows of a peer. The fields are bytes, so that a session has no gaps.
 #[derive(Debug)]
 pub(super) struct Watch {
     /// Since when no message came.
@@ -88,8 +87,8 @@ pub(super) struct Sight<'a> {
     pub(super) signs: Signs,
     /// Since when there was no sign of it, or where a ping has gone out since, when that was.
     pub(super) silence: &'a mut Silence,
-    /// Something is queued for the peer, or under way: the socket is full. A ping would wait behind it, and its answer be
-    /// unread where so much is owed that the peer is not read from. What counts then is whether it takes anything.
+    /// Something is unsent, for the socket is full. A ping would wait behind it. So what counts is whether the peer takes
+    /// anything.
     pub(super) is_owed: bool,
 }
 
@@ -129,11 +128,12 @@ impl Watch {
         let [has_begun, has_data, was_pinged] = [BEGUN, DATA, PINGED].map(|mark| marks & mark != 0);
         let has_heard = has_begun || signs.has_heard();
         let is_pinged = was_pinged && !is_owed && !has_heard;
-        // That a ping has gone out is no sign of a peer. But what is on its way may be much, and the ping behind it.
+        // A ping that has gone out is no sign of the peer. But much may be on its way before the ping, so bytes that the peer
+        // confirms count.
         if has_heard || (signs.has_taken() && !is_pinged) || signs.has_confirmed() {
             silence.begin(now);
         }
-        // A message that takes long to come, or to be taken, is none the less one.
+        // A message on its way, in either direction, counts.
         let takes = (signs.has_taken() || signs.has_confirmed()) && is_owed;
         if has_data || (has_heard && is_mid_message) || takes {
             self.idle_since = Stamp::at(now);

@@ -49,7 +49,7 @@ pub(crate) enum Start {
         /// Whose it is, where that is known.
         peer: Option<IpAddr>,
     },
-    /// Not at all: it ends at once, and its peer is not told that its address has too many.
+    /// Not at all: it ends at once and without an answer, for its address has too many.
     Drop {
         /// Whose it is, where that is known.
         peer: Option<IpAddr>,
@@ -66,7 +66,7 @@ pub(crate) struct Session {
 enum Stage {
     /// Nothing has happened yet.
     New(Start),
-    /// What a proxy says of its client is awaited; nothing is said before, not even that the client is refused.
+    /// The header of a proxy is awaited. The session says nothing before it, not even a refusal.
     Proxied(proxy::Header, Peer),
     /// The client's request is awaited.
     Handshake(Handshake, Peer),
@@ -370,7 +370,7 @@ impl Session {
         }
     }
 
-    /// Ends a connection of an address that has too many, where as many are told so as may be.
+    /// Ends a connection without an answer: enough others of addresses with too many are being told so.
     fn drop_untold(&mut self, peer: Peer, wire: &mut Wire<'_>) {
         let context = &self.presence.context;
         context.stats.dropped.add(1);
@@ -423,7 +423,7 @@ impl Session {
         }
     }
 
-    /// At a drain a connection that has not begun begins soon or not at all.
+    /// At a drain, the time for a handshake is short.
     fn hasten_beginning(&self, wire: &mut Wire<'_>) {
         let context = &self.presence.context;
         if context.common.phase() > Phase::Running {
@@ -474,8 +474,8 @@ impl Session {
         wire.end();
     }
 
-    /// Counts a connection whose request is not complete: it has no other outcome. One that has not sent anything looks whether
-    /// the port is open, or is a spare one: it has asked for nothing and gets no answer.
+    /// Counts a connection that ends without a complete request. A client that has sent nothing looks whether the port is open,
+    /// or holds a spare connection.
     fn count_unanswered(&self) {
         let stats = &self.presence.context.stats;
         match &self.stage {

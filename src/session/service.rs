@@ -10,7 +10,7 @@ use super::{REFUSALS_MAX, Session, WorkerWide};
 use crate::engine::ring::RingDriver;
 use crate::engine::{PAUSE, Phase, PhaseCell, Service, Worker};
 
-/// How often the log says so at most: whoever can use up the descriptors could fill the log too.
+/// The least time between two such lines of the log: a client that uses the descriptors up could fill the log too.
 pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What an idle connection takes, in bytes, all of it in its place of the worker's table: the protocol's state, with the

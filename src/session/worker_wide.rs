@@ -90,7 +90,7 @@ impl WorkerWide {
         }
         match peer {
             Some(peer) if !admission.count(peer) => {
-                // Those who are told wait for their peers. Many of one address must not stop accepting for all.
+                // A connection that is refused waits for its peer to end. One address must not use all refusals up.
                 let is_told = self.refusals_under_way() < ADDRESS_REFUSALS_MAX;
                 let (refusal, peer) = (Refusal::TooManyFromAddress, Some(peer));
                 (if is_told { Start::Refuse { refusal, peer } } else { Start::Drop { peer } }, None)

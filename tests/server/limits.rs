@@ -13,6 +13,7 @@ use crate::on_each_engine;
 const MIB: u64 = 1 << 20;
 
 on_each_engine! {
+    urgent_data_holds_no_deadline_up,
     sixteen_mebibytes_are_sent_before_any_is_read,
     a_client_that_never_reads_is_not_read_from,
     an_endless_frame_streams_in_flat_memory,
@@ -256,4 +257,18 @@ fn a_flooder_does_not_stop_the_others(engine: &str) {
         ends.store(true, Ordering::Relaxed);
         server.signal(rustix::process::Signal::KILL);
     });
+}
+
+/// A receive ends at the mark of urgent data (tcp(7)), and no event tells of what lies behind.
+fn urgent_data_holds_no_deadline_up(engine: &str) {
+    let server = Server::start(engine, &["--handshake-timeout", "500ms"]);
+    let mut client = server.connect_raw();
+    client.send_bytes(b"G");
+    let urgent = rustix::net::SendFlags::OOB;
+    rustix::net::send(&client.stream, b"!", urgent).expect("it is connected");
+    client.send_bytes(b"ET /ws HTTP/1.1\r\n");
+    let head = client.read_head();
+    assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
+    // All of the head that has come was read.
+    server.wait_until_open(1);
 }

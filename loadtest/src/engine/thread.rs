@@ -13,7 +13,7 @@ use super::link::Link;
 use super::load::{Attempt, Load, Next, Over};
 use super::peer::Peer;
 use super::timers::{Timer, Timers};
-use super::{Context, RunStage, nanos};
+use super::{Context, Engine, RunStage, nanos};
 use crate::client::fault::Fault;
 use crate::connect;
 use crate::cpu::ThreadUsage;
@@ -208,6 +208,7 @@ impl<'a, D: Driver> Thread<'a, D> {
 
     /// Goes on until then, or as long as it takes.
     fn turn_until(&mut self, until: Option<u64>, is_done: impl Fn(&Load) -> bool) -> Result<(), Failure> {
+        let plan = &*self.context.plan;
         while !is_done(self.load) {
             let now = self.load.now();
             if until.is_some_and(|until| now >= until) {
@@ -218,7 +219,8 @@ impl<'a, D: Driver> Thread<'a, D> {
                 self.on_time(now);
             }
             let mut at_most = self.patience(until);
-            if self.context.plan.spin && at_most.is_some() {
+            // The ring polls by itself.
+            if plan.spin && plan.engine == Engine::Epoll && at_most.is_some() {
                 at_most = Some(Duration::ZERO);
             }
             self.worker.turn(at_most).map_err(|error| {
@@ -243,7 +245,7 @@ impl<'a, D: Driver> Thread<'a, D> {
         self.worker.connect(Peer::new(Link::new(self.load, attempt)), socket.into(), address)
     }
 
-    /// How long nothing has to be done that nobody tells of.
+    /// The time until the next timer, message or report.
     fn patience(&self, until: Option<u64>) -> Option<Duration> {
         let next = self.schedule.as_ref().map(Schedule::next);
         let second = Some(self.load.tally.borrow().next()).filter(|&next| next != u64::MAX);
@@ -317,7 +319,7 @@ impl<'a, D: Driver> Thread<'a, D> {
                 Some(Next::Again(attempt)) => self.begin_again(attempt),
                 None => {
                     self.free.push(place);
-                    // Who is not there will not be there in a moment either.
+                    // The server did not answer: an attempt at once would fail too.
                     if is_followed && was_reached {
                         self.succeed();
                     }

@@ -86,15 +86,17 @@ impl Acceptors {
         Ok(())
     }
 
-    /// Accepts a connection from the listener whose events have this name.
-    pub(super) fn accept(&mut self, data: u64) -> Option<Event<Socket>> {
+    /// Accepts a connection from the listener whose events have this name. Gives whether to accept another one of it.
+    pub(super) fn accept(&mut self, data: u64, epoll: &OwnedFd) -> Option<(Event<Socket>, bool)> {
         if self.places == 0 {
             return None;
         }
         let listener = self.listeners.iter_mut().find(|listener| listener.data == data)?;
         let accepted = listener.accept()?;
+        let is_shared = listener.let_others_be_first(epoll);
         self.places -= usize::from(accepted.is_ok());
-        Some(event(accepted))
+        let may_go_on = accepted.is_ok() && !is_shared;
+        Some((event(accepted), may_go_on))
     }
 
     /// Accepts one of those that were queued when the drain began.
@@ -135,6 +137,19 @@ impl Acceptors {
 type Accepted = (TcpStream, Option<IpAddr>);
 
 impl Acceptor {
+    /// The kernel wakes the first of those who wait for a shared socket and sleep. So whoever has accepted goes to the end of
+    /// the list: it is watched anew from the next turn on. Gives whether the socket is shared.
+    fn let_others_be_first(&mut self, epoll: &OwnedFd) -> bool {
+        let shared = self.socket.as_ref().filter(|socket| socket.is_shared());
+        if let Some(socket) = shared
+            && self.is_watched
+            && epoll::delete(epoll, socket).is_ok()
+        {
+            self.is_watched = false;
+        }
+        shared.is_some()
+    }
+
     /// Accepts a connection, if there is one.
     fn accept(&self) -> Option<io::Result<Accepted>> {
         match self.socket.as_ref()?.accept() {

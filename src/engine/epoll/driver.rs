@@ -42,8 +42,15 @@ const RESERVE: u32 = 2;
 /// holds it.
 const RECEIVE_BUFFER_MIN: usize = 256 << 10;
 
+/// Buffers that are larger give their memory back, but for the hot ones.
+const KEPT_SIZE_MAX: usize = 1 << 20;
+
 /// How many events one wait brings at most.
 const EVENTS_MAX: usize = 1024;
+
+/// A listener has one accept a turn, for the next one would mostly find nobody; and a further one for so many events, so that
+/// a busy worker keeps up.
+const EVENTS_AN_ACCEPT: usize = 16;
 
 /// How many receives of one socket a turn has.
 const RECEIVES_MAX: u8 = 4;
@@ -59,6 +66,8 @@ pub struct EpollDriver {
     /// What the last wait has brought, and how many of it were looked at.
     events: Vec<epoll::Event>,
     looked_at: usize,
+    /// How many further accepts the turn has.
+    accepts_left: usize,
     /// The socket that is received from, and how many receives it has left in this turn.
     current: Option<(Id, u8)>,
     /// Those with more to do, though no event will name them.
@@ -89,13 +98,17 @@ impl EpollDriver {
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         // Nobody has to read what is an edge.
         epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN | EventFlags::ET)?;
+        // Where little may be unsent, a receive must not bring more.
+        let least = if common.is_careful { 0 } else { RECEIVE_BUFFER_MIN };
+        let size = common.bounds.receive_buffer_size.max(least);
+        common.receive_size.set(size);
         let group = Group::new(Plan {
             class: Class::Big,
             count: BUFFERS,
-            size: common.bounds.receive_buffer_size.max(RECEIVE_BUFFER_MIN) + HEADROOM,
+            size: size + HEADROOM,
             window: 0,
             reserve: RESERVE,
-            kept: BUFFERS,
+            kept: if size > KEPT_SIZE_MAX { RESERVE } else { BUFFERS },
             has_quarantine: true,
             pooled: None,
         })?;
@@ -103,6 +116,7 @@ impl EpollDriver {
             epoll,
             events: Vec::with_capacity(EVENTS_MAX),
             looked_at: 0,
+            accepts_left: 0,
             current: None,
             again: VecDeque::new(),
             again_due: 0,
@@ -134,9 +148,11 @@ impl EpollDriver {
             }
         }
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
+        self.accepts_left = self.events.len() / EVENTS_AN_ACCEPT;
+        Ok(())
     }
 
     /// What an event says.
@@ -147,28 +163,44 @@ impl EpollDriver {
             return match data {
                 WAKE => Some(Event::Woken),
                 TIMER => Some(Event::Elapsed),
-                listener => self.acceptors.accept(listener),
+                listener => self.accept(listener),
             };
         }
         let id = Id::from_bits(data);
         // It may have ended in this very turn.
         let socket = sockets.socket(id)?;
         let is_error = flags.intersects(EventFlags::ERR | EventFlags::HUP);
-        if is_error || flags.contains(EventFlags::RDHUP) {
+        // A receive ends at the mark of urgent data (tcp(7)): a short one is not the last one either.
+        if is_error || flags.intersects(EventFlags::RDHUP | EventFlags::PRI) {
             socket.set(READABLE | HUNG_UP);
         }
         if flags.contains(EventFlags::IN) {
             socket.set(READABLE);
         }
+        self.current = Some((id, RECEIVES_MAX));
         if is_error || flags.contains(EventFlags::OUT) {
             socket.set(WRITABLE);
             if socket.has(CONNECTING) {
                 socket.clear(CONNECTING);
-                return Some(Event::Begun { id, result: socket.connected() });
+                let result = socket.connected();
+                if result.is_err() {
+                    socket.set(ENDED);
+                }
+                return Some(Event::Begun { id, result });
             }
         }
-        self.current = Some((id, RECEIVES_MAX));
         if socket.has(WAITING) { self.send_waiting(id, socket) } else { None }
+    }
+
+    /// Accepts from the listener whose event is looked at.
+    fn accept(&mut self, listener: u64) -> Option<Event<Socket>> {
+        let (event, may_go_on) = self.acceptors.accept(listener, &self.epoll)?;
+        if may_go_on && self.accepts_left > 0 {
+            // Its event is looked at again.
+            self.accepts_left -= 1;
+            self.looked_at -= 1;
+        }
+        Some(event)
     }
 
     /// The next receive of the current socket.
@@ -183,6 +215,7 @@ impl EpollDriver {
         }
         let Some(mut buffer) = self.group.lend() else {
             self.counters.buffers_exhausted.add(1);
+            self.is_short_of_memory = true;
             self.look_again(id, socket);
             return None;
         };
@@ -295,7 +328,7 @@ impl Driver for EpollDriver {
     }
 
     fn adopt(&mut self, id: Id, socket: &mut Socket) -> io::Result<()> {
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET;
         epoll::add(&self.epoll, socket.fd(), EventData::new_u64(id.to_bits()), flags)?;
         if !socket.has(CONNECTING) {
             socket.set(WRITABLE);
@@ -311,7 +344,7 @@ impl Driver for EpollDriver {
         }
         if !socket.has(WANTED) {
             socket.set(WANTED);
-            // What has come meanwhile has told so already.
+            // Bytes that came meanwhile had their event already.
             if socket.can_receive() && self.current.is_none_or(|(current, _)| current != id) {
                 self.look_again(id, socket);
             }
@@ -349,15 +382,14 @@ impl Driver for EpollDriver {
         Some(unconfirmed(&socket.fd()).ok())
     }
 
-    /// A wait brings the events of so many sockets: others may have something without having been named.
-    fn has_heard(&mut self, _: Id, socket: &mut Socket) -> bool {
-        if !socket.has(WANTED) || socket.has(ENDED) {
+    /// A wait brings so many events at most: a socket without an event may have bytes all the same.
+    fn has_heard(&mut self, id: Id, socket: &mut Socket) -> bool {
+        if !socket.has(WANTED) || socket.has(ENDED) || socket.is_empty() {
             return true;
         }
-        let now = timespec(Duration::ZERO);
-        let fd = socket.fd();
-        let mut polled = [PollFd::new(&fd, PollFlags::IN | PollFlags::RDHUP)];
-        !socket.has(READABLE) && poll(&mut polled, Some(&now)) == Ok(0)
+        socket.set(READABLE);
+        self.look_again(id, socket);
+        false
     }
 
     /// To close the socket is to take it out of the epoll. Where something was received that nobody has read, closing sends

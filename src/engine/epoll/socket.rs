@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use socket2::SockRef;
@@ -68,6 +69,13 @@ impl Socket {
     #[inline]
     pub(super) const fn clear(&mut self, marks: u16) {
         self.marks &= !marks;
+    }
+
+    /// Whether there is nothing to receive: poll(2) says so where no edge has said otherwise.
+    pub(super) fn is_empty(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut polled = [PollFd::new(&self.fd, PollFlags::IN | PollFlags::RDHUP)];
+        !self.has(READABLE) && poll(&mut polled, Some(&now)) == Ok(0)
     }
 
     /// Receives into `room`: how many bytes, 0 at the end of the stream.

@@ -20,7 +20,7 @@ use super::serve::Shared;
 /// The deadlines of a worker's tasks.
 #[derive(Debug, Default)]
 pub(super) struct Alarms {
-    /// Of tasks, by their keys among the waiters. A key that has passed to another task, or to none, wakes it in vain.
+    /// Of tasks, by their keys among the waiters. A stale key wakes another task, which finds nothing to do.
     wheel: RefCell<Wheel<usize>>,
     /// Whoever had a deadline up to this moment has been woken.
     passed: Cell<Option<Moment>>,

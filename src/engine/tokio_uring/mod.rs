@@ -61,7 +61,7 @@ impl Runtime {
     }
 
     /// Serves the connections that come to `listeners`, until the phase says to end. It asks for the phase whenever `wake`,
-    /// an eventfd(2), is written to.
+    /// an eventfd(2), is written to, and calls `on_ready` once nothing can keep it from accepting.
     ///
     /// # Errors
     ///
@@ -72,12 +72,13 @@ impl Runtime {
         service: S,
         listeners: Vec<Listener>,
         wake: Arc<OwnedFd>,
+        on_ready: impl FnOnce(),
     ) -> io::Result<()>
     where
         S: Service + 'static,
         S::Handler: 'static,
     {
-        self.0.block_on(serve::serve(common, service, listeners, wake))
+        self.0.block_on(serve::serve(common, service, listeners, wake, on_ready))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A server whose connections are tasks: it accepts, as long as there are places, and follows the phase to the end.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, TcpStream};
@@ -33,8 +33,11 @@ pub(super) struct Shared {
     pub(super) waiters: Waiters,
     pub(super) alarms: Alarms,
     pub(super) pool: Pool,
-    /// The tasks that others have nudged, by their keys among the waiters.
-    nudged: RefCell<HashSet<u32>>,
+    /// The tasks, and whether another one has nudged them.
+    tasks: RefCell<HashMap<Id, bool>>,
+    /// How many nudges were not heard yet, and how many tasks there were.
+    nudges: Cell<usize>,
+    begun: Cell<u32>,
     /// How many connections there are.
     connections: Cell<usize>,
 }
@@ -45,20 +48,41 @@ impl Shared {
         self.waiters.wake_all();
     }
 
+    /// Names the task of this key among the waiters.
+    pub(super) fn name(&self, key: usize) -> Id {
+        self.begun.set(self.begun.get().wrapping_add(1));
+        let id = Id { slot: u32::try_from(key).unwrap_or(u32::MAX), generation: self.begun.get() };
+        self.tasks.borrow_mut().insert(id, false);
+        id
+    }
+
+    /// The task has ended.
+    pub(super) fn forget(&self, id: Id) {
+        self.takes_nudge(id);
+        self.tasks.borrow_mut().remove(&id);
+    }
+
     /// Wakes the tasks that a handler has nudged.
     pub(super) fn pass_nudges(&self) {
         for id in self.common.nudged.take() {
-            self.nudged.borrow_mut().insert(id.slot);
-            self.waiters.wake(id.slot as usize);
+            if let Some(is_nudged) = self.tasks.borrow_mut().get_mut(&id)
+                && !std::mem::replace(is_nudged, true)
+            {
+                self.nudges.set(self.nudges.get() + 1);
+                self.waiters.wake(id.slot as usize);
+            }
         }
     }
 
     /// Whether this task was nudged since it last asked.
     pub(super) fn takes_nudge(&self, id: Id) -> bool {
-        !self.nudged.borrow().is_empty() && self.nudged.borrow_mut().remove(&id.slot)
+        let is_nudged =
+            self.nudges.get() > 0 && self.tasks.borrow_mut().get_mut(&id).is_some_and(std::mem::take);
+        self.nudges.set(self.nudges.get() - usize::from(is_nudged));
+        is_nudged
     }
 
-    /// Resolves once this is so. It is looked at when the phase changes and when the last connection ends.
+    /// Waits until this is so. It is asked at each change of the phase, and when the last connection ends.
     async fn until(&self, is_so: impl Fn(&Self) -> bool) {
         let mut waiter = None;
         poll_fn(|task| {
@@ -106,6 +130,7 @@ pub(super) async fn serve<S>(
     service: S,
     listeners: Vec<Listener>,
     wake: Arc<OwnedFd>,
+    on_ready: impl FnOnce(),
 ) -> io::Result<()>
 where
     S: Service + 'static,
@@ -117,7 +142,9 @@ where
         waiters: Waiters::default(),
         alarms: Alarms::default(),
         pool,
-        nudged: RefCell::default(),
+        tasks: RefCell::default(),
+        nudges: Cell::new(0),
+        begun: Cell::new(0),
         connections: Cell::new(0),
     });
     shared.alarms.begin()?;
@@ -132,6 +159,7 @@ where
     }
     rustix::io::ioctl_fionbio(&wake, true)?;
     let following = tokio::task::spawn_local(follow(watch(wake)?, Rc::clone(&shared), service));
+    on_ready();
     for accept in accepting {
         accept.await.map_err(io::Error::other)??;
     }
@@ -162,8 +190,8 @@ async fn follow<S: Service>(wake: AsyncFd<Arc<OwnedFd>>, shared: Rc<Shared>, ser
     }
 }
 
-/// Accepts until the drain begins, then takes what is queued: closing a listener would reset it. An inherited one is
-/// not ours to empty: it stays open elsewhere, and whoever has it next finds what is queued.
+/// Accepts until the drain begins, then takes what is queued: closing a listener would reset it. An inherited one
+/// stays open in another process, which accepts what is queued there.
 async fn accept<S>(listener: AsyncFd<Listener>, shared: Rc<Shared>, service: Rc<RefCell<S>>) -> io::Result<()>
 where
     S: Service,

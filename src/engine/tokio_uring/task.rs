@@ -19,7 +19,7 @@ use super::super::handler::{Handler, Received};
 use super::super::listener::PAUSE;
 use super::super::outgoing::{Outgoing, Pieces};
 use super::super::phase::Phase;
-use super::super::shortage::is_for_want_of_memory;
+use super::super::shortage::{is_for_want_of_memory, is_momentary};
 use super::super::slots::Id;
 use super::super::unconfirmed::{descriptor, unconfirmed};
 use super::super::wire::Context;
@@ -52,7 +52,7 @@ pub(super) fn serve<H: Handler>(stream: TcpStream, handler: H, counted: Counted)
     async move {
         let shared = counted.shared();
         let waiter = shared.waiters.enter(poll_fn(|task| Poll::Ready(task.waker().clone())).await);
-        let id = Id { slot: u32::try_from(waiter.key()).unwrap_or(u32::MAX), generation: 0 };
+        let id = shared.name(waiter.key());
         connection.begin(Ok(()), context(shared, id, &stream));
         let mut reading = pin!(None);
         let mut writing = None;
@@ -71,10 +71,14 @@ pub(super) fn serve<H: Handler>(stream: TcpStream, handler: H, counted: Counted)
                     continue;
                 }
             }
+            if connection.is_over() {
+                break;
+            }
             if reading.is_none() && connection.may_receive(&shared.common) {
                 reading.set(Some(receive(&stream, shared, connection.class())));
             }
 
+            shared.pass_nudges();
             let mut waited = false;
             let event = {
                 // By value where that is smaller than a pointer: an idle connection holds the closure.
@@ -95,8 +99,8 @@ pub(super) fn serve<H: Handler>(stream: TcpStream, handler: H, counted: Counted)
                     if shared.common.phase() != heard {
                         return Poll::Ready(Event::Phase(shared.common.phase()));
                     }
-                    // A read comes before a deadline, for what is here came in time. But a peer whose bytes never cease
-                    // does not put the deadline off for ever.
+                    // The task reads before it looks at the deadline, for these bytes came in time. After some events it looks at
+                    // the deadline first: a flood does not put it off for ever.
                     if is_last && shared.alarms.have_passed(deadline) {
                         return Poll::Ready(Event::Overdue);
                     }
@@ -140,15 +144,18 @@ pub(super) fn serve<H: Handler>(stream: TcpStream, handler: H, counted: Counted)
                 }
                 Event::Nudged => connection.on_nudged(context(shared, id, &stream)),
             }
-            shared.pass_nudges();
             turn = if waited { 0 } else { turn + 1 };
             if turn == TURN {
                 turn = 0;
                 tokio::task::yield_now().await;
             }
         }
-        // The kernel may own buffers still: end what is under way, and have them back.
-        let _ = stream.shutdown(Shutdown::Both);
+        shared.pass_nudges();
+        shared.forget(id);
+        // The kernel may own buffers still: end what is under way, and have them back. To shut the read side alone sends
+        // nothing, so that closing is up to SO_LINGER.
+        let is_abrupt = connection.ends_abruptly() && writing.is_none();
+        let _ = stream.shutdown(if is_abrupt { Shutdown::Read } else { Shutdown::Both });
         if let Some(write) = writing {
             let written = write.await;
             wrote(&mut connection, written, context(shared, id, &stream));
@@ -198,14 +205,14 @@ async fn write(stream: &TcpStream, mut outgoing: Outgoing) -> Written {
             Ok(0) => return (Err(ErrorKind::WriteZero.into()), outgoing),
             Ok(more) => sent += more,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if is_for_want_of_memory(&error) => pause_for_memory().await,
+            Err(error) if is_momentary(&error) => pause_for_memory().await,
             Err(error) => return (Err(error), outgoing),
         }
     }
     (Ok(()), outgoing)
 }
 
-/// Resolves once what had come before is known to a read that is under way: a busy worker hears of it late.
+/// Waits until the read that is under way has seen everything that came before: a busy worker hears of it late.
 async fn settle() {
     // Completions come in order. What had come when the first one was submitted completes before the second one is.
     for _ in 0..2 {
