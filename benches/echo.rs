@@ -5,16 +5,15 @@
 #[path = "support/frames.rs"]
 mod frames;
 
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use baselines::tungstenite_echo::{self, Flush};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
-use ringback::config::{Config, EngineChoice, ListeningConfig};
-use ringback::server::{Server, StartError};
 use socket2::SockRef;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::Data;
 
@@ -30,17 +29,16 @@ fn main() {
     baselines::pin(core).expect("the core is allowed");
     let mut ringbacks = Vec::new();
     let mut servers = vec![("tungstenite", start_tungstenite(core))];
-    for (name, engine) in [
-        ("ringback-ring", EngineChoice::Ring),
-        ("ringback-tokio-uring", EngineChoice::TokioUring),
-        ("ringback-epoll", EngineChoice::Epoll),
-    ] {
-        match start_ringback(engine) {
-            Ok(server) => {
-                servers.push((name, server.addresses()[0].ip().expect("a port")));
+    for (name, engine) in
+        [("ringback-ring", "ring"), ("ringback-tokio-uring", "tokio-uring"), ("ringback-epoll", "epoll")]
+    {
+        let server = Ringback::start(engine);
+        match server.address {
+            Some(address) => {
+                servers.push((name, address));
                 ringbacks.push(server);
             }
-            Err(error) => println!("SKIPPED: {error}"),
+            None => println!("SKIPPED: the {engine} engine cannot run here"),
         }
     }
     // A core of its own, if there is a second one.
@@ -63,17 +61,34 @@ const PAYLOAD_LEN: usize = 64;
 /// BBR, some systems' default, paces with timers on loopback too.
 const CONGESTION: &str = "cubic";
 
-/// One worker, which stops when the server is dropped.
-fn start_ringback(engine: EngineChoice) -> Result<Server, StartError> {
-    Server::start(&Config {
-        listening: ListeningConfig {
-            congestion_control: Some(CONGESTION.to_owned()),
-            ..ListeningConfig::at([SocketAddr::from(([127, 0, 0, 1], 0))])
-        },
-        engine,
-        workers: Some(1),
-        ..Config::default()
-    })
+/// A server of one worker, which is killed when it is dropped.
+struct Ringback {
+    process: Child,
+    /// Where it listens, if it runs.
+    address: Option<SocketAddr>,
+}
+
+impl Ringback {
+    fn start(engine: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringback"));
+        command.args(["--listen", "127.0.0.1:0", "--workers", "1", "--engine", engine]);
+        command.args(["--congestion-control", CONGESTION]).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("the program starts");
+        let mut line = String::new();
+        let output = process.stdout.as_mut().expect("a pipe");
+        BufReader::new(output).read_line(&mut line).expect("text");
+        let url = line.split(' ').find_map(|word| word.strip_prefix("ws://"));
+        let address = url.and_then(|url| url.split('/').next()?.parse().ok());
+        Self { process, address }
+    }
+}
+
+impl Drop for Ringback {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 /// Serves on `core` until the process ends.

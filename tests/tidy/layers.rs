@@ -166,33 +166,11 @@ const OUTSIDE: [(&str, &[&str]); 4] = [
     ("fuzz/fuzz_targets", &["mask::fuzz", "proto::fuzz"]),
 ];
 
-/// Breaches that stand for now: the file, what it names, and why.
-pub(crate) const EXCEPTIONS: [(&str, &str, &str); 2] = [
-    ("benches/echo.rs", "ringback::config", "measures the server as a whole"),
-    ("benches/echo.rs", "ringback::server", "measures the server as a whole"),
-];
-
 /// A file that names what it may not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Breach {
     pub(crate) file: String,
     pub(crate) names: String,
-}
-
-/// Breaches that no exception stands for, and exceptions that no breach needs.
-pub(crate) fn judge(breaches: &[Breach], exceptions: &[(&str, &str, &str)]) -> Vec<String> {
-    let stands_for = |exception: &(&str, &str, &str), breach: &Breach| {
-        breach.file == exception.0 && (breach.names == exception.1 || is_below(&breach.names, exception.1))
-    };
-    let found = breaches
-        .iter()
-        .filter(|breach| !exceptions.iter().any(|exception| stands_for(exception, breach)))
-        .map(|Breach { file, names }| format!("{file}: {names}"));
-    let stale = exceptions
-        .iter()
-        .filter(|exception| !breaches.iter().any(|breach| stands_for(exception, breach)))
-        .map(|(file, names, _)| format!("{file}: {names} is an exception that is no longer needed"));
-    found.chain(stale).collect()
 }
 
 /// What modules name of such as do not lie below them, and parts of a module of others.
@@ -516,17 +494,6 @@ fn crates_with_one_home_are_found_elsewhere() {
     ] {
         assert_eq!(!strays(&[(file.to_owned(), text.to_owned())]).is_empty(), expected, "{file}: {text}");
     }
-}
-
-#[test]
-fn exceptions_are_for_what_they_name_and_for_as_long_as_it_stands() {
-    let breach = |file: &str, names: &str| Breach { file: file.to_owned(), names: names.to_owned() };
-    let exceptions = [("a.rs", "crate::server", "why")];
-    assert!(judge(&[breach("a.rs", "crate::server")], &exceptions).is_empty());
-    assert!(judge(&[breach("a.rs", "crate::server::Server")], &exceptions).is_empty());
-    assert_eq!(judge(&[breach("a.rs", "crate::servers")], &exceptions).len(), 2);
-    assert_eq!(judge(&[breach("b.rs", "crate::server")], &exceptions).len(), 2);
-    assert_eq!(judge(&[], &exceptions), ["a.rs: crate::server is an exception that is no longer needed"]);
 }
 
 /// So the list has no circle, whatever is added to it.
