@@ -81,7 +81,7 @@ struct Replies<R> {
 impl<R: Read> Replies<R> {
     /// Reads up to `chunk` bytes at a time.
     fn new(source: R) -> Self {
-        Self { source, buffer: vec![0; 256 << 10], unread: 0..0 }
+        Self { source, buffer: vec![0; 512 << 10], unread: 0..0 }
     }
 
     /// The next frame's header and payload; `None` at the end of the stream.
@@ -98,7 +98,7 @@ impl<R: Read> Replies<R> {
             }
             self.buffer.copy_within(self.unread.clone(), 0);
             self.unread = 0..self.unread.len();
-            assert!(self.unread.end < self.buffer.len(), "a frame of the server is longer than 256 KiB");
+            assert!(self.unread.end < self.buffer.len(), "a frame of the server is longer than 512 KiB");
             match self.source.read(&mut self.buffer[self.unread.end..]) {
                 Ok(0) => {
                     assert!(self.unread.is_empty(), "the stream ends within a frame");
