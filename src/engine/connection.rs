@@ -73,8 +73,7 @@ impl<H: Handler> Connection<H> {
     pub(super) fn sent_only_piece(&mut self, sent: usize, context: Context<'_>) {
         if sent == self.line.outbox.unsent() {
             self.line.outbox.drop_only();
-            self.line.on_taken();
-            self.line.outbox.set_slow(context.common.is_careful);
+            self.line.on_taken(context.common);
         } else if let Some(piece) = self.line.outbox.pop() {
             self.sent_in_part(sent, Pieces::one(piece), false, context);
         }
@@ -100,7 +99,7 @@ impl<H: Handler> Connection<H> {
             self.line.sending = Sending::Idle;
             return None;
         };
-        let mut pieces = Pieces { first, more: Vec::new() };
+        let mut pieces = Pieces::one(first);
         while pieces.more.len() + 1 < pieces_max
             && let Some(piece) = self.line.outbox.pop()
         {
@@ -131,11 +130,7 @@ impl<H: Handler> Connection<H> {
         if pieces.more.is_empty() && pieces.first.len() == sent {
             outbox.on_sent(&pieces.first);
             drop(pieces);
-            self.line.on_taken();
-            if self.line.outbox.unsent() == 0 {
-                self.line.outbox.set_slow(context.common.is_careful);
-            }
-            return;
+            return self.line.on_taken(context.common);
         }
         self.sent_in_part(sent, pieces, was_waiting, context);
     }
@@ -153,9 +148,7 @@ impl<H: Handler> Connection<H> {
     #[inline(never)]
     fn sent_in_part(&mut self, mut sent: usize, pieces: Pieces, was_waiting: bool, context: Context<'_>) {
         let common = context.common;
-        if sent > 0 {
-            self.line.on_taken();
-        }
+        let has_taken = sent > 0;
         let outbox = &mut self.line.outbox;
         let mut unsent = Vec::new();
         for piece in iter::once(pieces.first).chain(pieces.more) {
@@ -167,12 +160,13 @@ impl<H: Handler> Connection<H> {
                 unsent.push((piece, std::mem::take(&mut sent)));
             }
         }
+        if has_taken {
+            self.line.on_taken(common);
+        }
         if unsent.is_empty() {
-            if outbox.unsent() == 0 {
-                outbox.set_slow(common.is_careful);
-            }
             return;
         }
+        let outbox = &mut self.line.outbox;
         common.counters.short_sends.add(1);
         // After one that was cancelled comes one that does not wait.
         self.line.sending = if was_waiting { Sending::Idle } else { Sending::Behind };
@@ -180,7 +174,7 @@ impl<H: Handler> Connection<H> {
         if planted!(UnsentIsReversed) {
             unsent.reverse();
         }
-        // Each goes before those that are there: the last one first.
+        // Each piece goes to the front of the outbox, so the last piece goes first.
         for (position, (piece, sent)) in unsent.into_iter().enumerate().rev() {
             let must_spill = position >= usize::from(BUFFERS_SHARE) || piece.is_scarce();
             outbox.on_sent_in_part(piece, sent, must_spill, common);

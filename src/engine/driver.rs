@@ -172,7 +172,7 @@ pub enum Event<S> {
     },
     /// The time of the alarm has passed.
     Elapsed,
-    /// Somebody wrote to the eventfd.
+    /// The eventfd was written to.
     Woken,
 }
 
@@ -191,8 +191,8 @@ pub struct Sent {
 pub struct Accepting {
     /// How many connections there is room for.
     pub(super) places: usize,
-    /// None is begun to be accepted now.
+    /// The driver begins no further accept for now.
     pub(super) is_paused: bool,
-    /// Those that are queued are the last ones: then the driver lets go of the listeners.
+    /// The driver accepts the connections that are queued, and then closes the listeners.
     pub(super) are_last: bool,
 }

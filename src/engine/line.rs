@@ -262,10 +262,13 @@ impl Line {
         self.marks |= END_OF_STREAM;
     }
 
-    /// Some of what was queued went out.
+    /// Some of what was queued went out. With everything gone, the peer is slow no more.
     #[inline]
-    pub(super) const fn on_taken(&mut self) {
+    pub(super) const fn on_taken(&mut self, common: &Common) {
         self.signs.0 |= Signs::TAKEN;
+        if self.outbox.unsent() == 0 {
+            self.outbox.set_slow(common.is_careful);
+        }
     }
 
     /// A send has failed: nothing more is sent. Gives whether that ends the connection.
@@ -364,7 +367,7 @@ impl Line {
             self.begin_looks(common);
             return true;
         }
-        let is_due = self.marks & SHUT_DUE != 0;
+        let is_due = self.is_shut_due();
         self.marks &= !SHUT_DUE;
         is_due
     }

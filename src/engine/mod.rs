@@ -114,16 +114,8 @@ where
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
     let mut common = Common::new(bounds, Arc::default());
     match engine {
-        Engine::Ring => {
-            let mut server = ring::server(&sizes, Rc::new(common), service, wake)?;
-            server.listen(listeners)?;
-            server.run()
-        }
-        Engine::Epoll => {
-            let mut server = epoll::server(connections, Rc::new(common), service, wake)?;
-            server.listen(listeners)?;
-            server.run()
-        }
+        Engine::Ring => ring::server(&sizes, Rc::new(common), service, wake)?.serve(listeners),
+        Engine::Epoll => epoll::server(connections, Rc::new(common), service, wake)?.serve(listeners),
         Engine::TokioUring => {
             common.receive_singly();
             tokio_uring::Runtime::new()?.serve(Rc::new(common), service, listeners, wake, || ())

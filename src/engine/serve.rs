@@ -95,6 +95,16 @@ impl<D: Driver, S: Service> Server<D, S> {
         })
     }
 
+    /// As [`Self::listen`] and [`Self::run`].
+    ///
+    /// # Errors
+    ///
+    /// Those of both.
+    pub fn serve(mut self, listeners: Vec<Listener>) -> io::Result<()> {
+        self.listen(listeners)?;
+        self.run()
+    }
+
     /// Serves the connections that come, until the phase says to end.
     ///
     /// # Errors
@@ -141,7 +151,7 @@ impl<D: Driver, S: Service> Server<D, S> {
         if self.worker.takes_woken() {
             self.follow();
         }
-        let mut arrivals = self.worker.take_arrivals();
+        let mut arrivals = std::mem::take(&mut self.worker.arrivals);
         for arrival in arrivals.drain(..) {
             let adopted = match arrival {
                 Arrival::Connection(socket, peer) => {
@@ -156,7 +166,7 @@ impl<D: Driver, S: Service> Server<D, S> {
                 self.paused_until = Some(self.worker.common.clock.after(PAUSE));
             }
         }
-        self.worker.return_arrivals(arrivals);
+        self.worker.arrivals = arrivals;
         Ok(())
     }
 
@@ -255,16 +265,8 @@ mod tests {
             let common = Rc::new(Common::new(Bounds::default(), Arc::default()));
             let listeners = vec![listener.into()];
             match engine {
-                Engine::Epoll => {
-                    let mut server = epoll::server(1, common, service, wake)?;
-                    server.listen(listeners)?;
-                    server.run()
-                }
-                _ => {
-                    let mut server = ring::server(&ring::Sizes::new(64 << 10, 1), common, service, wake)?;
-                    server.listen(listeners)?;
-                    server.run()
-                }
+                Engine::Epoll => epoll::server(1, common, service, wake)?.serve(listeners),
+                _ => ring::server(&ring::Sizes::new(64 << 10, 1), common, service, wake)?.serve(listeners),
             }
         });
         let connect = || {

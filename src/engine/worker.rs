@@ -50,7 +50,7 @@ pub struct Worker<D: Driver, H: Handler> {
     /// Those to act on.
     touched: Vec<Id>,
     /// What was accepted in this turn.
-    arrivals: Vec<Arrival<D::Socket>>,
+    pub(super) arrivals: Vec<Arrival<D::Socket>>,
     /// Slots without generations. The connection in the slot knows by its tick whether the entry is its own.
     wheel: Wheel<u32>,
     /// The tick at which the driver wakes the worker for its deadlines.
@@ -179,17 +179,6 @@ impl<D: Driver, H: Handler> Worker<D, H> {
     /// Whether somebody wrote to the eventfd since this was last asked.
     pub(super) const fn takes_woken(&mut self) -> bool {
         std::mem::replace(&mut self.is_woken, false)
-    }
-
-    /// What was accepted in the last turn.
-    pub(super) fn take_arrivals(&mut self) -> Vec<Arrival<D::Socket>> {
-        std::mem::take(&mut self.arrivals)
-    }
-
-    /// Takes the list back, to be filled again.
-    pub(super) fn return_arrivals(&mut self, mut arrivals: Vec<Arrival<D::Socket>>) {
-        arrivals.clear();
-        self.arrivals = arrivals;
     }
 
     /// A connection was accepted. It is acted on in the next turn.

@@ -11,7 +11,7 @@ use crate::engine::ring::RingDriver;
 use crate::engine::{PAUSE, Phase, PhaseCell, Service, Worker};
 
 /// The least time between two such lines of the log: a client that uses the descriptors up could fill the log too.
-pub(crate) const LOG_INTERVAL: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What an idle connection takes, in bytes, all of it in its place of the worker's table: the protocol's state, with the
 /// session around it, and what is under way.

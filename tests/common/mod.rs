@@ -86,6 +86,16 @@ pub(crate) struct Server {
     pub(crate) stdout: Receiver<String>,
 }
 
+/// Waits until this is so.
+#[track_caller]
+pub(crate) fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it does not come to that");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 impl Server {
     /// Starts a server of one worker on a free port of 127.0.0.1, and waits until it listens.
     pub(crate) fn start(engine: &str, more: &[&str]) -> Self {

@@ -7,7 +7,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use openmetrics_parser::{MetricFamily, openmetrics, prometheus};
 use ringback::proto::frame::OpCode;
@@ -20,7 +19,7 @@ use crate::common::{
     admin::{ask, get, start},
 };
 use crate::common::{
-    DEADLINE, Server, close_payload, command, counter_in, filter, frame, handshake, read_some,
+    DEADLINE, Server, close_payload, command, counter_in, filter, frame, handshake, read_some, wait_until,
 };
 use crate::on_each_engine;
 
@@ -466,15 +465,6 @@ fn stats(admin: SocketAddr) -> Value {
 /// A counter, summed over the workers.
 fn total(admin: SocketAddr, name: &str) -> u64 {
     stats(admin)["total"][name].as_u64().unwrap_or_else(|| panic!("no {name}"))
-}
-
-#[track_caller]
-fn wait_until(mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "it does not come to that");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[derive(Clone, Copy)]

@@ -3,15 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use ringback::proto::frame::OpCode;
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::common::{
-    Client, DEADLINE, Server, admin, close_payload, counter_in, frame, handshake, header, last_counters,
+    Client, Server, admin, close_payload, counter_in, frame, handshake, header, last_counters, wait_until,
 };
 use crate::on_each_engine;
 
@@ -390,13 +388,4 @@ fn metrics(admin: SocketAddr) -> BTreeMap<String, u64> {
         }
     }
     sums
-}
-
-#[track_caller]
-fn wait_until(mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "it does not come to that");
-        thread::sleep(Duration::from_millis(5));
-    }
 }

@@ -140,7 +140,7 @@ fn converse(ring: Ring, steps: &mut Steps<'_>) -> Result<(), Obstacle> {
     let socket = steps.pass("multishot ACCEPT into a direct descriptor of the kernel's choice", accepted)?;
     let received = trial.receive(socket);
     let [first, second, third] = steps.pass("multishot RECV into provided buffers", received)?;
-    let one = Pieces { first, more: Vec::new() };
+    let one = Pieces::one(first);
     let sent = trial.send(socket, one, Manner::AtOnce { tells: false });
     steps.pass("SEND with MSG_WAITALL, MSG_DONTWAIT and CQE_SKIP_SUCCESS", sent)?;
     let two = Pieces { first: second, more: vec![third] };
@@ -245,7 +245,7 @@ impl Trial {
         let charge = Budget::new(Total::new(MUCH)).charge(MUCH);
         let first = Outgoing::heap(Box::new(Charged { bytes, charge }));
         let first = first.ok_or_else(|| io::Error::other(OTHER_BYTES))?;
-        self.ring.send(ID, socket, Pieces { first, more: Vec::new() }, Manner::AtOnce { tells: false });
+        self.ring.send(ID, socket, Pieces::one(first), Manner::AtOnce { tells: false });
         self.ring.enter(Wait::No)?;
         match self.next_event()? {
             RingEvent::Sent { id: ID, result, .. } => {

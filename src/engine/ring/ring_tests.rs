@@ -86,7 +86,7 @@ impl Pair {
         let charge = self.budget.charge(0);
         let bytes = BytesMut::from(bytes);
         let first = Outgoing::heap(Box::new(Charged { bytes, charge })).expect("something");
-        self.ring.send(ID, self.descriptor, Pieces { first, more: Vec::new() }, manner);
+        self.ring.send(ID, self.descriptor, Pieces::one(first), manner);
     }
 
     fn receive(&mut self) {

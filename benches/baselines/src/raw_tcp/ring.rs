@@ -24,9 +24,8 @@ pub fn serve(listener: TcpListener, buffer_size: usize) -> anyhow::Result<Infall
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
     let bounds = Bounds { receive_buffer_size: buffer_size, ..Bounds::default() };
     let common = Rc::new(Common::new(bounds, Arc::default()));
-    let mut server = ring::server(&sizes, common, RawTcp, wake).context("the ring cannot be set up")?;
-    server.listen(vec![listener.into()])?;
-    server.run()?;
+    let server = ring::server(&sizes, common, RawTcp, wake).context("the ring cannot be set up")?;
+    server.serve(vec![listener.into()])?;
     anyhow::bail!("the worker has ended")
 }
 
